@@ -1,0 +1,50 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { PassportStrategy } from '@nestjs/passport';
+import { InjectRepository } from '@nestjs/typeorm';
+import { ExtractJwt, Strategy } from 'passport-jwt';
+import { Repository } from 'typeorm';
+import { SETTINGS, type Settings } from '../config/settings.js';
+import { User } from '../users/user.entity.js';
+import { parseId } from '../database/parse-id.js';
+
+/** Who sends the request: `request.user` behind the JwtAuthGuard. */
+export type AuthenticatedUser = { readonly id: number };
+
+declare global {
+  namespace Express {
+    // Passport's types leave it to the application what a user is.
+    interface User {
+      readonly id: number;
+    }
+  }
+}
+
+/**
+ * Verifies the bearer tokens that the main application issues: signature by the one configured algorithm and key,
+ * `exp` (required) and `nbf`, then that `sub` is an existing user.
+ */
+@Injectable()
+export class JwtStrategy extends PassportStrategy(Strategy) {
+  constructor(
+    @Inject(SETTINGS) { jwt }: Settings,
+    @InjectRepository(User) private readonly users: Repository<User>,
+  ) {
+    super({
+      jwtFromRequest: ExtractJwt.fromAuthHeaderAsBearerToken(),
+      secretOrKey: jwt.key,
+      algorithms: [jwt.algorithm],
+      ...(jwt.issuer === undefined ? {} : { issuer: jwt.issuer }),
+    });
+  }
+
+  /** Called with the claims of a token whose signature and times are right; `false` refuses it. */
+  async validate(claims: {
+    readonly sub?: unknown;
+    readonly exp?: unknown;
+  }): Promise<AuthenticatedUser | false> {
+    if (typeof claims.exp !== 'number' || typeof claims.sub !== 'string') return false;
+    const id = parseId(claims.sub);
+    if (id === undefined || !(await this.users.existsBy({ id }))) return false;
+    return { id };
+  }
+}

@@ -1,0 +1,34 @@
+import { Column, Entity, Index, JoinColumn, ManyToOne, PrimaryColumn, type Relation } from 'typeorm';
+import { bigintNumber } from '../database/bigint-number.js';
+import { User } from '../users/user.entity.js';
+import { ChatImage } from './chat-image.entity.js';
+
+/** A row of the audit trail: a URL of this image was handed to this user at this time. */
+@Entity('chat_image_access')
+@Index('chat_image_access_chat_image_id_accessed_at_index', ['chatImageId', 'accessedAt'])
+export class ChatImageAccess {
+  @PrimaryColumn({
+    type: 'bigint',
+    generated: 'increment',
+    transformer: bigintNumber,
+    primaryKeyConstraintName: 'chat_image_access_pkey',
+  })
+  id!: number;
+
+  @Column('bigint', { name: 'chat_image_id', transformer: bigintNumber })
+  chatImageId!: number;
+
+  @ManyToOne(() => ChatImage, { onDelete: 'CASCADE' })
+  @JoinColumn({ name: 'chat_image_id', foreignKeyConstraintName: 'chat_image_access_chat_image_id_foreign' })
+  chatImage?: Relation<ChatImage>;
+
+  @Column('bigint', { name: 'accessed_by', transformer: bigintNumber })
+  accessedBy!: number;
+
+  @ManyToOne(() => User, { onDelete: 'CASCADE' })
+  @JoinColumn({ name: 'accessed_by', foreignKeyConstraintName: 'chat_image_access_accessed_by_foreign' })
+  user?: Relation<User>;
+
+  @Column({ type: 'timestamptz', name: 'accessed_at', precision: 3, default: () => 'now()' })
+  accessedAt!: Date;
+}

@@ -1,0 +1,17 @@
+import { randomInt } from 'node:crypto';
+
+const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789';
+const RANDOM_LENGTH = 10;
+
+/** The folder of an appointment's pictures in the storage. */
+export function appointmentFolder(appointmentId: number): string {
+  return `chat_images/appointment_${appointmentId}`;
+}
+
+/** A new name `{unix seconds}_{10 random of A-Za-z0-9}.{extension}`, the random part from a CSPRNG. */
+export function newFilename(now: Date, extension: string): string {
+  const random = Array.from({ length: RANDOM_LENGTH }, () =>
+    ALPHABET.charAt(randomInt(ALPHABET.length)),
+  ).join('');
+  return `${Math.floor(now.getTime() / 1000)}_${random}.${extension}`;
+}

@@ -1,0 +1,82 @@
+import {
+  Column,
+  CreateDateColumn,
+  Entity,
+  Index,
+  JoinColumn,
+  ManyToOne,
+  PrimaryColumn,
+  type Relation,
+  UpdateDateColumn,
+} from 'typeorm';
+import { Appointment } from '../appointments/appointment.entity.js';
+import { bigintNumber } from '../database/bigint-number.js';
+import { User } from '../users/user.entity.js';
+
+/** `pending` while the object is being written; only `stored` images exist for readers. */
+export type ChatImageState = 'pending' | 'stored';
+
+/** A picture of an appointment's chat. Its bytes are in the storage, under `filePath`. */
+@Entity('chat_images')
+@Index('chat_images_appointment_id_created_at_index', ['appointmentId', 'createdAt'])
+@Index('chat_images_filename_unique', ['filename'], { unique: true })
+export class ChatImage {
+  @PrimaryColumn({
+    type: 'bigint',
+    generated: 'increment',
+    transformer: bigintNumber,
+    primaryKeyConstraintName: 'chat_images_pkey',
+  })
+  id!: number;
+
+  @Column('bigint', { name: 'appointment_id', transformer: bigintNumber })
+  appointmentId!: number;
+
+  @ManyToOne(() => Appointment, { onDelete: 'CASCADE' })
+  @JoinColumn({ name: 'appointment_id', foreignKeyConstraintName: 'chat_images_appointment_id_foreign' })
+  appointment?: Relation<Appointment> | null;
+
+  /** The key of the object in the storage. */
+  @Column('varchar', { name: 'file_path', length: 255 })
+  filePath!: string;
+
+  /** The last segment of `filePath`; unique, because old clients name an image by it. */
+  @Column('varchar', { length: 255 })
+  filename!: string;
+
+  @Column('bigint', { name: 'uploaded_by', transformer: bigintNumber })
+  uploadedBy!: number;
+
+  @ManyToOne(() => User, { onDelete: 'CASCADE' })
+  @JoinColumn({ name: 'uploaded_by', foreignKeyConstraintName: 'chat_images_uploaded_by_foreign' })
+  uploader?: Relation<User>;
+
+  /** Bytes of the stored object. */
+  @Column('integer')
+  size!: number;
+
+  /** The type found in the bytes, never the one that the client declared. */
+  @Column('varchar', { name: 'mime_type', length: 255 })
+  mimeType!: string;
+
+  /** The name that the client gave the file. */
+  @Column('varchar', { name: 'original_name', length: 255, default: '' })
+  originalName!: string;
+
+  /** Pixels, as a viewer shows the picture. */
+  @Column('integer', { default: 0 })
+  width!: number;
+
+  /** Pixels, as a viewer shows the picture. */
+  @Column('integer', { default: 0 })
+  height!: number;
+
+  @Column('varchar', { length: 16, default: 'stored' })
+  state!: ChatImageState;
+
+  @CreateDateColumn({ name: 'created_at', type: 'timestamptz', precision: 3 })
+  createdAt!: Date;
+
+  @UpdateDateColumn({ name: 'updated_at', type: 'timestamptz', precision: 3 })
+  updatedAt!: Date;
+}

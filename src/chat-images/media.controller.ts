@@ -1,0 +1,45 @@
+import { Controller, Get, Header, Redirect } from '@nestjs/common';
+import { ApiBearerAuth, ApiOperation, ApiResponse, ApiTags } from '@nestjs/swagger';
+import type { AuthenticatedUser } from '../auth/jwt.strategy.js';
+import { CurrentUser } from '../auth/current-user.decorator.js';
+import { ApiErrors } from '../errors/api-errors.decorator.js';
+import { RateLimited } from '../rate-limits/user-rate-limit.guard.js';
+import { AuthorizedImage, ParticipantsOnly } from './appointment-participant.guard.js';
+import { ChatImage } from './chat-image.entity.js';
+import { ChatImagesService } from './chat-images.service.js';
+
+/** The addresses that chat messages hold: `media_url`, and the alias that older messages use. */
+@ApiTags('Chat images')
+@ApiBearerAuth()
+@Controller(['storage/chat_images', 'api/images/chat_images'])
+export class MediaController {
+  constructor(private readonly chatImages: ChatImagesService) {}
+
+  @Get('appointment_:appointmentId/:filename')
+  @Redirect('', 302)
+  @Header('Cache-Control', 'no-store')
+  @ParticipantsOnly('image-path')
+  @RateLimited('signed-urls')
+  @ApiOperation({ summary: 'Open the picture at its stable address' })
+  @ApiResponse({
+    status: 302,
+    description: 'To a fresh signed URL.',
+    headers: { Location: { schema: { type: 'string', format: 'uri' } } },
+  })
+  @ApiErrors(
+    'UNAUTHENTICATED',
+    'FORBIDDEN',
+    'IMAGE_NOT_FOUND',
+    'APPOINTMENT_NOT_FOUND',
+    'TOO_MANY_REQUESTS',
+    'DATABASE_UNAVAILABLE',
+    'INTERNAL_ERROR',
+  )
+  async open(
+    @CurrentUser() user: AuthenticatedUser,
+    @AuthorizedImage() image: ChatImage,
+  ): Promise<{ url: string }> {
+    const { url } = await this.chatImages.signedUrl(user, image);
+    return { url };
+  }
+}

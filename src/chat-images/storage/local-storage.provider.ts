@@ -1,0 +1,145 @@
+import { createHmac, randomUUID, timingSafeEqual } from 'node:crypto';
+import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
+import type { Readable } from 'node:stream';
+import type { LocalStorageSettings } from '../../config/settings.js';
+import { ObjectNotFoundError, StorageUnavailableError } from './storage-errors.js';
+import { assertStorageKey } from './storage-key.js';
+import {
+  type ObjectProperties,
+  type SignedUrl,
+  StorageProvider,
+  type StoredObject,
+} from './storage-provider.js';
+
+/** The path of the route that serves the signed URLs of the local driver. */
+export const LOCAL_STORAGE_PATH = '/api/local-storage';
+
+/**
+ * Objects as files of one folder, for a laptop or a single machine. The service itself serves the signed URLs; see
+ * `LocalStorageController`. `objects/` holds the bytes, `properties/` what S3 would keep beside them.
+ */
+export class LocalStorageProvider extends StorageProvider {
+  private readonly directory: string;
+
+  /** @param appUrl the service's own public address, for which URLs are made */
+  constructor(
+    private readonly settings: Pick<LocalStorageSettings, 'directory' | 'secret'>,
+    private readonly appUrl: string,
+  ) {
+    super();
+    this.directory = resolve(settings.directory);
+  }
+
+  async put(key: string, bytes: Buffer, { contentType }: ObjectProperties): Promise<void> {
+    assertStorageKey(key);
+    const properties: ObjectProperties = { contentType };
+    await this.attempt(async () => {
+      // The object counts as there when its bytes are: they come last.
+      await this.write(this.propertiesFile(key), Buffer.from(JSON.stringify(properties)));
+      await this.write(this.objectFile(key), bytes);
+    });
+  }
+
+  async head(key: string): Promise<StoredObject | undefined> {
+    assertStorageKey(key);
+    try {
+      return await this.attempt(async () => {
+        const { size } = await stat(this.objectFile(key));
+        const properties = JSON.parse(await readFile(this.propertiesFile(key), 'utf8')) as ObjectProperties;
+        return { size, contentType: properties.contentType };
+      });
+    } catch (error) {
+      if (error instanceof ObjectNotFoundError) return undefined;
+      throw error;
+    }
+  }
+
+  async get(key: string): Promise<Readable> {
+    assertStorageKey(key);
+    return this.attempt(async () => (await open(this.objectFile(key))).createReadStream());
+  }
+
+  async delete(key: string): Promise<void> {
+    assertStorageKey(key);
+    await this.attempt(async () => {
+      await rm(this.objectFile(key), { force: true });
+      await rm(this.propertiesFile(key), { force: true });
+    });
+  }
+
+  signedUrl(key: string, expiresIn: number, signedAt: Date): Promise<SignedUrl> {
+    assertStorageKey(key);
+    const expires = Math.floor(signedAt.getTime() / 1000) + expiresIn;
+    const path = key.split('/').map(encodeURIComponent).join('/');
+    const url = `${this.appUrl}${LOCAL_STORAGE_PATH}/${path}?Expires=${expires}&Signature=${this.signature(key, String(expires))}`;
+    return Promise.resolve({ url, expiresIn, expiresAt: new Date(expires * 1000) });
+  }
+
+  /**
+   * Whether a URL of {@link signedUrl} is unchanged and has not expired.
+   *
+   * @param expires `Expires` of its query, as sent
+   * @param signature `Signature` of its query, as sent
+   */
+  verify(key: string, expires: string, signature: string, now: Date): boolean {
+    const expected = Buffer.from(this.signature(key, expires));
+    const given = Buffer.from(signature);
+    return (
+      expected.length === given.length &&
+      timingSafeEqual(expected, given) &&
+      now.getTime() < Number(expires) * 1000
+    );
+  }
+
+  async ping(): Promise<void> {
+    await this.attempt(() => mkdir(this.directory, { recursive: true, mode: 0o700 }));
+  }
+
+  private signature(key: string, expires: string): string {
+    return createHmac('sha256', this.settings.secret).update(`GET\n${key}\n${expires}`).digest('hex');
+  }
+
+  private objectFile(key: string): string {
+    return join(this.directory, 'objects', key);
+  }
+
+  private propertiesFile(key: string): string {
+    return join(this.directory, 'properties', `${key}.json`);
+  }
+
+  /** Writes a file so that after a crash it is there whole or not at all. */
+  private async write(file: string, bytes: Buffer): Promise<void> {
+    await mkdir(dirname(file), { recursive: true, mode: 0o700 });
+    const temporary = join(this.directory, `${randomUUID()}.tmp`);
+    try {
+      const handle = await open(temporary, 'wx', 0o600);
+      try {
+        await handle.writeFile(bytes);
+        await handle.sync();
+      } finally {
+        await handle.close();
+      }
+      await rename(temporary, file);
+    } catch (error) {
+      await rm(temporary, { force: true });
+      throw error;
+    }
+  }
+
+  /** Runs file operations and turns their errors into the storage's two. */
+  private async attempt<T>(operation: () => Promise<T>): Promise<T> {
+    try {
+      return await operation();
+    } catch (error) {
+      if (
+        error instanceof Error &&
+        'code' in error &&
+        (error.code === 'ENOENT' || error.code === 'ENOTDIR')
+      ) {
+        throw new ObjectNotFoundError('There is no such object.', { cause: error });
+      }
+      throw new StorageUnavailableError('The storage folder can not be used.', { cause: error });
+    }
+  }
+}

@@ -1,0 +1,158 @@
+import {
+  DeleteObjectCommand,
+  GetObjectCommand,
+  HeadBucketCommand,
+  HeadObjectCommand,
+  PutObjectCommand,
+  S3Client,
+  S3ServiceException,
+} from '@aws-sdk/client-s3';
+import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
+import { NodeHttpHandler } from '@smithy/node-http-handler';
+import { createHash } from 'node:crypto';
+import type { Agent as HttpAgent } from 'node:http';
+import type { Agent as HttpsAgent } from 'node:https';
+import { basename } from 'node:path/posix';
+import { Readable } from 'node:stream';
+import type { OnApplicationShutdown } from '@nestjs/common';
+import type { S3Settings } from '../../config/settings.js';
+import { ObjectNotFoundError, StorageUnavailableError } from './storage-errors.js';
+import { assertStorageKey } from './storage-key.js';
+import {
+  type ObjectProperties,
+  type SignedUrl,
+  StorageProvider,
+  type StoredObject,
+} from './storage-provider.js';
+
+/** Phones may keep a picture for as long as a URL to it works. */
+const CACHE_CONTROL = 'private, max-age=3600';
+
+/** Connections to the storage at the same moment; further requests wait for one. */
+const MAX_SOCKETS = 64;
+
+/** Objects in a private bucket of an S3 service: DigitalOcean Spaces in production, MinIO in docker-compose. */
+export class S3StorageProvider extends StorageProvider implements OnApplicationShutdown {
+  private readonly client: S3Client;
+  /** Signs for the bucket's public address; it never sends a request. */
+  private readonly publicClient: S3Client;
+
+  constructor(private readonly settings: S3Settings) {
+    super();
+    const options = {
+      region: settings.region,
+      credentials: { accessKeyId: settings.accessKeyId, secretAccessKey: settings.secretAccessKey },
+      // The SDK's default checksums get a 411 for streams and add a parameter to signed URLs; Spaces ignores them.
+      requestChecksumCalculation: 'WHEN_REQUIRED',
+      responseChecksumValidation: 'WHEN_REQUIRED',
+    } as const;
+    const agent = { keepAlive: true, maxSockets: MAX_SOCKETS } satisfies ConstructorParameters<
+      typeof HttpAgent
+    >[0] &
+      ConstructorParameters<typeof HttpsAgent>[0];
+    this.client = new S3Client({
+      ...options,
+      endpoint: settings.endpoint,
+      forcePathStyle: true,
+      maxAttempts: settings.maxAttempts,
+      requestHandler: new NodeHttpHandler({
+        connectionTimeout: settings.connectTimeoutMs,
+        requestTimeout: settings.requestTimeoutMs,
+        socketTimeout: settings.requestTimeoutMs,
+        throwOnRequestTimeout: true,
+        httpAgent: agent,
+        httpsAgent: agent,
+      }),
+    });
+    this.publicClient = new S3Client({ ...options, bucketEndpoint: true });
+  }
+
+  async put(key: string, bytes: Buffer, { contentType }: ObjectProperties): Promise<void> {
+    assertStorageKey(key);
+    await this.request(() =>
+      this.client.send(
+        new PutObjectCommand({
+          Bucket: this.settings.bucket,
+          Key: key,
+          Body: bytes,
+          ContentLength: bytes.length,
+          // The one integrity check of an upload that every S3 server makes.
+          ContentMD5: createHash('md5').update(bytes).digest('base64'),
+          ContentType: contentType,
+          ContentDisposition: `inline; filename*=UTF-8''${encodeURIComponent(basename(key))}`,
+          CacheControl: CACHE_CONTROL,
+          ACL: 'private',
+        }),
+      ),
+    );
+  }
+
+  async head(key: string): Promise<StoredObject | undefined> {
+    assertStorageKey(key);
+    try {
+      const { ContentLength, ContentType } = await this.request(() =>
+        this.client.send(new HeadObjectCommand({ Bucket: this.settings.bucket, Key: key })),
+      );
+      return { size: ContentLength ?? 0, contentType: ContentType ?? 'application/octet-stream' };
+    } catch (error) {
+      if (error instanceof ObjectNotFoundError) return undefined;
+      throw error;
+    }
+  }
+
+  async get(key: string): Promise<Readable> {
+    assertStorageKey(key);
+    const { Body } = await this.request(() =>
+      this.client.send(new GetObjectCommand({ Bucket: this.settings.bucket, Key: key })),
+    );
+    if (!(Body instanceof Readable))
+      throw new StorageUnavailableError('The storage answered without a body.');
+    return Body;
+  }
+
+  async delete(key: string): Promise<void> {
+    assertStorageKey(key);
+    await this.request(() =>
+      this.client.send(new DeleteObjectCommand({ Bucket: this.settings.bucket, Key: key })),
+    );
+  }
+
+  async signedUrl(key: string, expiresIn: number, signedAt: Date): Promise<SignedUrl> {
+    assertStorageKey(key);
+    const signingDate = new Date(Math.floor(signedAt.getTime() / 1000) * 1000);
+    const url = await getSignedUrl(
+      this.publicClient,
+      new GetObjectCommand({ Bucket: this.settings.publicUrl, Key: key }),
+      { expiresIn, signingDate },
+    );
+    return { url, expiresIn, expiresAt: new Date(signingDate.getTime() + expiresIn * 1000) };
+  }
+
+  async ping(signal: AbortSignal): Promise<void> {
+    await this.request(() =>
+      this.client.send(new HeadBucketCommand({ Bucket: this.settings.bucket }), { abortSignal: signal }),
+    );
+  }
+
+  onApplicationShutdown(): void {
+    this.client.destroy();
+  }
+
+  /** Runs a request and turns the SDK's many errors into the storage's two. */
+  private async request<T>(send: () => Promise<T>): Promise<T> {
+    try {
+      return await send();
+    } catch (error) {
+      // Ceph's messages are empty and a HEAD has no body to name the error: only the status tells. A missing
+      // bucket is told apart by its name where there is one.
+      if (
+        error instanceof S3ServiceException &&
+        error.$metadata.httpStatusCode === 404 &&
+        error.name !== 'NoSuchBucket'
+      ) {
+        throw new ObjectNotFoundError('There is no such object.', { cause: error });
+      }
+      throw new StorageUnavailableError('The storage did not answer as it should.', { cause: error });
+    }
+  }
+}

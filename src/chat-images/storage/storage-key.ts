@@ -1,0 +1,30 @@
+import { InvalidStorageKeyError } from './storage-errors.js';
+
+/** S3's limit for a whole key, and the one of common file systems for a name (with room for a suffix), in bytes. */
+const MAX_KEY_BYTES = 1024;
+const MAX_SEGMENT_BYTES = 240;
+
+const CONTROL_CHARACTERS = /\p{Cc}/u;
+
+/**
+ * Refuses a key that could mean another object on some driver, or leave the local driver's folder: one that is
+ * empty or too long, that has an empty, `.` or `..` segment, a backslash, a control character or a lone surrogate.
+ *
+ * @throws InvalidStorageKeyError
+ */
+export function assertStorageKey(key: string): void {
+  const segments = key.split('/');
+  const valid =
+    Buffer.byteLength(key) <= MAX_KEY_BYTES &&
+    key.isWellFormed() &&
+    !key.includes('\\') &&
+    !CONTROL_CHARACTERS.test(key) &&
+    segments.every(
+      (segment) =>
+        segment !== '' &&
+        segment !== '.' &&
+        segment !== '..' &&
+        Buffer.byteLength(segment) <= MAX_SEGMENT_BYTES,
+    );
+  if (!valid) throw new InvalidStorageKeyError('The text can not be the key of an object.');
+}

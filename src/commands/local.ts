@@ -1,0 +1,185 @@
+import { randomBytes } from 'node:crypto';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { DataSource } from 'typeorm';
+import { signToken } from '../auth/sign-token.js';
+import { loadSettings, readEnvironment, type Settings } from '../config/settings.js';
+import { dataSourceOptions } from '../database/data-source-options.js';
+import { dataDirectory, runningServer, startEmbeddedPostgres } from '../database/embedded-postgres.js';
+import { migrateUp } from '../database/migrate.js';
+import { createLogger } from '../logging/logger.js';
+import { serve } from '../server.js';
+import { runCommand, UsageError } from './run-command.js';
+
+const DIRECTORY = '.local';
+const DATABASE_DIRECTORY = resolve(DIRECTORY, 'postgres');
+const STORAGE_DIRECTORY = resolve(DIRECTORY, 'storage');
+const SECRETS_FILE = resolve(DIRECTORY, 'secrets.json');
+const PID_FILE = resolve(DIRECTORY, 'running.pid');
+
+const PATIENT = 1;
+const DOCTOR = 2;
+const OUTSIDER = 3;
+const APPOINTMENT = 145;
+const SAMPLE_PICTURE = 'test/images/phone-photo.jpg';
+const LEFTOVER_TIMEOUT_MS = 10_000;
+const TOKEN_LIFETIME_SECONDS = 30 * 24 * 3600;
+
+type Secrets = { readonly database: string; readonly jwt: string; readonly storage: string };
+
+await runCommand(async () => {
+  const environment = readEnvironment();
+  if (environment.NODE_ENV === 'production') {
+    throw new UsageError(
+      'Local mode is for development and does not start with NODE_ENV=production. Use npm start.',
+    );
+  }
+  const { reset } = readArguments();
+  await stopLeftover();
+  if (reset) await dropEverything();
+  await mkdir(DIRECTORY, { recursive: true });
+  const secrets = await loadSecrets();
+  say('Starting PostgreSQL …');
+  const postgres = await startEmbeddedPostgres({ directory: DATABASE_DIRECTORY, password: secrets.database });
+  try {
+    await writeFile(PID_FILE, String(process.pid));
+    const settings = localSettings(environment, await postgres.database('chat_images'), secrets);
+    await prepareDatabase(settings);
+    const { stopped } = await serve(settings, createLogger(settings.logLevel, { pretty: true }));
+    say(welcome(settings, postgres.directory));
+    await stopped;
+  } finally {
+    await postgres.stop();
+    await rm(PID_FILE, { force: true });
+  }
+  say('Stopped. The pictures and the database stay; npm run local -- --reset drops them.');
+});
+
+function readArguments(): { reset: boolean } {
+  try {
+    return parseArgs({ options: { reset: { type: 'boolean', default: false } } }).values;
+  } catch {
+    throw new UsageError(
+      'Usage: npm run local [-- --reset]   (--reset drops the database and the pictures first)',
+    );
+  }
+}
+
+/**
+ * Stops the database that a killed run has left running.
+ *
+ * @throws UsageError when it is the database of an instance that still runs
+ */
+async function stopLeftover(): Promise<void> {
+  const secrets = await readSecrets();
+  const server = secrets && (await runningServer(DATABASE_DIRECTORY, secrets.database));
+  if (server === undefined) return;
+  const holder = Number(await readFile(PID_FILE, 'utf8').catch(() => ''));
+  if (holder > 0 && isAlive(holder)) {
+    throw new UsageError(
+      `Local mode runs already, as process ${holder}. Stop that one first, with Ctrl-C in its terminal.`,
+    );
+  }
+  say(`Stopping the database (process ${server}) that a killed run has left running …`);
+  process.kill(server, 'SIGINT');
+  const deadline = Date.now() + LEFTOVER_TIMEOUT_MS;
+  while (isAlive(server)) {
+    if (Date.now() > deadline)
+      throw new UsageError(`Process ${server}, a database in ${DIRECTORY}/, does not stop. Please stop it.`);
+    await setTimeout(50);
+  }
+}
+
+async function dropEverything(): Promise<void> {
+  await rm(await dataDirectory(DATABASE_DIRECTORY), { recursive: true, force: true });
+  await rm(DIRECTORY, { recursive: true, force: true });
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    return error instanceof Error && 'code' in error && error.code === 'EPERM';
+  }
+}
+
+async function readSecrets(): Promise<Secrets | undefined> {
+  const text = await readFile(SECRETS_FILE, 'utf8').catch(() => undefined);
+  return text === undefined ? undefined : (JSON.parse(text) as Secrets);
+}
+
+/** Secrets of this folder alone, made at its first start. */
+async function loadSecrets(): Promise<Secrets> {
+  const known = await readSecrets();
+  if (known) return known;
+  const secrets: Secrets = { database: newSecret(), jwt: newSecret(), storage: newSecret() };
+  await writeFile(SECRETS_FILE, JSON.stringify(secrets), { mode: 0o600 });
+  return secrets;
+}
+
+function newSecret(): string {
+  return randomBytes(32).toString('hex');
+}
+
+function localSettings(environment: NodeJS.ProcessEnv, databaseUrl: string, secrets: Secrets): Settings {
+  const port = environment.PORT ?? '3000';
+  return loadSettings({
+    NODE_ENV: 'development',
+    PORT: port,
+    LOG_LEVEL: environment.LOG_LEVEL,
+    CORS_ORIGINS: environment.CORS_ORIGINS,
+    APP_URL: `http://localhost:${port}`,
+    DATABASE_URL: databaseUrl,
+    JWT_SECRET: secrets.jwt,
+    STORAGE_DRIVER: 'local',
+    LOCAL_STORAGE_DIR: STORAGE_DIRECTORY,
+    LOCAL_STORAGE_SECRET: secrets.storage,
+  });
+}
+
+async function prepareDatabase({ database }: Settings): Promise<void> {
+  const dataSource = await new DataSource(dataSourceOptions(database)).initialize();
+  try {
+    await migrateUp(dataSource);
+    await dataSource.query('INSERT INTO users (id) VALUES ($1), ($2), ($3) ON CONFLICT DO NOTHING', [
+      ...[PATIENT, DOCTOR, OUTSIDER],
+    ]);
+    await dataSource.query(
+      'INSERT INTO appointments (id, patient_id, doctor_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING',
+      [APPOINTMENT, PATIENT, DOCTOR],
+    );
+  } finally {
+    await dataSource.destroy();
+  }
+}
+
+function welcome({ appUrl, jwt }: Settings, directory: string): string {
+  const token = (userId: number): string => signToken(userId, jwt, TOKEN_LIFETIME_SECONDS);
+  return `
+The image store is running.
+
+  Swagger UI   ${appUrl}/api/docs
+  API          ${appUrl}/api
+  Database     ${directory}
+
+Bearer tokens, for 30 days:
+
+  patient (user ${PATIENT})    ${token(PATIENT)}
+
+  doctor (user ${DOCTOR})     ${token(DOCTOR)}
+
+  outsider (user ${OUTSIDER})   ${token(OUTSIDER)}
+
+Upload a picture to appointment ${APPOINTMENT} as the patient, from another terminal in this folder:
+
+  curl -F file=@${SAMPLE_PICTURE} -F appointment_id=${APPOINTMENT} -H "Authorization: Bearer ${token(PATIENT)}" ${appUrl}/api/upload/chat-image
+
+Ctrl-C stops everything.
+`;
+}
+
+function say(text: string): void {
+  process.stdout.write(`${text}\n`);
+}

@@ -1,0 +1,22 @@
+import { DataSource } from 'typeorm';
+import { loadSettings, readEnvironment } from '../config/settings.js';
+import { dataSourceOptions } from '../database/data-source-options.js';
+import { migrateDown, migrateUp } from '../database/migrate.js';
+import { runCommand, UsageError } from './run-command.js';
+
+await runCommand(async () => {
+  const [direction = 'up', ...rest] = process.argv.slice(2);
+  if (!['up', 'down'].includes(direction) || rest.length > 0) {
+    throw new UsageError('Usage: npm run migrate [-- up | down]   (down takes the newest migration back)');
+  }
+  const { database } = loadSettings(readEnvironment());
+  const dataSource = await new DataSource(dataSourceOptions(database)).initialize();
+  try {
+    const names = direction === 'up' ? await migrateUp(dataSource) : await migrateDown(dataSource);
+    process.stdout.write(
+      names.length > 0 ? `Migrated ${direction}: ${names.join(', ')}\n` : 'Nothing to migrate.\n',
+    );
+  } finally {
+    await dataSource.destroy();
+  }
+});

@@ -1,0 +1,347 @@
+import { createPublicKey } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { z } from 'zod';
+
+/** DI token of the validated {@link Settings}. */
+export const SETTINGS = Symbol('Settings');
+
+/** The longest `APP_URL` with which every `media_url` still fits the 255 characters of an old client's column. */
+const APP_URL_MAX_LENGTH = 170;
+
+const wholeNumber = (min: number, max: number, fallback: number) =>
+  z
+    .string()
+    .regex(/^\d+$/, `must be a whole number from ${min} to ${max}, e.g. ${fallback}`)
+    .transform(Number)
+    .refine(
+      (value) => value >= min && value <= max,
+      `must be a whole number from ${min} to ${max}, e.g. ${fallback}`,
+    )
+    .default(fallback);
+
+const httpUrl = (example: string) =>
+  z
+    .string()
+    .refine(isHttpUrl, `must be an absolute http(s) URL without query, e.g. ${example}`)
+    .transform((value) => value.replace(/\/+$/, ''));
+
+const text = (description: string) => z.string().min(1, `must be ${description}`);
+
+/**
+ * Every environment variable that the service reads, by name. Values are the raw strings of the environment; an
+ * empty one counts as not set. `.env.example` is held against these keys by a test, both ways.
+ */
+export const environmentSchema = z.object({
+  NODE_ENV: z
+    .enum(['production', 'development', 'test'], 'must be production, development or test')
+    .default('production'),
+  PORT: wholeNumber(0, 65_535, 3000),
+  APP_URL: httpUrl('https://api.example.com').refine(
+    (value) => value.length <= APP_URL_MAX_LENGTH,
+    `must be at most ${APP_URL_MAX_LENGTH} characters, so that a media_url fits 255`,
+  ),
+  LOG_LEVEL: z
+    .enum(
+      ['fatal', 'error', 'warn', 'info', 'debug', 'silent'],
+      'must be fatal, error, warn, info, debug or silent',
+    )
+    .default('info'),
+  SHUTDOWN_TIMEOUT_MS: wholeNumber(0, 600_000, 25_000),
+  SWAGGER_ENABLED: z.enum(['true', 'false'], 'must be true or false').optional(),
+  CORS_ORIGINS: z
+    .string()
+    .transform((value) => value.split(',').map((origin) => origin.trim()))
+    .refine(
+      (origins) => origins.every((origin) => isHttpUrl(origin) && new URL(origin).origin === origin),
+      'must be comma-separated origins, e.g. https://app.example.com,https://admin.example.com',
+    )
+    .default([]),
+  TRUST_PROXY: z
+    .string()
+    .regex(
+      /^[\da-fA-F.:/, a-z]+$/,
+      'must be a number of proxies, e.g. 1, or comma-separated addresses of proxies',
+    )
+    .transform((value) => (/^\d+$/.test(value) ? Number(value) : value))
+    .default(0),
+
+  DATABASE_URL: z
+    .string()
+    .refine(isPostgresUrl, 'must be a PostgreSQL URL, e.g. postgres://user:password@host:5432/database'),
+  DATABASE_POOL_SIZE: wholeNumber(1, 200, 10),
+  DATABASE_CONNECT_TIMEOUT_MS: wholeNumber(1, 60_000, 3000),
+  DATABASE_STATEMENT_TIMEOUT_MS: wholeNumber(1, 600_000, 5000),
+
+  JWT_ALGORITHM: z.enum(['HS256', 'RS256', 'ES256'], 'must be HS256, RS256 or ES256').default('HS256'),
+  JWT_SECRET: z
+    .string()
+    .min(32, 'must be at least 32 characters: the secret that signs the tokens')
+    .optional(),
+  JWT_PUBLIC_KEY: z
+    .string()
+    .transform((value) => value.replaceAll('\\n', '\n'))
+    .refine(isPublicKey, 'must be a public key in PEM form (line breaks may be written as \\n)')
+    .optional(),
+  JWT_ISSUER: z.string().optional(),
+
+  STORAGE_DRIVER: z.enum(['s3', 'local'], 'must be s3 or local').default('s3'),
+  DO_SPACES_KEY: text('the access key of the bucket').optional(),
+  DO_SPACES_SECRET: text('the secret key of the bucket').optional(),
+  DO_SPACES_ENDPOINT: httpUrl('https://fra1.digitaloceanspaces.com').optional(),
+  DO_SPACES_REGION: text('the region of the bucket, e.g. fra1').optional(),
+  DO_SPACES_BUCKET: text('the name of the bucket, e.g. docavailable-storage').optional(),
+  DO_SPACES_URL: httpUrl('https://docavailable-storage.fra1.digitaloceanspaces.com').optional(),
+  STORAGE_CONNECT_TIMEOUT_MS: wholeNumber(1, 60_000, 2000),
+  STORAGE_REQUEST_TIMEOUT_MS: wholeNumber(1, 600_000, 10_000),
+  STORAGE_MAX_ATTEMPTS: wholeNumber(1, 10, 3),
+  LOCAL_STORAGE_DIR: text('the folder that holds the pictures').optional(),
+  LOCAL_STORAGE_SECRET: z
+    .string()
+    .min(32, 'must be at least 32 characters: the secret that signs the URLs of the local driver')
+    .optional(),
+
+  SIGNED_URL_EXPIRES_SECONDS: wholeNumber(1, 3600, 3600),
+  RATE_LIMIT_SIGNED_URLS_PER_MINUTE: wholeNumber(1, 1_000_000, 600),
+  RATE_LIMIT_UPLOADS_PER_MINUTE: wholeNumber(1, 1_000_000, 60),
+  RATE_LIMIT_UNAUTHENTICATED_PER_MINUTE: wholeNumber(1, 1_000_000, 300),
+});
+
+type Environment = z.output<typeof environmentSchema>;
+
+/** How bearer tokens are verified: one algorithm with its one key. */
+export type JwtSettings = {
+  readonly algorithm: 'HS256' | 'RS256' | 'ES256';
+  /** The shared secret (HS256) or the public key in PEM form (RS256, ES256). */
+  readonly key: string;
+  /** When set, the only accepted `iss`. */
+  readonly issuer: string | undefined;
+};
+
+export type S3Settings = {
+  readonly driver: 's3';
+  readonly accessKeyId: string;
+  readonly secretAccessKey: string;
+  /** Where the service itself reaches the storage. */
+  readonly endpoint: string;
+  readonly region: string;
+  readonly bucket: string;
+  /** The bucket's own address as clients reach it; signed URLs are made for it, path included. */
+  readonly publicUrl: string;
+  readonly connectTimeoutMs: number;
+  readonly requestTimeoutMs: number;
+  readonly maxAttempts: number;
+};
+
+export type LocalStorageSettings = {
+  readonly driver: 'local';
+  readonly directory: string;
+  /** Signs the URLs that the service itself serves. */
+  readonly secret: string;
+};
+
+/** The whole configuration, validated. Times end in `Ms` or `Seconds`, by their unit. */
+export type Settings = {
+  readonly environment: Environment['NODE_ENV'];
+  readonly port: number;
+  /** The service's own public address, without a slash at its end. */
+  readonly appUrl: string;
+  readonly logLevel: Environment['LOG_LEVEL'];
+  readonly shutdownTimeoutMs: number;
+  readonly swaggerEnabled: boolean;
+  readonly corsOrigins: readonly string[];
+  /** Express' `trust proxy`: how many proxies, or which addresses, may name the client's address. */
+  readonly trustProxy: number | string;
+  readonly database: {
+    readonly url: string;
+    readonly poolSize: number;
+    readonly connectTimeoutMs: number;
+    readonly statementTimeoutMs: number;
+  };
+  readonly jwt: JwtSettings;
+  readonly storage: S3Settings | LocalStorageSettings;
+  readonly signedUrlExpiresSeconds: number;
+  readonly rateLimits: {
+    readonly signedUrlsPerMinute: number;
+    readonly uploadsPerMinute: number;
+    readonly unauthenticatedPerMinute: number;
+  };
+};
+
+/** The environment can't be used. `problems` holds one line per mistake and never a value. */
+export class SettingsError extends Error {
+  constructor(readonly problems: readonly string[]) {
+    super(problems.join('\n'));
+    this.name = 'SettingsError';
+  }
+}
+
+/**
+ * The process's environment, with `.env` of the working directory beneath it when there is one. The only reader
+ * of `process.env`.
+ */
+export function readEnvironment(): NodeJS.ProcessEnv {
+  if (existsSync('.env')) process.loadEnvFile('.env');
+  return process.env;
+}
+
+/**
+ * Validates an environment into settings.
+ *
+ * @throws SettingsError with one line per variable that is missing or malformed
+ */
+export function loadSettings(environment: NodeJS.ProcessEnv): Settings {
+  const env = parse(withNeeds(environmentSchema, [...JWT_NEEDS, ...STORAGE_NEEDS]), environment);
+  return {
+    environment: env.NODE_ENV,
+    port: env.PORT,
+    appUrl: env.APP_URL,
+    logLevel: env.LOG_LEVEL,
+    shutdownTimeoutMs: env.SHUTDOWN_TIMEOUT_MS,
+    swaggerEnabled:
+      env.SWAGGER_ENABLED === undefined ? env.NODE_ENV !== 'production' : env.SWAGGER_ENABLED === 'true',
+    corsOrigins: env.CORS_ORIGINS,
+    trustProxy: env.TRUST_PROXY,
+    database: {
+      url: env.DATABASE_URL,
+      poolSize: env.DATABASE_POOL_SIZE,
+      connectTimeoutMs: env.DATABASE_CONNECT_TIMEOUT_MS,
+      statementTimeoutMs: env.DATABASE_STATEMENT_TIMEOUT_MS,
+    },
+    jwt: jwtSettings(env),
+    storage: storageSettings(env),
+    signedUrlExpiresSeconds: env.SIGNED_URL_EXPIRES_SECONDS,
+    rateLimits: {
+      signedUrlsPerMinute: env.RATE_LIMIT_SIGNED_URLS_PER_MINUTE,
+      uploadsPerMinute: env.RATE_LIMIT_UPLOADS_PER_MINUTE,
+      unauthenticatedPerMinute: env.RATE_LIMIT_UNAUTHENTICATED_PER_MINUTE,
+    },
+  };
+}
+
+/**
+ * Validates only what concerns bearer tokens.
+ *
+ * @throws SettingsError as {@link loadSettings}
+ */
+export function loadJwtSettings(environment: NodeJS.ProcessEnv): JwtSettings {
+  const schema = environmentSchema.pick({
+    JWT_ALGORITHM: true,
+    JWT_SECRET: true,
+    JWT_PUBLIC_KEY: true,
+    JWT_ISSUER: true,
+  });
+  return jwtSettings(parse(withNeeds(schema, JWT_NEEDS), environment));
+}
+
+/** A variable that is needed only when another one has a certain value. */
+type Need = readonly [name: keyof Environment, when: keyof Environment, value: string];
+
+const JWT_NEEDS: readonly Need[] = [
+  ['JWT_SECRET', 'JWT_ALGORITHM', 'HS256'],
+  ['JWT_PUBLIC_KEY', 'JWT_ALGORITHM', 'RS256'],
+  ['JWT_PUBLIC_KEY', 'JWT_ALGORITHM', 'ES256'],
+];
+
+const STORAGE_NEEDS: readonly Need[] = [
+  ['DO_SPACES_KEY', 'STORAGE_DRIVER', 's3'],
+  ['DO_SPACES_SECRET', 'STORAGE_DRIVER', 's3'],
+  ['DO_SPACES_ENDPOINT', 'STORAGE_DRIVER', 's3'],
+  ['DO_SPACES_REGION', 'STORAGE_DRIVER', 's3'],
+  ['DO_SPACES_BUCKET', 'STORAGE_DRIVER', 's3'],
+  ['DO_SPACES_URL', 'STORAGE_DRIVER', 's3'],
+  ['LOCAL_STORAGE_DIR', 'STORAGE_DRIVER', 'local'],
+  ['LOCAL_STORAGE_SECRET', 'STORAGE_DRIVER', 'local'],
+];
+
+/** Adds the conditional needs to a schema, checked also when other variables are wrong, so that all lines come at once. */
+function withNeeds<S extends z.ZodType<Partial<Environment>>>(schema: S, needs: readonly Need[]): S {
+  return needs.reduce<S>(
+    (checked, [name, condition, value]) =>
+      checked.refine((env) => env[condition] !== value || env[name] !== undefined, {
+        path: [name],
+        message: `(needed with ${condition}=${value}) ${expectationOf(name)}`,
+        when: () => true,
+      }),
+    schema,
+  );
+}
+
+function parse<S extends z.ZodType>(schema: S, environment: NodeJS.ProcessEnv): z.output<S> {
+  const given = Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== ''));
+  const parsed = schema.safeParse(given);
+  if (parsed.success) return parsed.data;
+  const lines = parsed.error.issues.map((issue) => {
+    const name = String(issue.path[0]);
+    if (name in given) return `${name} ${issue.message}`;
+    return `${name} is missing: ${issue.code === 'custom' ? issue.message : expectationOf(name)}`;
+  });
+  throw new SettingsError([...new Map(lines.map((line) => [line.split(' ')[0], line])).values()]);
+}
+
+function jwtSettings(
+  env: Pick<Environment, 'JWT_ALGORITHM' | 'JWT_SECRET' | 'JWT_PUBLIC_KEY' | 'JWT_ISSUER'>,
+): JwtSettings {
+  const algorithm = env.JWT_ALGORITHM;
+  const key = present(algorithm === 'HS256' ? env.JWT_SECRET : env.JWT_PUBLIC_KEY);
+  if (algorithm !== 'HS256') {
+    const wanted = algorithm === 'RS256' ? 'rsa' : 'ec';
+    if (createPublicKey(key).asymmetricKeyType !== wanted) {
+      throw new SettingsError([
+        `JWT_PUBLIC_KEY must be an ${wanted.toUpperCase()} key, as JWT_ALGORITHM=${algorithm} says`,
+      ]);
+    }
+  }
+  return { algorithm, key, issuer: env.JWT_ISSUER };
+}
+
+function storageSettings(env: Environment): S3Settings | LocalStorageSettings {
+  if (env.STORAGE_DRIVER === 'local') {
+    return {
+      driver: 'local',
+      directory: present(env.LOCAL_STORAGE_DIR),
+      secret: present(env.LOCAL_STORAGE_SECRET),
+    };
+  }
+  return {
+    driver: 's3',
+    accessKeyId: present(env.DO_SPACES_KEY),
+    secretAccessKey: present(env.DO_SPACES_SECRET),
+    endpoint: present(env.DO_SPACES_ENDPOINT),
+    region: present(env.DO_SPACES_REGION),
+    bucket: present(env.DO_SPACES_BUCKET),
+    publicUrl: present(env.DO_SPACES_URL),
+    connectTimeoutMs: env.STORAGE_CONNECT_TIMEOUT_MS,
+    requestTimeoutMs: env.STORAGE_REQUEST_TIMEOUT_MS,
+    maxAttempts: env.STORAGE_MAX_ATTEMPTS,
+  };
+}
+
+/** Narrows what the needs have checked already. */
+function present(value: string | undefined): string {
+  if (value === undefined) throw new Error('A needed variable was not checked.');
+  return value;
+}
+
+/** What a missing variable should look like: the sentence that its schema gives for a value that can't be right. */
+function expectationOf(name: string): string {
+  const schema = environmentSchema.shape[name as keyof Environment];
+  return schema.safeParse('\u0000').error?.issues[0]?.message ?? 'must be set';
+}
+
+function isHttpUrl(value: string): boolean {
+  if (!URL.canParse(value)) return false;
+  const url = new URL(value);
+  return /^https?:$/.test(url.protocol) && url.search === '' && url.hash === '' && url.username === '';
+}
+
+function isPostgresUrl(value: string): boolean {
+  return URL.canParse(value) && /^postgres(ql)?:$/.test(new URL(value).protocol);
+}
+
+function isPublicKey(value: string): boolean {
+  try {
+    return value.includes('BEGIN PUBLIC KEY') && createPublicKey(value).type === 'public';
+  } catch {
+    return false;
+  }
+}

