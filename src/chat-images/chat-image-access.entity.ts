@@ -1,5 +1,4 @@
-import { Column, Entity, Index, JoinColumn, ManyToOne, PrimaryColumn, type Relation } from 'typeorm';
-import { bigintNumber } from '../database/bigint-number.js';
+import { Column, Entity, Index, JoinColumn, ManyToOne, PrimaryGeneratedColumn, type Relation } from 'typeorm';
 import { User } from '../users/user.entity.js';
 import { ChatImage } from './chat-image.entity.js';
 
@@ -7,22 +6,17 @@ import { ChatImage } from './chat-image.entity.js';
 @Entity('chat_image_access')
 @Index('chat_image_access_chat_image_id_accessed_at_index', ['chatImageId', 'accessedAt'])
 export class ChatImageAccess {
-  @PrimaryColumn({
-    type: 'bigint',
-    generated: 'increment',
-    transformer: bigintNumber,
-    primaryKeyConstraintName: 'chat_image_access_pkey',
-  })
+  @PrimaryGeneratedColumn({ type: 'int8', primaryKeyConstraintName: 'chat_image_access_pkey' })
   id!: number;
 
-  @Column('bigint', { name: 'chat_image_id', transformer: bigintNumber })
+  @Column('bigint', { name: 'chat_image_id' })
   chatImageId!: number;
 
   @ManyToOne(() => ChatImage, { onDelete: 'CASCADE' })
   @JoinColumn({ name: 'chat_image_id', foreignKeyConstraintName: 'chat_image_access_chat_image_id_foreign' })
   chatImage?: Relation<ChatImage>;
 
-  @Column('bigint', { name: 'accessed_by', transformer: bigintNumber })
+  @Column('bigint', { name: 'accessed_by' })
   accessedBy!: number;
 
   @ManyToOne(() => User, { onDelete: 'CASCADE' })

@@ -5,12 +5,11 @@ import {
   Index,
   JoinColumn,
   ManyToOne,
-  PrimaryColumn,
+  PrimaryGeneratedColumn,
   type Relation,
   UpdateDateColumn,
 } from 'typeorm';
 import { Appointment } from '../appointments/appointment.entity.js';
-import { bigintNumber } from '../database/bigint-number.js';
 import { User } from '../users/user.entity.js';
 
 /** `pending` while the object is being written; only `stored` images exist for readers. */
@@ -21,15 +20,11 @@ export type ChatImageState = 'pending' | 'stored';
 @Index('chat_images_appointment_id_created_at_index', ['appointmentId', 'createdAt'])
 @Index('chat_images_filename_unique', ['filename'], { unique: true })
 export class ChatImage {
-  @PrimaryColumn({
-    type: 'bigint',
-    generated: 'increment',
-    transformer: bigintNumber,
-    primaryKeyConstraintName: 'chat_images_pkey',
-  })
+  // By this name of bigint, because TypeORM turns a generated `bigint` into text after an insert.
+  @PrimaryGeneratedColumn({ type: 'int8', primaryKeyConstraintName: 'chat_images_pkey' })
   id!: number;
 
-  @Column('bigint', { name: 'appointment_id', transformer: bigintNumber })
+  @Column('bigint', { name: 'appointment_id' })
   appointmentId!: number;
 
   @ManyToOne(() => Appointment, { onDelete: 'CASCADE' })
@@ -44,7 +39,7 @@ export class ChatImage {
   @Column('varchar', { length: 255 })
   filename!: string;
 
-  @Column('bigint', { name: 'uploaded_by', transformer: bigintNumber })
+  @Column('bigint', { name: 'uploaded_by' })
   uploadedBy!: number;
 
   @ManyToOne(() => User, { onDelete: 'CASCADE' })

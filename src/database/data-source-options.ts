@@ -20,6 +20,8 @@ export function dataSourceOptions(database: Settings['database']): DataSourceOpt
     migrationsTableName: 'chat_image_migrations',
     synchronize: false,
     applicationName: 'chat-image-store',
+    // Ids are numbers: they are checked to be at most 2^53 - 1 before they get into a statement.
+    parseInt8: true,
     poolSize: database.poolSize,
     connectTimeoutMS: database.connectTimeoutMs,
     extra: {

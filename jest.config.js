@@ -1,0 +1,15 @@
+/** @type {import('jest').Config} */
+export default {
+  testEnvironment: 'node',
+  roots: ['<rootDir>/src', '<rootDir>/test'],
+  testRegex: '\\.(e2e-)?spec\\.ts$',
+  extensionsToTreatAsEsm: ['.ts'],
+  moduleNameMapper: {
+    '^(\\.{1,2}/.*)\\.js$': '$1',
+    '^@nestjs/throttler$': '<rootDir>/test/throttler-for-jest.mjs',
+  },
+  transform: { '\\.ts$': ['ts-jest', { useESM: true, diagnostics: false }] },
+  maxWorkers: 2,
+  // Starting PostgreSQL and the application takes part of this on a busy machine.
+  testTimeout: 30_000,
+};

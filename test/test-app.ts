@@ -1,0 +1,131 @@
+import type { NestExpressApplication } from '@nestjs/platform-express';
+import type { AddressInfo } from 'node:net';
+import { mkdtemp, rm } from 'node:fs/promises';
+import type { Server } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Writable } from 'node:stream';
+import { pino } from 'pino';
+import { DataSource } from 'typeorm';
+import { signToken } from '../src/auth/sign-token.js';
+import { loadSettings, type Settings } from '../src/config/settings.js';
+import { dataSourceOptions } from '../src/database/data-source-options.js';
+import { type EmbeddedDatabase, startEmbeddedPostgres } from '../src/database/embedded-postgres.js';
+import { migrateUp } from '../src/database/migrate.js';
+import { createApp } from '../src/server.js';
+
+export const PATIENT = 1;
+export const DOCTOR = 2;
+export const OUTSIDER = 3;
+export const APPOINTMENT = 145;
+
+export const JWT_SECRET = 'a secret that only the tests know, 0123456789';
+
+/** The environment of a test's application: a local storage folder, and every rate limit out of the way. */
+export const TEST_ENVIRONMENT = {
+  NODE_ENV: 'test',
+  PORT: '0',
+  LOG_LEVEL: 'info',
+  APP_URL: 'http://localhost:3000',
+  JWT_SECRET,
+  STORAGE_DRIVER: 'local',
+  LOCAL_STORAGE_SECRET: 'another secret that only the tests know, 0123',
+  RATE_LIMIT_SIGNED_URLS_PER_MINUTE: '100000',
+  RATE_LIMIT_UPLOADS_PER_MINUTE: '100000',
+  RATE_LIMIT_UNAUTHENTICATED_PER_MINUTE: '100000',
+} satisfies NodeJS.ProcessEnv;
+
+/** A running application with its own database and storage folder. */
+export class TestApp {
+  /** What the application has logged, a line each. */
+  readonly logLines: string[] = [];
+  app!: NestExpressApplication;
+  settings!: Settings;
+  postgres!: EmbeddedDatabase;
+  /** Looks at the database behind the application's back. */
+  database!: DataSource;
+  private folder!: string;
+
+  /**
+   * Starts everything, with the users and the appointment of the constants above.
+   *
+   * @param environment added to {@link TEST_ENVIRONMENT}
+   */
+  static async start(environment: NodeJS.ProcessEnv = {}): Promise<TestApp> {
+    const test = new TestApp();
+    test.folder = await mkdtemp(join(tmpdir(), 'chat-image-store-storage-'));
+    test.postgres = await startEmbeddedPostgres('throwaway');
+    const url = await test.postgres.database('test');
+    test.settings = loadSettings({
+      ...TEST_ENVIRONMENT,
+      DATABASE_URL: url,
+      LOCAL_STORAGE_DIR: test.folder,
+      ...environment,
+    });
+    test.database = await new DataSource(dataSourceOptions({ ...test.settings.database, url })).initialize();
+    await migrateUp(test.database);
+    await test.database.query('INSERT INTO users (id) VALUES ($1), ($2), ($3)', [PATIENT, DOCTOR, OUTSIDER]);
+    await test.database.query('INSERT INTO appointments (id, patient_id, doctor_id) VALUES ($1, $2, $3)', [
+      APPOINTMENT,
+      PATIENT,
+      DOCTOR,
+    ]);
+    await test.listen();
+    return test;
+  }
+
+  /** The address that tests send requests to. */
+  get url(): string {
+    const { port } = (this.app.getHttpServer() as Server).address() as AddressInfo;
+    return `http://127.0.0.1:${port}`;
+  }
+
+  async stop(): Promise<void> {
+    await this.app.close();
+    await this.database.destroy();
+    await this.postgres.stop();
+    await rm(this.folder, { recursive: true, force: true });
+  }
+
+  /** Sends a request, as a user when one is named. */
+  fetch(path: string, { as, headers, ...init }: RequestInit & { as?: number } = {}): Promise<Response> {
+    return fetch(`${this.url}${path}`, {
+      redirect: 'manual',
+      ...init,
+      headers: {
+        ...(as === undefined ? {} : { authorization: `Bearer ${this.token(as)}` }),
+        ...(headers as object),
+      },
+    });
+  }
+
+  token(userId: number): string {
+    return signToken(userId, this.settings.jwt, 3600);
+  }
+
+  /** Uploads as the app in the field does: the file first, its type always image/jpeg. */
+  upload(
+    bytes: Uint8Array,
+    options: { as?: number; appointment?: string; name?: string } = {},
+  ): Promise<Response> {
+    const form = new FormData();
+    form.append(
+      'file',
+      new Blob([new Uint8Array(bytes)], { type: 'image/jpeg' }),
+      options.name ?? 'photo.jpg',
+    );
+    form.append('appointment_id', options.appointment ?? String(APPOINTMENT));
+    return this.fetch('/api/upload/chat-image', { method: 'POST', body: form, as: options.as ?? PATIENT });
+  }
+
+  private async listen(): Promise<void> {
+    const sink = new Writable({
+      write: (chunk: Buffer, _, done) => {
+        this.logLines.push(...chunk.toString().trimEnd().split('\n'));
+        done();
+      },
+    });
+    this.app = await createApp(this.settings, pino({ level: this.settings.logLevel }, sink));
+    await this.app.listen(0, '127.0.0.1');
+  }
+}
