@@ -1,7 +1,5 @@
 import type { NestExpressApplication } from '@nestjs/platform-express';
-import type { AddressInfo } from 'node:net';
 import { mkdtemp, rm } from 'node:fs/promises';
-import type { Server } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
@@ -10,7 +8,7 @@ import { DataSource } from 'typeorm';
 import { signToken } from '../src/auth/sign-token.js';
 import { loadSettings, type Settings } from '../src/config/settings.js';
 import { dataSourceOptions } from '../src/database/data-source-options.js';
-import { type EmbeddedDatabase, startEmbeddedPostgres } from '../src/database/embedded-postgres.js';
+import { type EmbeddedDatabase, freePort, startEmbeddedPostgres } from '../src/database/embedded-postgres.js';
 import { migrateUp } from '../src/database/migrate.js';
 import { createApp } from '../src/server.js';
 
@@ -24,7 +22,6 @@ export const JWT_SECRET = 'a secret that only the tests know, 0123456789';
 /** The environment of a test's application: a local storage folder, and every rate limit out of the way. */
 export const TEST_ENVIRONMENT = {
   NODE_ENV: 'test',
-  PORT: '0',
   LOG_LEVEL: 'info',
   APP_URL: 'http://localhost:3000',
   JWT_SECRET,
@@ -34,6 +31,31 @@ export const TEST_ENVIRONMENT = {
   RATE_LIMIT_UPLOADS_PER_MINUTE: '100000',
   RATE_LIMIT_UNAUTHENTICATED_PER_MINUTE: '100000',
 } satisfies NodeJS.ProcessEnv;
+
+/** The settings of an S3 server for tests, from `S3_ENDPOINT`, `S3_ACCESS_KEY`, `S3_SECRET_KEY` and `S3_BUCKET`. */
+export function s3Environment(): NodeJS.ProcessEnv | undefined {
+  const { S3_ENDPOINT, S3_ACCESS_KEY, S3_SECRET_KEY, S3_BUCKET, REQUIRE_S3 } = process.env;
+  if (!S3_ENDPOINT) {
+    if (REQUIRE_S3)
+      throw new Error('REQUIRE_S3 is set, but S3_ENDPOINT is not: the S3 tests must not be skipped.');
+    return undefined;
+  }
+  return {
+    STORAGE_DRIVER: 's3',
+    DO_SPACES_KEY: S3_ACCESS_KEY,
+    DO_SPACES_SECRET: S3_SECRET_KEY,
+    DO_SPACES_ENDPOINT: S3_ENDPOINT,
+    DO_SPACES_REGION: 'us-east-1',
+    DO_SPACES_BUCKET: S3_BUCKET,
+    DO_SPACES_URL: `${S3_ENDPOINT}/${S3_BUCKET}`,
+  };
+}
+
+/** Storages that the suites run on. Without an S3 server its tests are reported as skipped. */
+export const STORAGES: readonly { name: string; environment: NodeJS.ProcessEnv | undefined }[] = [
+  { name: 'local', environment: {} },
+  { name: 's3', environment: s3Environment() },
+];
 
 /** A running application with its own database and storage folder. */
 export class TestApp {
@@ -56,8 +78,12 @@ export class TestApp {
     test.folder = await mkdtemp(join(tmpdir(), 'chat-image-store-storage-'));
     test.postgres = await startEmbeddedPostgres('throwaway');
     const url = await test.postgres.database('test');
+    // Known beforehand, because signed URLs of the local storage lead to the application itself.
+    const port = await freePort();
     test.settings = loadSettings({
       ...TEST_ENVIRONMENT,
+      PORT: String(port),
+      APP_URL: `http://127.0.0.1:${port}`,
       DATABASE_URL: url,
       LOCAL_STORAGE_DIR: test.folder,
       ...environment,
@@ -76,8 +102,7 @@ export class TestApp {
 
   /** The address that tests send requests to. */
   get url(): string {
-    const { port } = (this.app.getHttpServer() as Server).address() as AddressInfo;
-    return `http://127.0.0.1:${port}`;
+    return `http://127.0.0.1:${this.settings.port}`;
   }
 
   async stop(): Promise<void> {
@@ -126,6 +151,6 @@ export class TestApp {
       },
     });
     this.app = await createApp(this.settings, pino({ level: this.settings.logLevel }, sink));
-    await this.app.listen(0, '127.0.0.1');
+    await this.app.listen(this.settings.port, '127.0.0.1');
   }
 }

@@ -86,8 +86,7 @@ function detectFormat(bytes: Buffer): ImageFormat {
   if (/^.{4}ftypavi/s.test(ascii))
     throw invalidImage('AVIF images are not supported. Please send it as JPEG.');
   if (/^\s*%PDF-/.test(ascii)) throw invalidImage('A PDF is not an image. Please send a JPEG or PNG.');
-  if (/<svg[\s>]/i.test(ascii))
-    throw invalidImage('SVG images are not supported. Please send a JPEG or PNG.');
+  if (/<svg\b/i.test(ascii)) throw invalidImage('SVG images are not supported. Please send a JPEG or PNG.');
   if (/^[^<]{0,8}\s*<(!doctype html|html|head|body|script|!--)/i.test(ascii)) {
     throw invalidImage('An HTML page is not an image. Please send a JPEG or PNG.');
   }

@@ -60,9 +60,9 @@ export async function readUploadForm(
         if (name !== 'appointment_id') return;
         const id = valueTruncated ? undefined : parseId(value.trim());
         if (authorization !== undefined || problems[name]) {
-          reject(validationFailed({ [name]: ['appointment_id may be sent only once.'] }));
+          reject(validationFailed({ [name]: ['The appointment_id may be sent only once.'] }));
         } else if (id === undefined) {
-          reject(validationFailed({ [name]: ['appointment_id must be the number of an appointment.'] }));
+          reject(validationFailed({ [name]: ['The appointment_id must be the number of an appointment.'] }));
         } else {
           appointmentId = id;
           authorization = authorize(id);
@@ -70,6 +70,8 @@ export async function readUploadForm(
         }
       });
       parser.on('file', (name: string, stream: BusboyFileStream, filename: string | undefined) => {
+        // A part that ends too early is an error of its stream as well, thrown where nobody listens.
+        stream.on('error', (error: unknown) => reject(malformed(error)));
         if (name !== 'file' || file !== undefined) {
           reject(validationFailed({ file: ['Send one picture, in the field named file.'] }));
           stream.resume();
@@ -89,13 +91,15 @@ export async function readUploadForm(
     });
     await authorization;
     const picture = await file;
-    if (appointmentId === undefined) problems.appointment_id = ['appointment_id is required.'];
+    if (appointmentId === undefined) problems.appointment_id = ['The appointment_id is required.'];
     if (picture === undefined) problems.file = ['A picture is required, in the field named file.'];
     if (appointmentId === undefined || picture === undefined)
       throw validationFailed(problems satisfies FieldErrors);
     return { appointmentId, ...picture };
   } finally {
+    // What is left of a refused upload is read away: the client sees the answer only after it has sent its body.
     request.unpipe(parser);
+    request.resume();
   }
 }
 
@@ -116,14 +120,13 @@ function isPartAFile(
   return name === 'file' || filename !== undefined;
 }
 
-async function collect(stream: BusboyFileStream): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  for await (const chunk of stream) {
-    chunks.push(chunk as Buffer);
-    if (stream.truncated) break;
-  }
-  if (stream.truncated) throw new AppError('FILE_TOO_LARGE');
-  return Buffer.concat(chunks);
+function collect(stream: BusboyFileStream): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    stream.on('data', (chunk: Buffer) => chunks.push(chunk));
+    stream.on('limit', () => reject(new AppError('FILE_TOO_LARGE')));
+    stream.on('end', () => resolve(Buffer.concat(chunks)));
+  });
 }
 
 /** The client's file name without what could harm a log, a header or the column. */

@@ -1,3 +1,5 @@
+import { isNativeError } from 'node:util/types';
+
 /** Connection exceptions, insufficient resources, operator intervention: PostgreSQL's classes 08, 53 and 57. */
 const UNAVAILABLE_SQLSTATE = /^(08|53|57)/;
 
@@ -39,6 +41,6 @@ export function sqlState(error: unknown): string | undefined {
 
 /** TypeORM wraps the driver's error of a failed statement. */
 function driverError(error: unknown): Error | undefined {
-  const cause: unknown = error instanceof Error && 'driverError' in error ? error.driverError : error;
-  return cause instanceof Error ? cause : undefined;
+  const cause: unknown = isNativeError(error) && 'driverError' in error ? error.driverError : error;
+  return isNativeError(cause) ? cause : undefined;
 }

@@ -7,6 +7,7 @@ import {
   Injectable,
 } from '@nestjs/common';
 import type { Response } from 'express';
+import { isNativeError } from 'node:util/types';
 import type { Logger } from 'pino';
 import { ObjectNotFoundError, StorageUnavailableError } from '../chat-images/storage/storage-errors.js';
 import { isDatabaseUnavailable } from '../database/database-failure.js';
@@ -64,7 +65,7 @@ function toAppError(exception: unknown): AppError {
 /** The status of an exception of NestJS, or of an error of Express and its middleware. */
 function statusOf(exception: unknown): number {
   if (exception instanceof HttpException) return exception.getStatus();
-  if (exception instanceof Error && 'status' in exception && typeof exception.status === 'number')
+  if (isNativeError(exception) && 'status' in exception && typeof exception.status === 'number')
     return exception.status;
   return 500;
 }
@@ -75,7 +76,7 @@ function statusOf(exception: unknown): number {
  */
 function describeCause(exception: unknown): { causes: readonly object[] } {
   const causes: object[] = [];
-  for (let error = exception; error instanceof Error && causes.length < 5; error = error.cause) {
+  for (let error = exception; isNativeError(error) && causes.length < 5; error = error.cause) {
     causes.push({
       name: error.name,
       ...('code' in error ? { code: error.code } : {}),

@@ -2,6 +2,7 @@ import { createHmac, randomUUID, timingSafeEqual } from 'node:crypto';
 import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import type { Readable } from 'node:stream';
+import { isNativeError } from 'node:util/types';
 import type { LocalStorageSettings } from '../../config/settings.js';
 import { ObjectNotFoundError, StorageUnavailableError } from './storage-errors.js';
 import { assertStorageKey } from './storage-key.js';
@@ -44,7 +45,7 @@ export class LocalStorageProvider extends StorageProvider {
   async head(key: string): Promise<StoredObject | undefined> {
     assertStorageKey(key);
     try {
-      return await this.attempt(async () => {
+      return await this.find(async () => {
         const { size } = await stat(this.objectFile(key));
         const properties = JSON.parse(await readFile(this.propertiesFile(key), 'utf8')) as ObjectProperties;
         return { size, contentType: properties.contentType };
@@ -57,7 +58,7 @@ export class LocalStorageProvider extends StorageProvider {
 
   async get(key: string): Promise<Readable> {
     assertStorageKey(key);
-    return this.attempt(async () => (await open(this.objectFile(key))).createReadStream());
+    return this.find(async () => (await open(this.objectFile(key))).createReadStream());
   }
 
   async delete(key: string): Promise<void> {
@@ -127,18 +128,21 @@ export class LocalStorageProvider extends StorageProvider {
     }
   }
 
-  /** Runs file operations and turns their errors into the storage's two. */
+  /** Reads of what may not be there. */
+  private find<T>(operation: () => Promise<T>): Promise<T> {
+    return this.attempt(operation).catch((error: unknown) => {
+      const cause = error instanceof StorageUnavailableError ? error.cause : undefined;
+      if (isNativeError(cause) && 'code' in cause && (cause.code === 'ENOENT' || cause.code === 'ENOTDIR')) {
+        throw new ObjectNotFoundError('There is no such object.', { cause });
+      }
+      throw error;
+    });
+  }
+
   private async attempt<T>(operation: () => Promise<T>): Promise<T> {
     try {
       return await operation();
     } catch (error) {
-      if (
-        error instanceof Error &&
-        'code' in error &&
-        (error.code === 'ENOENT' || error.code === 'ENOTDIR')
-      ) {
-        throw new ObjectNotFoundError('There is no such object.', { cause: error });
-      }
       throw new StorageUnavailableError('The storage folder can not be used.', { cause: error });
     }
   }
