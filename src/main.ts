@@ -5,6 +5,6 @@ import { serve } from './server.js';
 
 await runCommand(async () => {
   const settings = loadSettings(readEnvironment());
-  const { stopped } = await serve(settings, createLogger(settings.logLevel, { pretty: false }));
+  const { stopped } = await serve(settings, createLogger(settings.logLevel));
   await stopped;
 });

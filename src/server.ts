@@ -20,6 +20,9 @@ const CORS_HEADERS = [
   REQUEST_ID_HEADER,
 ];
 
+/** Longer than a load balancer keeps a connection, so that it never sends a request into one that is closing. */
+const KEEP_ALIVE_TIMEOUT_MS = 65_000;
+
 const SWAGGER_PATH = 'api/docs';
 
 /** Makes the whole application, ready to listen. */
@@ -52,12 +55,14 @@ export async function createApp(settings: Settings, logger: Logger): Promise<Nes
       swaggerOptions: { persistAuthorization: true, tryItOutEnabled: true },
     });
   }
-  answerUnparsableRequests(app.getHttpServer());
+  const server: Server = app.getHttpServer();
+  server.keepAliveTimeout = KEEP_ALIVE_TIMEOUT_MS;
+  answerUnparsableRequests(server);
   return app;
 }
 
 /** The OpenAPI description of the application's routes. */
-export function openApiDocument(app: NestExpressApplication): OpenAPIObject {
+function openApiDocument(app: NestExpressApplication): OpenAPIObject {
   return SwaggerModule.createDocument(
     app,
     new DocumentBuilder()
@@ -95,6 +100,8 @@ export async function serve(
   const stopped = new Promise<void>((resolve, reject) => {
     const stop = (signal: NodeJS.Signals): void => {
       logger.info({ signal }, 'stopping');
+      // From now on a connection ends with the answer that is under way on it.
+      server.keepAliveTimeout = 1;
       const cutOff = setTimeout(() => server.closeAllConnections(), settings.shutdownTimeoutMs);
       app
         .close()

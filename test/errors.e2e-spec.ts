@@ -150,7 +150,7 @@ describe('every failure', () => {
       duplex: 'half',
       as: PATIENT,
       headers: { 'content-type': `multipart/form-data; boundary=${boundary}` },
-    } as RequestInit);
+    });
     await expectFailure(response, 413, 'FILE_TOO_LARGE');
     expect(sent).toBeLessThan(100 * MIB);
   });

@@ -2,14 +2,13 @@ import type { NestExpressApplication } from '@nestjs/platform-express';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Writable } from 'node:stream';
-import { pino } from 'pino';
 import { DataSource } from 'typeorm';
 import { signToken } from '../src/auth/sign-token.js';
 import { loadSettings, type Settings } from '../src/config/settings.js';
 import { dataSourceOptions } from '../src/database/data-source-options.js';
 import { type EmbeddedDatabase, freePort, startEmbeddedPostgres } from '../src/database/embedded-postgres.js';
 import { migrateUp } from '../src/database/migrate.js';
+import { createLogger } from '../src/logging/logger.js';
 import { createApp } from '../src/server.js';
 
 export const PATIENT = 1;
@@ -144,13 +143,8 @@ export class TestApp {
   }
 
   private async listen(): Promise<void> {
-    const sink = new Writable({
-      write: (chunk: Buffer, _, done) => {
-        this.logLines.push(...chunk.toString().trimEnd().split('\n'));
-        done();
-      },
-    });
-    this.app = await createApp(this.settings, pino({ level: this.settings.logLevel }, sink));
+    const destination = { write: (line: string): void => void this.logLines.push(line.trimEnd()) };
+    this.app = await createApp(this.settings, createLogger(this.settings.logLevel, { destination }));
     await this.app.listen(this.settings.port, '127.0.0.1');
   }
 }

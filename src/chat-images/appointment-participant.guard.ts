@@ -27,7 +27,7 @@ type AppointmentSource = 'image' | 'image-path' | 'upload-form';
 
 type GuardedRequest = Request & { chatImage?: ChatImage; uploadForm?: UploadForm };
 
-const APPOINTMENT_SOURCE = 'appointment-source';
+export const APPOINTMENT_SOURCE = 'appointment-source';
 
 /** A column holds no longer name, so none is looked up. */
 const MAX_FILENAME_LENGTH = 255;

@@ -259,7 +259,7 @@ function withNeeds<S extends z.ZodType<Partial<Environment>>>(schema: S, needs: 
     (checked, [name, condition, value]) =>
       checked.refine((env) => env[condition] !== value || env[name] !== undefined, {
         path: [name],
-        message: `(needed with ${condition}=${value}) ${expectationOf(name)}`,
+        message: `${expectationOf(name)} (needed with ${condition}=${value})`,
         when: () => true,
       }),
     schema,
@@ -267,7 +267,7 @@ function withNeeds<S extends z.ZodType<Partial<Environment>>>(schema: S, needs: 
 }
 
 function parse<S extends z.ZodType>(schema: S, environment: NodeJS.ProcessEnv): z.output<S> {
-  const given = Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== ''));
+  const given = Object.fromEntries(Object.entries(environment).filter(([, value]) => value));
   const parsed = schema.safeParse(given);
   if (parsed.success) return parsed.data;
   const lines = parsed.error.issues.map((issue) => {
@@ -325,7 +325,7 @@ function present(value: string | undefined): string {
 /** What a missing variable should look like: the sentence that its schema gives for a value that can't be right. */
 function expectationOf(name: string): string {
   const schema = environmentSchema.shape[name as keyof Environment];
-  return schema.safeParse('\u0000').error?.issues[0]?.message ?? 'must be set';
+  return schema.safeParse('').error?.issues[0]?.message ?? 'must be set';
 }
 
 function isHttpUrl(value: string): boolean {

@@ -1,19 +1,28 @@
 import type { LoggerService } from '@nestjs/common';
-import { type Logger as PinoLogger, pino } from 'pino';
+import { type DestinationStream, type Logger as PinoLogger, type LoggerOptions, pino } from 'pino';
 import type { Settings } from '../config/settings.js';
 
 /** DI token of the process's pino logger. */
 export const LOGGER = Symbol('Logger');
 
-/** One JSON object a line on standard output; with `pretty`, coloured text for a person at a terminal. */
-export function createLogger(level: Settings['logLevel'], { pretty }: { pretty: boolean }): PinoLogger {
-  const options = { level, base: null, timestamp: pino.stdTimeFunctions.isoTime };
-  return pretty
-    ? pino({
-        ...options,
-        transport: { target: 'pino-pretty', options: { ignore: 'pid,hostname', singleLine: true } },
-      })
-    : pino(options);
+/**
+ * One JSON object a line; with `pretty`, coloured text for a person at a terminal.
+ *
+ * @param destination where the lines go; standard output when left out
+ */
+export function createLogger(
+  level: Settings['logLevel'],
+  { pretty = false, destination }: { pretty?: boolean; destination?: DestinationStream } = {},
+): PinoLogger {
+  if (pretty)
+    return pino({ level, base: null, transport: { target: 'pino-pretty', options: { singleLine: true } } });
+  const options: LoggerOptions = {
+    level,
+    base: null,
+    timestamp: pino.stdTimeFunctions.isoTime,
+    formatters: { level: (label) => ({ level: label }) },
+  };
+  return destination ? pino(options, destination) : pino(options);
 }
 
 /** Lets NestJS' own messages go through the process's logger. */

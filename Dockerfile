@@ -1,0 +1,33 @@
+# The service's image. `docker build -t chat-image-store .`, then run it with the variables of .env.example.
+
+# Node 24 has long-term support until April 2028. "slim" is Debian, with the C library that sharp's binaries want.
+FROM node:24.20.0-bookworm-slim AS base
+WORKDIR /app
+
+# The compiler and the tests' tools stay in this stage.
+FROM base AS build
+COPY package.json package-lock.json ./
+RUN npm ci
+COPY nest-cli.json tsconfig.json tsconfig.build.json ./
+COPY src ./src
+RUN npm run build
+
+# Apart from the build, so that a change of the source does not install again. npm keeps the compiler, which the build
+# plug-in of @nestjs/swagger may use; the service never does.
+FROM base AS dependencies
+COPY package.json package-lock.json ./
+RUN npm ci --omit=dev && rm -rf node_modules/typescript node_modules/.bin/tsc node_modules/.bin/tsserver
+
+FROM base
+ENV NODE_ENV=production
+COPY package.json ./
+COPY --from=dependencies /app/node_modules ./node_modules
+COPY --from=build /app/dist ./dist
+# All files belong to root: the service can change none of them, and runs with a read-only root file system too.
+USER node
+EXPOSE 3000
+# Liveness only: a database that is down is no reason to restart the service. The image has no curl.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \
+  CMD ["node", "--eval", "fetch(`http://127.0.0.1:${process.env.PORT || 3000}/api/health`).then(({ ok }) => process.exit(ok ? 0 : 1), () => process.exit(1))"]
+# No shell and no npm in between: SIGTERM reaches the service, which finishes what is under way.
+CMD ["node", "dist/main.js"]

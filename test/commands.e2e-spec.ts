@@ -1,0 +1,316 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { generateKeyPairSync } from 'node:crypto';
+import { chmod, mkdtemp, rm, stat } from 'node:fs/promises';
+import { connect, createServer, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { dataDirectory, freePort } from '../src/database/embedded-postgres.js';
+import { picture } from './pictures.js';
+import { RunningProcess } from './run-process.js';
+import { APPOINTMENT, JWT_SECRET, PATIENT, TEST_ENVIRONMENT, TestApp } from './test-app.js';
+
+const running: RunningProcess[] = [];
+
+function start(
+  args: string[],
+  options: ConstructorParameters<typeof RunningProcess>[1] = {},
+): RunningProcess {
+  const child = new RunningProcess(args, options);
+  running.push(child);
+  return child;
+}
+
+afterEach(async () => {
+  for (const child of running.splice(0)) {
+    child.signal('SIGKILL');
+    await child.exit;
+  }
+});
+
+describe('the server program', () => {
+  /** Only its database is used. */
+  let test: TestApp;
+  let folder: string;
+
+  beforeAll(async () => {
+    test = await TestApp.start();
+    folder = await mkdtemp(join(tmpdir(), 'chat-image-store-'));
+  });
+
+  afterAll(async () => {
+    await test.stop();
+    await rm(folder, { recursive: true });
+  });
+
+  const environment = async (
+    over: NodeJS.ProcessEnv = {},
+  ): Promise<NodeJS.ProcessEnv & { PORT: string }> => ({
+    ...TEST_ENVIRONMENT,
+    NODE_ENV: 'production',
+    DATABASE_URL: test.settings.database.url,
+    LOCAL_STORAGE_DIR: folder,
+    ...over,
+    PORT: String(await freePort()),
+  });
+
+  it('names every mistake of its environment in one line, without the value, and stops', async () => {
+    const child = start(['main.js'], {
+      env: {
+        PORT: 'three',
+        JWT_SECRET: 'short-secret',
+        DATABASE_URL: 'mysql://root:hunter2@db/x',
+        DO_SPACES_KEY: 'k',
+      },
+      cwd: folder,
+    });
+    expect(await child.exit).toBe(1);
+    const lines = child.output
+      .trim()
+      .split('\n')
+      .filter((line) => /^[A-Z_]+ /.test(line));
+    expect(lines.map((line) => line.split(' ')[0]).sort()).toEqual([
+      'APP_URL',
+      'DATABASE_URL',
+      'DO_SPACES_BUCKET',
+      'DO_SPACES_ENDPOINT',
+      'DO_SPACES_REGION',
+      'DO_SPACES_SECRET',
+      'DO_SPACES_URL',
+      'JWT_SECRET',
+      'PORT',
+    ]);
+    expect(child.output).not.toMatch(/hunter2|short-secret|three|\n +at /);
+  });
+
+  it('says so when its port is in use', async () => {
+    const env = await environment();
+    const holder = createServer().listen(Number(env.PORT));
+    const child = start(['main.js'], { env, cwd: folder });
+    expect(await child.exit).toBe(1);
+    expect(child.output).toContain(`Port ${env.PORT} is in use`);
+    holder.close();
+  });
+
+  it('says so when the database does not answer', async () => {
+    const child = start(['main.js'], {
+      env: await environment({ DATABASE_URL: 'postgres://u:hunter2@127.0.0.1:1/x' }),
+      cwd: folder,
+    });
+    expect(await child.exit).toBe(1);
+    expect(child.output).toContain('The database does not answer');
+    expect(child.output).not.toContain('hunter2');
+  });
+
+  /** Begins an upload, and resolves once the server has taken it up and waits for the rest of its body. */
+  async function beginUpload(
+    port: string,
+  ): Promise<{ socket: Socket; finish: () => void; answer: Promise<string> }> {
+    const head = '--b\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n';
+    const tail = `\r\n--b\r\nContent-Disposition: form-data; name="appointment_id"\r\n\r\n${APPOINTMENT}\r\n--b--\r\n`;
+    const body = Buffer.concat([Buffer.from(head), await picture('png'), Buffer.from(tail)]);
+    const socket = connect(Number(port), '127.0.0.1');
+    socket.write(
+      `POST /api/upload/chat-image HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${test.token(PATIENT)}\r\n` +
+        `Content-Type: multipart/form-data; boundary=b\r\nContent-Length: ${body.length}\r\nExpect: 100-continue\r\n\r\n`,
+    );
+    let received = '';
+    const answer = new Promise<string>((done) => {
+      socket.on('data', (chunk) => (received += chunk.toString()));
+      socket.on('close', () => done(received));
+      socket.on('error', () => undefined);
+    });
+    await new Promise<void>((taken) => socket.on('data', () => received.includes('100 Continue') && taken()));
+    socket.write(body.subarray(0, 200));
+    return { socket, finish: () => socket.write(body.subarray(200)), answer };
+  }
+
+  it('finishes what is under way on SIGTERM, takes nothing new, and exits with 0', async () => {
+    const env = await environment();
+    const child = start(['main.js'], { env, cwd: folder });
+    await child.printed(/"listening"/);
+    const upload = await beginUpload(env.PORT);
+    child.signal('SIGTERM');
+    await child.printed(/"stopping"/);
+    await expect(fetch(`http://127.0.0.1:${env.PORT}/api/health`)).rejects.toThrow('fetch failed');
+    upload.finish();
+    expect(await upload.answer).toMatch(/HTTP\/1\.1 200 OK.*"success":true/s);
+    expect(await child.exit).toBe(0);
+  });
+
+  it('does not wait for ever for a client that stands still', async () => {
+    const env = await environment({ SHUTDOWN_TIMEOUT_MS: '300' });
+    const child = start(['main.js'], { env, cwd: folder });
+    await child.printed(/"listening"/);
+    const upload = await beginUpload(env.PORT);
+    child.signal('SIGTERM');
+    expect(await child.exit).toBe(0);
+    expect(await upload.answer).not.toContain('200 OK');
+  });
+});
+
+describe('npm run migrate', () => {
+  it('goes up, and down again, and says what it did', async () => {
+    const test = await TestApp.start();
+    try {
+      const env = {
+        ...TEST_ENVIRONMENT,
+        DATABASE_URL: await test.postgres.database('other'),
+        LOCAL_STORAGE_DIR: tmpdir(),
+      };
+      const migrate = async (...args: string[]): Promise<string> => {
+        const child = start(['commands/migrate.js', ...args], { env, cwd: tmpdir() });
+        expect(await child.exit).toBe(0);
+        return child.output;
+      };
+      expect(await migrate()).toMatch(/^Migrated up: .*ChatImages/);
+      expect(await migrate('up')).toBe('Nothing to migrate.\n');
+      expect(await migrate('down')).toMatch(/^Migrated down: /);
+      expect(await migrate('up')).toMatch(/^Migrated up: /);
+      const wrong = start(['commands/migrate.js', 'sideways'], { env, cwd: tmpdir() });
+      expect([await wrong.exit, wrong.output]).toEqual([1, expect.stringMatching(/^Usage: /)]);
+    } finally {
+      await test.stop();
+    }
+  });
+});
+
+describe('npm run token', () => {
+  it('prints a token that the service lets in', async () => {
+    const test = await TestApp.start();
+    try {
+      const child = start(['commands/token.js', '--sub', String(PATIENT)], {
+        env: { JWT_SECRET },
+        cwd: tmpdir(),
+      });
+      expect(await child.exit).toBe(0);
+      const headers = { authorization: `Bearer ${child.output.trim()}` };
+      expect((await test.fetch('/api/chat-images/1/signed-url', { headers })).status).toBe(404);
+    } finally {
+      await test.stop();
+    }
+  });
+
+  it.each([
+    [[], { JWT_SECRET }, /^Usage: /],
+    [['--sub', 'abc'], { JWT_SECRET }, /^Usage: /],
+    [['--sub', '2'], {}, /^JWT_SECRET is missing: /],
+    [
+      ['--sub', '2'],
+      {
+        JWT_ALGORITHM: 'ES256',
+        JWT_PUBLIC_KEY: generateKeyPairSync('ec', { namedCurve: 'P-256' })
+          .publicKey.export({ type: 'spki', format: 'pem' })
+          .toString(),
+      },
+      /can not sign a token/,
+    ],
+  ])('refuses %j with a clear sentence', async (args, env, sentence) => {
+    const child = start(['commands/token.js', ...args], { env, cwd: tmpdir() });
+    expect([await child.exit, child.output]).toEqual([1, expect.stringMatching(sentence)]);
+  });
+});
+
+describe('npm run local', () => {
+  let folder: string;
+
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'chat-image-store-'));
+    await chmod(folder, 0o755);
+  });
+
+  afterAll(() => rm(folder, { recursive: true }));
+
+  const local = async (over: NodeJS.ProcessEnv = {}, ...args: string[]): Promise<RunningProcess> =>
+    start(['commands/local.js', ...args], { env: { PORT: String(await freePort()), ...over }, cwd: folder });
+
+  async function tokenOf(child: RunningProcess): Promise<{ url: string; token: string }> {
+    const [, url = ''] = await child.printed(/API +(http\S+)\/api/);
+    const [, token = ''] = await child.printed(/patient \(user 1\) +(\S+)/);
+    await child.printed(/Ctrl-C/);
+    return { url, token };
+  }
+
+  it('does not start with NODE_ENV=production', async () => {
+    const child = await local({ NODE_ENV: 'production' });
+    expect([await child.exit, child.output]).toEqual([
+      1,
+      expect.stringContaining('does not start with NODE_ENV=production'),
+    ]);
+  });
+
+  it('serves, refuses a second instance and a taken port, survives a kill, and keeps its data until --reset', async () => {
+    const first = await local();
+    const { url, token } = await tokenOf(first);
+    const headers = { authorization: `Bearer ${token}` };
+    const form = new FormData();
+    form.append('file', new Blob([new Uint8Array(await picture('png'))]), 'a.png');
+    form.append('appointment_id', String(APPOINTMENT));
+    const upload = await fetch(`${url}/api/upload/chat-image`, { method: 'POST', body: form, headers });
+    expect(upload.status).toBe(200);
+    const { data } = (await upload.json()) as { data: { image_id: string; signed_url: string } };
+    expect((await fetch(data.signed_url)).status).toBe(200);
+
+    const second = await local();
+    expect([await second.exit, second.output]).toEqual([
+      1,
+      expect.stringMatching(/^Local mode runs already, as process \d+/),
+    ]);
+
+    first.signal('SIGKILL');
+    await first.exit;
+    const third = await local();
+    await third.printed(/killed run/);
+    const again = await tokenOf(third);
+    expect(
+      (await fetch(`${again.url}/api/chat-images/${data.image_id}/signed-url`, { headers })).status,
+    ).toBe(200);
+    third.signal('SIGINT');
+    expect(await third.exit).toBe(0);
+    expect(third.output).toMatch(/Stopped\./);
+
+    const port = await freePort();
+    const holder = createServer().listen(port);
+    const fourth = await local({ PORT: String(port) });
+    expect([await fourth.exit, fourth.output]).toEqual([
+      1,
+      expect.stringContaining(`Port ${port} is in use`),
+    ]);
+    holder.close();
+
+    const fifth = await local({}, '--reset');
+    const fresh = await tokenOf(fifth);
+    expect((await fetch(`${fresh.url}/api/chat-images/1/signed-url`, { headers })).status).toBe(401);
+    const newHeaders = { authorization: `Bearer ${fresh.token}` };
+    expect((await fetch(`${fresh.url}/api/chat-images/1/signed-url`, { headers: newHeaders })).status).toBe(
+      404,
+    );
+    fifth.signal('SIGTERM');
+    expect(await fifth.exit).toBe(0);
+  }, 90_000);
+
+  const asRoot = process.getuid?.() === 0 ? it : it.skip;
+
+  asRoot('runs as root in a folder that no other user may look into', async () => {
+    const closed = await mkdtemp(join(tmpdir(), 'chat-image-store-'));
+    const data = await dataDirectory(join(closed, '.local/postgres'));
+    try {
+      expect(data.startsWith(closed)).toBe(false);
+      const child = start(['commands/local.js'], { env: { PORT: String(await freePort()) }, cwd: closed });
+      await tokenOf(child);
+      expect(child.output).toContain(data);
+      child.signal('SIGINT');
+      expect(await child.exit).toBe(0);
+      const reset = start(['commands/local.js', '--reset'], {
+        env: { PORT: String(await freePort()) },
+        cwd: closed,
+      });
+      await tokenOf(reset);
+      reset.signal('SIGINT');
+      expect(await reset.exit).toBe(0);
+    } finally {
+      await rm(closed, { recursive: true });
+      await rm(data, { recursive: true });
+    }
+    await expect(stat(data)).rejects.toThrow('ENOENT');
+  });
+});

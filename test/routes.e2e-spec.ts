@@ -1,0 +1,172 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { RequestMethod, type Type } from '@nestjs/common';
+import { ModulesContainer } from '@nestjs/core';
+import type { OpenAPIObject } from '@nestjs/swagger';
+import { Validator } from '@seriousme/openapi-schema-validator';
+import { PUBLIC } from '../src/auth/public.decorator.js';
+import {
+  APPOINTMENT_SOURCE,
+  AppointmentParticipantGuard,
+} from '../src/chat-images/appointment-participant.guard.js';
+import { PATIENT, TestApp } from './test-app.js';
+
+type Handler = (...args: unknown[]) => unknown;
+type Route = {
+  readonly method: string;
+  readonly path: string;
+  readonly controller: Type;
+  readonly handler: Handler;
+};
+
+const list = (value: unknown): string[] => (Array.isArray(value) ? value : [value]) as string[];
+
+/** Every handler of every controller, as NestJS has registered it. */
+function routesOf(test: TestApp): Route[] {
+  const controllers = [...test.app.get(ModulesContainer).values()].flatMap((module) => [
+    ...module.controllers.values(),
+  ]);
+  return controllers.flatMap(({ metatype }) => {
+    const controller = metatype as Type;
+    const prototype = controller.prototype as Record<string, unknown>;
+    const handlers = Object.getOwnPropertyNames(prototype)
+      .filter((name) => name !== 'constructor')
+      .map((name) => prototype[name] as Handler);
+    return handlers
+      .filter((handler) => Reflect.hasMetadata('path', handler))
+      .flatMap((handler) =>
+        list(Reflect.getMetadata('path', controller)).flatMap((prefix) =>
+          list(Reflect.getMetadata('path', handler)).map((path) => ({
+            method: RequestMethod[Reflect.getMetadata('method', handler) as RequestMethod],
+            path: `/${prefix}/${path}`.replaceAll(/\/+/g, '/').replace(/(.)\/$/, '$1'),
+            controller,
+            handler,
+          })),
+        ),
+      );
+  });
+}
+
+describe('the routes', () => {
+  let test: TestApp;
+  let routes: Route[];
+
+  beforeAll(async () => {
+    test = await TestApp.start();
+    routes = routesOf(test);
+  });
+
+  afterAll(() => test.stop());
+
+  it('are these, and no others', () => {
+    expect(routes.map(({ method, path }) => `${method} ${path}`).sort()).toEqual([
+      'GET /api/chat-images/:id/signed-url',
+      'GET /api/health',
+      'GET /api/health/ready',
+      'GET /api/images/chat_images/appointment_:appointmentId/:filename',
+      'GET /api/local-storage/*key',
+      'GET /storage/chat_images/appointment_:appointmentId/:filename',
+      'POST /api/upload/chat-image',
+    ]);
+  });
+
+  it('each declares its authentication: public with a reason, or participants only', () => {
+    for (const { method, path, controller, handler } of routes) {
+      const reason = (Reflect.getMetadata(PUBLIC, handler) ?? Reflect.getMetadata(PUBLIC, controller)) as
+        string | undefined;
+      const source = Reflect.getMetadata(APPOINTMENT_SOURCE, handler) as string | undefined;
+      const guards = (Reflect.getMetadata('__guards__', handler) ?? []) as unknown[];
+      const declaration = [
+        reason && 'public',
+        source && guards.includes(AppointmentParticipantGuard) && 'participants',
+      ];
+      expect([`${method} ${path}`, declaration.filter(Boolean)]).toEqual([
+        `${method} ${path}`,
+        [expect.stringMatching(/^(public|participants)$/)],
+      ]);
+      if (reason) expect(reason.length).toBeGreaterThan(20);
+    }
+  });
+
+  it('each that is not public answers 401 without a token, whatever else is sent', async () => {
+    for (const { method, path, handler } of routes) {
+      if (Reflect.hasMetadata(PUBLIC, handler)) continue;
+      const address = path.replaceAll(/:\w+/g, '1');
+      const response = await test.fetch(address, { method, ...(method === 'POST' ? { body: 'x' } : {}) });
+      expect([path, response.status]).toEqual([path, 401]);
+    }
+  });
+
+  it('each that is not public answers 4xx to a user who takes part in nothing', async () => {
+    for (const { method, path, handler } of routes) {
+      if (Reflect.hasMetadata(PUBLIC, handler)) continue;
+      const { status } = await test.fetch(path.replaceAll(/:\w+/g, '1'), { method, as: 3 });
+      expect([path, status >= 400 && status < 500]).toEqual([path, true]);
+    }
+  });
+
+  it('are described by a valid OpenAPI document, with an example for every answer', async () => {
+    const response = await test.fetch('/api/docs-json');
+    expect(response.status).toBe(200);
+    const document = (await response.json()) as Record<string, unknown> & OpenAPIObject;
+    const { valid, errors } = await new Validator().validate(structuredClone(document));
+    expect([valid, errors]).toEqual([true, undefined]);
+    expect(Object.keys(document.paths).sort()).toEqual([
+      '/api/chat-images/{id}/signed-url',
+      '/api/health',
+      '/api/health/ready',
+      '/api/images/chat_images/appointment_{appointmentId}/{filename}',
+      '/api/upload/chat-image',
+      '/storage/chat_images/appointment_{appointmentId}/{filename}',
+    ]);
+    const schemas = document.components?.schemas ?? {};
+    for (const [path, operations] of Object.entries(document.paths)) {
+      for (const operation of Object.values(operations) as { responses: Record<string, AnswerObject> }[]) {
+        for (const [status, answer] of Object.entries(operation.responses)) {
+          if (status === '302') continue;
+          expect([path, status, hasExample(answer, schemas)]).toEqual([path, status, true]);
+        }
+      }
+    }
+  });
+
+  it('have a page for people', async () => {
+    const response = await test.fetch('/api/docs');
+    expect([response.status, response.headers.get('content-type')]).toEqual([
+      200,
+      'text/html; charset=utf-8',
+    ]);
+  });
+});
+
+type Schema = { $ref?: string; example?: unknown; properties?: Record<string, Schema>; allOf?: Schema[] };
+type AnswerObject = { content?: Record<string, { schema?: Schema; examples?: Record<string, unknown> }> };
+
+/** An example of its own, or one for every property of its schema. */
+function hasExample({ content }: AnswerObject, schemas: Record<string, unknown>): boolean {
+  const complete = (schema: Schema | undefined): boolean => {
+    if (!schema) return false;
+    if (schema.$ref) return complete(schemas[schema.$ref.split('/').at(-1) ?? ''] as Schema | undefined);
+    if (schema.allOf) return schema.allOf.every(complete);
+    if (schema.properties) return Object.values(schema.properties).every(complete);
+    return schema.example !== undefined;
+  };
+  const body = content?.['application/json'];
+  return Object.keys(body?.examples ?? {}).length > 0 || complete(body?.schema);
+}
+
+describe('the Swagger page', () => {
+  it('is off in production, and on where the operator says so', async () => {
+    for (const [switched, status] of [
+      ['', 404],
+      ['true', 200],
+    ] as const) {
+      const test = await TestApp.start({ NODE_ENV: 'production', SWAGGER_ENABLED: switched });
+      try {
+        expect((await test.fetch('/api/docs')).status).toBe(status);
+        expect((await test.fetch('/api/docs-json', { as: PATIENT })).status).toBe(status);
+      } finally {
+        await test.stop();
+      }
+    }
+  });
+});

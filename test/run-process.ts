@@ -1,0 +1,48 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { resolve } from 'node:path';
+
+const WAIT_LIMIT_MS = 20_000;
+
+/** A program of the build, running as an operator or a newcomer would run it. */
+export class RunningProcess {
+  /** Everything that it has printed. */
+  output = '';
+  /** Resolves to its exit code. */
+  readonly exit: Promise<number | null>;
+  private readonly child: ChildProcess;
+
+  /** @param args the program below `dist/`, and its arguments */
+  constructor(args: readonly string[], options: { env?: NodeJS.ProcessEnv; cwd?: string } = {}) {
+    const [program = '', ...rest] = args;
+    this.child = spawn(process.execPath, [resolve('dist', program), ...rest], {
+      cwd: options.cwd,
+      // Not the environment of the tests: what a program needs is named.
+      env: { PATH: process.env.PATH, HOME: process.env.HOME, ...options.env },
+    });
+    this.exit = once(this.child, 'close').then(([code]) => code as number | null);
+    for (const stream of [this.child.stdout, this.child.stderr]) {
+      stream?.on('data', (chunk: Buffer) => (this.output += chunk.toString()));
+    }
+  }
+
+  /** Waits until it has printed something. */
+  async printed(pattern: RegExp): Promise<RegExpExecArray> {
+    const deadline = Date.now() + WAIT_LIMIT_MS;
+    for (;;) {
+      const match = pattern.exec(this.output);
+      if (match) return match;
+      const ended = await Promise.race([
+        this.exit.then(() => true),
+        new Promise((go) => setTimeout(go, 20, false)),
+      ]);
+      if ((ended && !pattern.test(this.output)) || Date.now() > deadline) {
+        throw new Error(`${String(pattern)} was not printed, but:\n${this.output}`);
+      }
+    }
+  }
+
+  signal(name: NodeJS.Signals): void {
+    this.child.kill(name);
+  }
+}
