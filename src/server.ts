@@ -80,23 +80,11 @@ function openApiDocument(app: NestExpressApplication): OpenAPIObject {
  * Serves until SIGTERM or SIGINT, then stops accepting, lets what is under way finish within the settings' time, and
  * closes the database's pool.
  *
- * @returns the application and, in `stopped`, the promise of its end
+ * @returns once it listens; `stopped` resolves when it has ended
  */
-export async function serve(
-  settings: Settings,
-  logger: Logger,
-): Promise<{ app: NestExpressApplication; stopped: Promise<void> }> {
+export async function serve(settings: Settings, logger: Logger): Promise<{ stopped: Promise<void> }> {
   const app = await createApp(settings, logger);
-  await app.listen(settings.port);
   const server: Server = app.getHttpServer();
-  const address = server.address();
-  const port = typeof address === 'object' && address ? address.port : settings.port;
-  logger.info({ port, storage: settings.storage.driver, environment: settings.environment }, 'listening');
-  if (settings.storage.driver === 'local') {
-    logger.warn(
-      'the local storage driver keeps the pictures on this machine only: not for more than one instance',
-    );
-  }
   const stopped = new Promise<void>((resolve, reject) => {
     const stop = (signal: NodeJS.Signals): void => {
       logger.info({ signal }, 'stopping');
@@ -111,5 +99,15 @@ export async function serve(
     process.once('SIGTERM', stop);
     process.once('SIGINT', stop);
   });
-  return { app, stopped };
+  await app.listen(settings.port);
+  logger.info(
+    { port: settings.port, storage: settings.storage.driver, environment: settings.environment },
+    'listening',
+  );
+  if (settings.storage.driver === 'local') {
+    logger.warn(
+      'the local storage driver keeps the pictures on this machine only: not for more than one instance',
+    );
+  }
+  return { stopped };
 }

@@ -101,6 +101,16 @@ describe('the server program', () => {
     expect(child.output).not.toContain('hunter2');
   });
 
+  it('says so when the database refuses the password', async () => {
+    const child = start(['main.js'], {
+      env: await environment({ DATABASE_URL: test.settings.database.url.replace(/:[^:@]+@/, ':hunter2@') }),
+      cwd: folder,
+    });
+    expect(await child.exit).toBe(1);
+    expect(child.output).toContain('The database refuses the user or password');
+    expect(child.output).not.toContain('hunter2');
+  });
+
   /** Begins an upload, and resolves once the server has taken it up and waits for the rest of its body. */
   async function beginUpload(
     port: string,
@@ -152,11 +162,8 @@ describe('npm run migrate', () => {
   it('goes up, and down again, and says what it did', async () => {
     const test = await TestApp.start();
     try {
-      const env = {
-        ...TEST_ENVIRONMENT,
-        DATABASE_URL: await test.postgres.database('other'),
-        LOCAL_STORAGE_DIR: tmpdir(),
-      };
+      // The one variable that it needs.
+      const env = { DATABASE_URL: await test.postgres.database('other') };
       const migrate = async (...args: string[]): Promise<string> => {
         const child = start(['commands/migrate.js', ...args], { env, cwd: tmpdir() });
         expect(await child.exit).toBe(0);

@@ -9,7 +9,12 @@ it.each([
   ['the doctor', { id: 2 }, appointment, true],
   ['a user with the number of the appointment', { id: 145 }, appointment, false],
   ['anybody else', { id: 3 }, appointment, false],
-  ['anybody, where the appointment has no doctor yet', { id: 2 }, { id: 145, patientId: 1, doctorId: null }, false],
+  [
+    'anybody, where the appointment has no doctor yet',
+    { id: 2 },
+    { id: 145, patientId: 1, doctorId: null },
+    false,
+  ],
 ])('%s may see the images of an appointment: %#', (_, user, its, allowed) => {
   expect(isParticipant(user, its)).toBe(allowed);
 });

@@ -6,7 +6,7 @@ import { parseArgs } from 'node:util';
 import { DataSource } from 'typeorm';
 import { signToken } from '../auth/sign-token.js';
 import { loadSettings, readEnvironment, type Settings } from '../config/settings.js';
-import { dataSourceOptions } from '../database/data-source-options.js';
+import { migrationDataSourceOptions } from '../database/data-source-options.js';
 import { dataDirectory, runningServer, startEmbeddedPostgres } from '../database/embedded-postgres.js';
 import { migrateUp } from '../database/migrate.js';
 import { createLogger } from '../logging/logger.js';
@@ -140,7 +140,7 @@ function localSettings(environment: NodeJS.ProcessEnv, databaseUrl: string, secr
 }
 
 async function prepareDatabase({ database }: Settings): Promise<void> {
-  const dataSource = await new DataSource(dataSourceOptions(database)).initialize();
+  const dataSource = await new DataSource(migrationDataSourceOptions(database)).initialize();
   try {
     await migrateUp(dataSource);
     await dataSource.query('INSERT INTO users (id) VALUES ($1), ($2), ($3) ON CONFLICT DO NOTHING', [

@@ -1,6 +1,6 @@
 import { DataSource } from 'typeorm';
-import { loadSettings, readEnvironment } from '../config/settings.js';
-import { dataSourceOptions } from '../database/data-source-options.js';
+import { loadDatabaseSettings, readEnvironment } from '../config/settings.js';
+import { migrationDataSourceOptions } from '../database/data-source-options.js';
 import { migrateDown, migrateUp } from '../database/migrate.js';
 import { runCommand, UsageError } from './run-command.js';
 
@@ -9,8 +9,9 @@ await runCommand(async () => {
   if (!['up', 'down'].includes(direction) || rest.length > 0) {
     throw new UsageError('Usage: npm run migrate [-- up | down]   (down takes the newest migration back)');
   }
-  const { database } = loadSettings(readEnvironment());
-  const dataSource = await new DataSource(dataSourceOptions(database)).initialize();
+  const dataSource = await new DataSource(
+    migrationDataSourceOptions(loadDatabaseSettings(readEnvironment())),
+  ).initialize();
   try {
     const names = direction === 'up' ? await migrateUp(dataSource) : await migrateDown(dataSource);
     process.stdout.write(

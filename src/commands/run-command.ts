@@ -5,6 +5,20 @@ export class UsageError extends Error {
   override readonly name = 'UsageError';
 }
 
+const UNREACHABLE =
+  'The database does not answer: check the host and port in DATABASE_URL, and that it is running.';
+
+/** By the code of the system or of PostgreSQL. */
+const DATABASE_HINTS: Readonly<Record<string, string>> = {
+  ECONNREFUSED: UNREACHABLE,
+  ENOTFOUND: UNREACHABLE,
+  EAI_AGAIN: UNREACHABLE,
+  ETIMEDOUT: UNREACHABLE,
+  '28P01': 'The database refuses the user or password in DATABASE_URL.',
+  '28000': 'The database refuses the user in DATABASE_URL.',
+  '3D000': 'There is no such database: check the name at the end of DATABASE_URL.',
+};
+
 /** Runs a command to its end and exits: with 0, or with 1 after saying what went wrong on standard error. */
 export async function runCommand(command: () => Promise<void>): Promise<never> {
   try {
@@ -22,8 +36,8 @@ function describe(error: unknown): string {
     if (error.code === 'EADDRINUSE') {
       return `Port ${'port' in error ? String(error.port) : ''} is in use: stop what listens there, or set PORT to another.`;
     }
-    if (error.code === 'ECONNREFUSED')
-      return 'The database does not answer: check DATABASE_URL and that it is running.';
+    const hint = DATABASE_HINTS[String(error.code)];
+    if (hint !== undefined) return hint;
   }
   return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }

@@ -201,12 +201,7 @@ export function loadSettings(environment: NodeJS.ProcessEnv): Settings {
       env.SWAGGER_ENABLED === undefined ? env.NODE_ENV !== 'production' : env.SWAGGER_ENABLED === 'true',
     corsOrigins: env.CORS_ORIGINS,
     trustProxy: env.TRUST_PROXY,
-    database: {
-      url: env.DATABASE_URL,
-      poolSize: env.DATABASE_POOL_SIZE,
-      connectTimeoutMs: env.DATABASE_CONNECT_TIMEOUT_MS,
-      statementTimeoutMs: env.DATABASE_STATEMENT_TIMEOUT_MS,
-    },
+    database: databaseSettings(env),
     jwt: jwtSettings(env),
     storage: storageSettings(env),
     signedUrlExpiresSeconds: env.SIGNED_URL_EXPIRES_SECONDS,
@@ -231,6 +226,21 @@ export function loadJwtSettings(environment: NodeJS.ProcessEnv): JwtSettings {
     JWT_ISSUER: true,
   });
   return jwtSettings(parse(withNeeds(schema, JWT_NEEDS), environment));
+}
+
+/**
+ * Validates only what concerns the database.
+ *
+ * @throws SettingsError as {@link loadSettings}
+ */
+export function loadDatabaseSettings(environment: NodeJS.ProcessEnv): Settings['database'] {
+  const schema = environmentSchema.pick({
+    DATABASE_URL: true,
+    DATABASE_POOL_SIZE: true,
+    DATABASE_CONNECT_TIMEOUT_MS: true,
+    DATABASE_STATEMENT_TIMEOUT_MS: true,
+  });
+  return databaseSettings(parse(schema, environment));
 }
 
 /** A variable that is needed only when another one has a certain value. */
@@ -292,6 +302,20 @@ function jwtSettings(
     }
   }
   return { algorithm, key, issuer: env.JWT_ISSUER };
+}
+
+function databaseSettings(
+  env: Pick<
+    Environment,
+    'DATABASE_URL' | 'DATABASE_POOL_SIZE' | 'DATABASE_CONNECT_TIMEOUT_MS' | 'DATABASE_STATEMENT_TIMEOUT_MS'
+  >,
+): Settings['database'] {
+  return {
+    url: env.DATABASE_URL,
+    poolSize: env.DATABASE_POOL_SIZE,
+    connectTimeoutMs: env.DATABASE_CONNECT_TIMEOUT_MS,
+    statementTimeoutMs: env.DATABASE_STATEMENT_TIMEOUT_MS,
+  };
 }
 
 function storageSettings(env: Environment): S3Settings | LocalStorageSettings {

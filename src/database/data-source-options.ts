@@ -24,10 +24,17 @@ export function dataSourceOptions(database: Settings['database']): DataSourceOpt
     parseInt8: true,
     poolSize: database.poolSize,
     connectTimeoutMS: database.connectTimeoutMs,
-    extra: {
-      keepAlive: true,
-      statement_timeout: database.statementTimeoutMs,
-      query_timeout: database.statementTimeoutMs + CLIENT_GRACE_MS,
-    },
+    extra: { keepAlive: true, ...timeouts(database.statementTimeoutMs) },
   };
+}
+
+/** What a migration runs with: it may wait for another instance's, or for a long index build. */
+export function migrationDataSourceOptions(database: Settings['database']): DataSourceOptions {
+  return dataSourceOptions({ ...database, statementTimeoutMs: 0 });
+}
+
+/** @param statementTimeoutMs 0 for none */
+function timeouts(statementTimeoutMs: number): object {
+  if (statementTimeoutMs === 0) return {};
+  return { statement_timeout: statementTimeoutMs, query_timeout: statementTimeoutMs + CLIENT_GRACE_MS };
 }
