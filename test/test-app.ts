@@ -1,4 +1,5 @@
 import type { NestExpressApplication } from '@nestjs/platform-express';
+import type { Server } from 'node:http';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -105,6 +106,8 @@ export class TestApp {
   }
 
   async stop(): Promise<void> {
+    // The connections that fetch keeps would be waited for.
+    (this.app.getHttpServer() as Server).closeAllConnections();
     await this.app.close();
     await this.database.destroy();
     await this.postgres.stop();
