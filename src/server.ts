@@ -8,7 +8,8 @@ import { AppModule } from './app.module.js';
 import type { Settings } from './config/settings.js';
 import { NestLogger } from './logging/logger.js';
 import { REQUEST_ID_HEADER, requestLog } from './logging/request-log.js';
-import { answerUnparsableRequests } from './unparsable-requests.js';
+import { answerExpectations, readAwayUnreadBodies } from './unread-bodies.js';
+import { answerUnparsableRequests, readBrokenEscapesAsText } from './unparsable-requests.js';
 
 /** What the app sends; browsers ask for leave to send it, also on a GET. */
 const CORS_HEADERS = [
@@ -22,6 +23,12 @@ const CORS_HEADERS = [
 
 /** Longer than a load balancer keeps a connection, so that it never sends a request into one that is closing. */
 const KEEP_ALIVE_TIMEOUT_MS = 65_000;
+
+/** How long a whole request may take to arrive: ten megabytes at 85 kB/s. */
+const REQUEST_TIMEOUT_MS = 120_000;
+
+/** How long a connection with a request under way may stand still. */
+const IDLE_TIMEOUT_MS = 60_000;
 
 const SWAGGER_PATH = 'api/docs';
 
@@ -37,7 +44,7 @@ export async function createApp(settings: Settings, logger: Logger): Promise<Nes
   app.disable('x-powered-by');
   // Answers are made for one request and never stored: hashing each for an ETag would serve nobody.
   app.disable('etag');
-  app.use(requestLog(logger));
+  app.use(requestLog(logger), readAwayUnreadBodies, readBrokenEscapesAsText);
   // Without upgrading to https, which would break the Swagger page where QA opens it over http.
   app.use(helmet({ contentSecurityPolicy: { directives: { upgradeInsecureRequests: null } } }));
   app.enableCors({
@@ -57,7 +64,10 @@ export async function createApp(settings: Settings, logger: Logger): Promise<Nes
   }
   const server: Server = app.getHttpServer();
   server.keepAliveTimeout = KEEP_ALIVE_TIMEOUT_MS;
-  answerUnparsableRequests(server);
+  server.requestTimeout = REQUEST_TIMEOUT_MS;
+  server.setTimeout(IDLE_TIMEOUT_MS);
+  answerExpectations(server);
+  answerUnparsableRequests(server, logger);
   return app;
 }
 

@@ -1,29 +1,60 @@
 import { randomUUID } from 'node:crypto';
-import type { Server } from 'node:http';
+import type { NextFunction, Request, Response } from 'express';
+import type { Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import type { Logger } from 'pino';
 import { AppError } from './errors/app-error.js';
 import { ErrorBodyDto } from './errors/error-body.dto.js';
 
 /** Answers what is no HTTP, or has headers over Node's limits: such a request never reaches Express. */
-export function answerUnparsableRequests(server: Server): void {
-  server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => {
-    if (error.code === 'ECONNRESET' || !socket.writable) {
-      socket.destroy();
-      return;
-    }
-    const requestId = randomUUID();
-    const body = JSON.stringify(new ErrorBodyDto(new AppError('VALIDATION_FAILED'), requestId));
-    socket.end(
-      [
-        'HTTP/1.1 422 Unprocessable Entity',
-        'Content-Type: application/json; charset=utf-8',
-        `Content-Length: ${Buffer.byteLength(body)}`,
-        `X-Request-Id: ${requestId}`,
-        'Cache-Control: no-store',
-        'Connection: close',
-        '',
-        body,
-      ].join('\r\n'),
-    );
-  });
+export function answerUnparsableRequests(server: Server, logger: Logger): void {
+  server.on(
+    'clientError',
+    (error: NodeJS.ErrnoException, socket: Socket & { _httpMessage?: ServerResponse | null }) => {
+      if (error.code === 'ECONNRESET' || !socket.writable) {
+        socket.destroy();
+        return;
+      }
+      // The answer to an earlier request of this connection is under way: it is finished, and nothing written into it.
+      if (socket._httpMessage) {
+        socket._httpMessage.once('close', () => socket.destroySoon());
+        return;
+      }
+      const requestId = randomUUID();
+      const body = JSON.stringify(new ErrorBodyDto(new AppError('VALIDATION_FAILED'), requestId));
+      logger.info({ requestId, route: 'none', status: 422, code: error.code }, 'request');
+      socket.end(
+        [
+          'HTTP/1.1 422 Unprocessable Entity',
+          'Content-Type: application/json; charset=utf-8',
+          `Content-Length: ${Buffer.byteLength(body)}`,
+          `X-Request-Id: ${requestId}`,
+          'Cache-Control: no-store',
+          'Connection: close',
+          '',
+          body,
+        ].join('\r\n'),
+      );
+    },
+  );
+}
+
+/**
+ * Lets an address with broken escapes (`/api/chat-images/%zz/…`) go the way of all others, to the guard and to a 404:
+ * its escapes are taken as the text they are. Express would refuse it before anybody is asked for a token.
+ */
+export function readBrokenEscapesAsText(request: Request, _: Response, next: NextFunction): void {
+  const [path = '', ...query] = request.url.split('?');
+  if (!isDecodable(path)) request.url = [path.replaceAll('%', '%25'), ...query].join('?');
+  next();
+}
+
+function isDecodable(path: string): boolean {
+  if (!path.includes('%')) return true;
+  try {
+    decodeURIComponent(path);
+    return true;
+  } catch {
+    return false;
+  }
 }

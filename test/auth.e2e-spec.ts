@@ -76,6 +76,8 @@ describe('with JWT_ALGORITHM=HS256', () => {
     ['an empty header', () => ''],
     ['Bearer alone', () => 'Bearer'],
     ['Bearer and a space', () => 'Bearer '],
+    ['something behind the token', () => `Bearer ${hs256(claims())} x`],
+    ['two tokens', () => `Bearer ${hs256(claims())}, Bearer ${hs256(claims())}`],
     ['another scheme', () => `Basic ${hs256(claims())}`],
     ['a token without a scheme', () => hs256(claims())],
     ['no JWT', () => 'Bearer abc'],

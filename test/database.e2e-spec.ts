@@ -48,6 +48,7 @@ describe('the migrations', () => {
         'appointments',
         'chat_image_access',
         'chat_image_migrations',
+        'chat_image_upload_keys',
         'chat_images',
         'users',
       ]);

@@ -1,5 +1,4 @@
 import type { NestExpressApplication } from '@nestjs/platform-express';
-import type { Server } from 'node:http';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -107,7 +106,7 @@ export class TestApp {
 
   async stop(): Promise<void> {
     // The connections that fetch keeps would be waited for.
-    (this.app.getHttpServer() as Server).closeAllConnections();
+    this.app.getHttpServer().closeAllConnections();
     await this.app.close();
     await this.database.destroy();
     await this.postgres.stop();

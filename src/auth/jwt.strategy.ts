@@ -1,7 +1,8 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { PassportStrategy } from '@nestjs/passport';
 import { InjectRepository } from '@nestjs/typeorm';
-import { ExtractJwt, Strategy } from 'passport-jwt';
+import type { Request } from 'express';
+import { Strategy } from 'passport-jwt';
 import { Repository } from 'typeorm';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { User } from '../users/user.entity.js';
@@ -19,6 +20,9 @@ declare global {
   }
 }
 
+/** The scheme, and the token alone (RFC 6750, 2.1). */
+const BEARER = /^Bearer +([\w.~+/-]+=*)$/i;
+
 /**
  * Verifies the bearer tokens that the main application issues: signature by the one configured algorithm and key,
  * `exp` (required) and `nbf`, then that `sub` is an existing user.
@@ -30,7 +34,7 @@ export class JwtStrategy extends PassportStrategy(Strategy) {
     @InjectRepository(User) private readonly users: Repository<User>,
   ) {
     super({
-      jwtFromRequest: ExtractJwt.fromAuthHeaderAsBearerToken(),
+      jwtFromRequest: ({ headers }: Request) => BEARER.exec(headers.authorization ?? '')?.[1] ?? null,
       secretOrKey: jwt.key,
       algorithms: [jwt.algorithm],
       ...(jwt.issuer === undefined ? {} : { issuer: jwt.issuer }),

@@ -17,6 +17,7 @@ import { parseId } from '../database/parse-id.js';
 import { AppError } from '../errors/app-error.js';
 import { appointmentFolder } from './chat-image-path.js';
 import { ChatImage } from './chat-image.entity.js';
+import { UploadBudget } from './upload-budget.js';
 import { readUploadForm, type UploadForm } from './upload-form.js';
 
 /**
@@ -58,6 +59,7 @@ export class AppointmentParticipantGuard implements CanActivate {
     private readonly reflector: Reflector,
     @InjectRepository(ChatImage) private readonly images: Repository<ChatImage>,
     @InjectRepository(Appointment) private readonly appointments: Repository<Appointment>,
+    private readonly budget: UploadBudget,
   ) {}
 
   async canActivate(context: ExecutionContext): Promise<boolean> {
@@ -72,13 +74,20 @@ export class AppointmentParticipantGuard implements CanActivate {
         request.chatImage = await this.authorizedImage(user, imageByPath(request.params));
         return true;
       case 'upload-form':
-        request.uploadForm = await readUploadForm(request, async (id) => {
-          this.decide(user, await this.appointments.findOneBy({ id }));
-        });
+        request.uploadForm = await this.authorizedUpload(request, user);
         return true;
       default:
         throw new AppError('FORBIDDEN');
     }
+  }
+
+  private authorizedUpload(request: GuardedRequest, user: AuthenticatedUser): Promise<UploadForm> {
+    const memory = this.budget.begin();
+    // The picture is in memory until its answer has left, or its client has gone.
+    request.res?.once('close', () => memory.release());
+    return readUploadForm(request, memory, async (id) => {
+      this.decide(user, await this.appointments.findOneBy({ id }));
+    });
   }
 
   private async authorizedImage(

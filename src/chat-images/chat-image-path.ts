@@ -3,9 +3,12 @@ import { randomInt } from 'node:crypto';
 const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789';
 const RANDOM_LENGTH = 10;
 
+/** The folder of all pictures in the storage. */
+export const STORAGE_FOLDER = 'chat_images';
+
 /** The folder of an appointment's pictures in the storage. */
 export function appointmentFolder(appointmentId: number): string {
-  return `chat_images/appointment_${appointmentId}`;
+  return `${STORAGE_FOLDER}/appointment_${appointmentId}`;
 }
 
 /** A new name `{unix seconds}_{10 random of A-Za-z0-9}.{extension}`, the random part from a CSPRNG. */

@@ -12,13 +12,18 @@ import {
 import { Appointment } from '../appointments/appointment.entity.js';
 import { User } from '../users/user.entity.js';
 
-/** `pending` while the object is being written; only `stored` images exist for readers. */
-export type ChatImageState = 'pending' | 'stored';
+/**
+ * `pending` while the object is being written; only `stored` images exist for readers; `abandoned` while the sweeper
+ * removes what a crash has left.
+ */
+export type ChatImageState = 'pending' | 'stored' | 'abandoned';
 
 /** A picture of an appointment's chat. Its bytes are in the storage, under `filePath`. */
 @Entity('chat_images')
 @Index('chat_images_appointment_id_created_at_index', ['appointmentId', 'createdAt'])
 @Index('chat_images_filename_unique', ['filename'], { unique: true })
+@Index('chat_images_uploaded_by_sha256_sent_index', ['uploadedBy', 'sha256Sent', 'createdAt'])
+@Index('chat_images_unfinished_index', ['createdAt'], { where: `(state)::text <> 'stored'::text` })
 export class ChatImage {
   // By this name of bigint, because TypeORM turns a generated `bigint` into text after an insert.
   @PrimaryGeneratedColumn({ type: 'int8', primaryKeyConstraintName: 'chat_images_pkey' })
@@ -68,6 +73,14 @@ export class ChatImage {
 
   @Column('varchar', { length: 16, default: 'stored' })
   state!: ChatImageState;
+
+  /** SHA-256 of the bytes that the client sent, in hexadecimal; none for images of the time before it was kept. */
+  @Column({ type: 'char', name: 'sha256_sent', length: 64, nullable: true })
+  sha256Sent!: string | null;
+
+  /** SHA-256 of the bytes in the storage, in hexadecimal. */
+  @Column({ type: 'char', name: 'sha256_stored', length: 64, nullable: true })
+  sha256Stored!: string | null;
 
   @CreateDateColumn({ name: 'created_at', type: 'timestamptz', precision: 3 })
   createdAt!: Date;

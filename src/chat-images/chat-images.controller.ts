@@ -3,6 +3,7 @@ import {
   ApiBearerAuth,
   ApiBody,
   ApiConsumes,
+  ApiHeader,
   ApiOkResponse,
   ApiOperation,
   ApiParam,
@@ -15,6 +16,7 @@ import { ApiErrors } from '../errors/api-errors.decorator.js';
 import { RateLimited } from '../rate-limits/user-rate-limit.guard.js';
 import { AuthorizedImage, AuthorizedUpload, ParticipantsOnly } from './appointment-participant.guard.js';
 import { ChatImage } from './chat-image.entity.js';
+import { ChatImageUploadsService } from './chat-image-uploads.service.js';
 import { ChatImagesService } from './chat-images.service.js';
 import { SignedUrlDto, SignedUrlResponseDto } from './dto/signed-url.dto.js';
 import {
@@ -37,6 +39,7 @@ import type { UploadForm } from './upload-form.js';
 @Controller('api')
 export class ChatImagesController {
   constructor(
+    private readonly uploads: ChatImageUploadsService,
     private readonly chatImages: ChatImagesService,
     @Inject(SETTINGS) private readonly settings: Settings,
   ) {}
@@ -47,11 +50,18 @@ export class ChatImagesController {
   @ParticipantsOnly('upload-form')
   @RateLimited('uploads')
   @ApiOperation({ summary: 'Upload a picture to the chat of an appointment' })
+  @ApiHeader({
+    name: 'Idempotency-Key',
+    required: false,
+    description: 'Names this upload and all its tries: the first answer is given again for 24 hours.',
+    schema: { type: 'string', maxLength: 255 },
+  })
   @ApiConsumes('multipart/form-data')
   @ApiBody({ type: UploadChatImageDto })
   @ApiOkResponse({ type: UploadedChatImageResponseDto })
   @ApiErrors(
     'APPOINTMENT_NOT_FOUND',
+    'IDEMPOTENCY_KEY_REUSED',
     'FILE_TOO_LARGE',
     'UNSUPPORTED_MEDIA_TYPE',
     'VALIDATION_FAILED',
@@ -61,7 +71,8 @@ export class ChatImagesController {
     @CurrentUser() user: AuthenticatedUser,
     @AuthorizedUpload() form: UploadForm,
   ): Promise<UploadedChatImageResponseDto> {
-    const { image, signedUrl } = await this.chatImages.upload(user, form);
+    const image = await this.uploads.upload(user, form);
+    const signedUrl = await this.chatImages.sign(image);
     return new UploadedChatImageResponseDto(new UploadedChatImageDto(image, signedUrl, this.settings.appUrl));
   }
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { readFile } from 'node:fs/promises';
 import sharp, { type Sharp } from 'sharp';
-import { inspectImage } from './image-inspector.js';
+import { decode, detectFormat, type ImageHeader, readHeader } from './image-inspector.js';
 
 type Format = 'jpeg' | 'png' | 'gif' | 'webp';
 
@@ -20,14 +20,20 @@ const noise = (format: Format): Promise<Buffer> =>
     .toFormat(format)
     .toBuffer();
 
-describe('inspectImage', () => {
+async function inspect(bytes: Buffer): Promise<ImageHeader> {
+  const header = await readHeader(bytes, detectFormat(bytes));
+  await decode(bytes, header.format);
+  return header;
+}
+
+describe('the image inspector', () => {
   it.each([
     ['jpeg', 'jpg'],
     ['png', 'png'],
     ['gif', 'gif'],
     ['webp', 'webp'],
   ] as const)('knows a %s by its bytes', async (format, extension) => {
-    expect(await inspectImage(await noise(format))).toEqual({
+    expect(await inspect(await noise(format))).toMatchObject({
       mimeType: `image/${format}`,
       extension,
       width: 90,
@@ -36,7 +42,7 @@ describe('inspectImage', () => {
   });
 
   it('reads the photographs of phones', async () => {
-    expect(await inspectImage(await readFile('test/images/phone-photo.jpg'))).toMatchObject({
+    expect(await inspect(await readFile('test/images/phone-photo.jpg'))).toMatchObject({
       width: 1278,
       height: 720,
     });
@@ -47,7 +53,7 @@ describe('inspectImage', () => {
     async (orientation) => {
       const turned = await flat(90, 60).jpeg().withMetadata({ orientation }).toBuffer();
       const [width, height] = orientation < 5 ? [90, 60] : [60, 90];
-      expect(await inspectImage(turned)).toMatchObject({ width, height });
+      expect(await inspect(turned)).toMatchObject({ width, height });
     },
   );
 
@@ -62,7 +68,7 @@ describe('inspectImage', () => {
     const animation = await sharp(frames, { join: { animated: true } })
       .gif()
       .toBuffer();
-    expect(await inspectImage(animation)).toMatchObject({ mimeType: 'image/gif', width: 40, height: 30 });
+    expect(await inspect(animation)).toMatchObject({ mimeType: 'image/gif', width: 40, height: 30 });
   });
 
   it.each(['jpeg', 'png', 'gif', 'webp'] as const)(
@@ -70,7 +76,7 @@ describe('inspectImage', () => {
     async (format) => {
       const whole = await noise(format);
       for (const length of [8, 20, Math.floor(whole.length / 2), whole.length - 40]) {
-        await expect(inspectImage(whole.subarray(0, length))).rejects.toMatchObject({
+        await expect(inspect(whole.subarray(0, length))).rejects.toMatchObject({
           code: 'INVALID_IMAGE',
         });
       }
@@ -80,16 +86,43 @@ describe('inspectImage', () => {
   it('refuses more than 50 megapixels by the header alone', async () => {
     const huge = await flat(10_000, 5_001).png().toBuffer();
     expect(huge.length).toBeLessThan(1_000_000);
-    await expect(inspectImage(huge)).rejects.toThrow('more than 50 megapixels');
-    await expect(inspectImage(await flat(10_000, 5_000).png().toBuffer())).resolves.toMatchObject({
+    await expect(inspect(huge)).rejects.toThrow('more than 50 megapixels');
+    await expect(inspect(await flat(10_000, 5_000).png().toBuffer())).resolves.toMatchObject({
       width: 10_000,
     });
   });
 
   it('refuses formats that its library could load', async () => {
-    await expect(inspectImage(await flat(10, 10).tiff().toBuffer())).rejects.toThrow(
+    await expect(inspect(await flat(10, 10).tiff().toBuffer())).rejects.toThrow(
       'not a JPEG, PNG, GIF or WebP',
     );
-    await expect(inspectImage(await flat(10, 10).avif().toBuffer())).rejects.toThrow('AVIF');
+    await expect(inspect(await flat(10, 10).avif().toBuffer())).rejects.toThrow('AVIF');
+  });
+
+  it('refuses image data that is missing in the middle, behind a header that is whole', async () => {
+    const photo = await readFile('test/images/phone-photo.jpg');
+    const half = Buffer.concat([photo.subarray(0, photo.length / 2), Buffer.from([0xff, 0xd9])]);
+    await expect(inspect(half)).rejects.toThrow('damaged or incomplete');
+    const lie = await flat(64, 64).jpeg().toBuffer();
+    const size = lie.indexOf(Buffer.from([0xff, 0xc0])) + 5;
+    lie.writeUInt16BE(7000, size);
+    lie.writeUInt16BE(7000, size + 2);
+    await expect(inspect(lie)).rejects.toThrow('damaged or incomplete');
+  });
+
+  it('believes the screen that a GIF asks for, however small its frames are', async () => {
+    const gif = await noise('gif');
+    gif.writeUInt16LE(65_535, 6);
+    gif.writeUInt16LE(65_535, 8);
+    await expect(inspect(gif)).rejects.toThrow('more than 50 megapixels');
+  });
+
+  it('refuses an animation of thousands of frames of one pixel', async () => {
+    const screen = Buffer.from('47494638396101000100800000000000ffffff', 'hex');
+    const frame = Buffer.from('2c0000000001000100000202440100', 'hex');
+    const animation = (count: number): Buffer =>
+      Buffer.concat([screen, ...Array<Buffer>(count).fill(frame), Buffer.from([0x3b])]);
+    await expect(inspect(animation(1000))).resolves.toMatchObject({ width: 1, height: 1 });
+    await expect(inspect(animation(1001))).rejects.toThrow('too many frames');
   });
 });

@@ -1,12 +1,14 @@
-import { Controller, Get, Header, Redirect } from '@nestjs/common';
+import { Controller, Get, Header, HttpCode, Res } from '@nestjs/common';
 import { ApiBearerAuth, ApiOperation, ApiResponse, ApiTags } from '@nestjs/swagger';
 import type { AuthenticatedUser } from '../auth/jwt.strategy.js';
 import { CurrentUser } from '../auth/current-user.decorator.js';
+import type { Response } from 'express';
 import { ApiErrors } from '../errors/api-errors.decorator.js';
 import { RateLimited } from '../rate-limits/user-rate-limit.guard.js';
 import { AuthorizedImage, ParticipantsOnly } from './appointment-participant.guard.js';
 import { ChatImage } from './chat-image.entity.js';
 import { ChatImagesService } from './chat-images.service.js';
+import { SignedUrlDto, SignedUrlResponseDto } from './dto/signed-url.dto.js';
 
 /** The addresses that chat messages hold: `media_url`, and the alias that older messages use. */
 @ApiTags('Chat images')
@@ -16,7 +18,7 @@ export class MediaController {
   constructor(private readonly chatImages: ChatImagesService) {}
 
   @Get('appointment_:appointmentId/:filename')
-  @Redirect('', 302)
+  @HttpCode(302)
   @Header('Cache-Control', 'no-store')
   @ParticipantsOnly('image-path')
   @RateLimited('signed-urls')
@@ -24,6 +26,7 @@ export class MediaController {
   @ApiResponse({
     status: 302,
     description: 'To a fresh signed URL.',
+    type: SignedUrlResponseDto,
     headers: { Location: { schema: { type: 'string', format: 'uri' } } },
   })
   @ApiErrors(
@@ -38,8 +41,10 @@ export class MediaController {
   async open(
     @CurrentUser() user: AuthenticatedUser,
     @AuthorizedImage() image: ChatImage,
-  ): Promise<{ url: string }> {
-    const { url } = await this.chatImages.signedUrl(user, image);
-    return { url };
+    @Res({ passthrough: true }) response: Response,
+  ): Promise<SignedUrlResponseDto> {
+    const signedUrl = await this.chatImages.signedUrl(user, image);
+    response.setHeader('Location', signedUrl.url);
+    return new SignedUrlResponseDto(new SignedUrlDto(signedUrl));
   }
 }

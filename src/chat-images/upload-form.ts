@@ -1,15 +1,20 @@
 import { Busboy, type BusboyFileStream, type BusboyHeaders, type BusboyInstance } from '@fastify/busboy';
-import type { IncomingMessage } from 'node:http';
+import { createHash } from 'node:crypto';
+import type { Request } from 'express';
 import { parseId } from '../database/parse-id.js';
-import { AppError, type FieldErrors, validationFailed } from '../errors/app-error.js';
+import { AppError, validationFailed } from '../errors/app-error.js';
+import type { UploadMemory } from './upload-budget.js';
 
 /** The seed's `max:10240`. */
 export const MAX_FILE_BYTES = 10 * 1024 * 1024;
 
 /** What boundaries, part headers and fields may add to the file in a request's `Content-Length`. */
-const MAX_FORM_OVERHEAD_BYTES = 64 * 1024;
+export const MAX_FORM_OVERHEAD_BYTES = 64 * 1024;
 
 const MAX_NAME_LENGTH = 255;
+
+/** Printable ASCII. */
+const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,255}$/;
 
 const LIMITS = {
   files: 1,
@@ -25,41 +30,51 @@ const LIMITS = {
 export type UploadForm = {
   readonly appointmentId: number;
   readonly bytes: Buffer;
+  /** SHA-256 of `bytes`, in hexadecimal. */
+  readonly sha256: string;
   /** The name that the client gave the file. */
   readonly name: string;
+  /** The client's name for this upload and all its tries, when it gave one. */
+  readonly idempotencyKey: string | undefined;
 };
+
+type UploadedFile = Pick<UploadForm, 'bytes' | 'sha256' | 'name'>;
 
 /**
  * Reads an upload's form: `file` and `appointment_id`, in either order. The bytes are held in memory and never go to
  * the disk.
  *
+ * @param memory accounts for the bytes; while it has no room, the client's socket is not read
  * @param authorize decides, by rejecting, who may upload to an appointment; called as soon as the appointment is
  *   known. A file that comes after `appointment_id` is not read before it has resolved.
- * @throws AppError of `authorize`; UNSUPPORTED_MEDIA_TYPE, FILE_TOO_LARGE or VALIDATION_FAILED for a form that is none
+ * @throws AppError of `authorize` and `memory`; UNSUPPORTED_MEDIA_TYPE, FILE_TOO_LARGE or VALIDATION_FAILED for a form
+ *   that is none
  */
 export async function readUploadForm(
-  request: IncomingMessage,
+  request: Request,
+  memory: UploadMemory,
   authorize: (appointmentId: number) => Promise<void>,
 ): Promise<UploadForm> {
-  if (!/^multipart\/form-data(;|\s|$)/i.test(request.headers['content-type'] ?? '')) {
+  const { 'content-type': type = '', 'content-encoding': encoding = 'identity' } = request.headers;
+  if (!/^multipart\/form-data(;|\s|$)/i.test(type) || encoding !== 'identity') {
     throw new AppError('UNSUPPORTED_MEDIA_TYPE');
   }
   if (Number(request.headers['content-length'] ?? 0) > MAX_FILE_BYTES + MAX_FORM_OVERHEAD_BYTES) {
     throw new AppError('FILE_TOO_LARGE');
   }
+  const idempotencyKey = idempotencyKeyOf(request);
 
   let appointmentId: number | undefined;
   let authorization: Promise<void> | undefined;
-  let file: Promise<{ bytes: Buffer; name: string }> | undefined;
-  const problems: Record<string, string[]> = {};
+  let file: Promise<UploadedFile> | undefined;
 
   const parser = createParser(request);
   try {
     await new Promise<void>((resolve, reject) => {
-      parser.on('field', (name: string, value: string, _nameTruncated: boolean, valueTruncated: boolean) => {
+      parser.on('field', (name: string, value: string, _nameTruncated: boolean, truncated: boolean) => {
         if (name !== 'appointment_id') return;
-        const id = valueTruncated ? undefined : parseId(value.trim());
-        if (authorization !== undefined || problems[name]) {
+        const id = truncated ? undefined : parseId(value.trim());
+        if (authorization) {
           reject(validationFailed({ [name]: ['The appointment_id may be sent only once.'] }));
         } else if (id === undefined) {
           reject(validationFailed({ [name]: ['The appointment_id must be the number of an appointment.'] }));
@@ -72,14 +87,14 @@ export async function readUploadForm(
       parser.on('file', (name: string, stream: BusboyFileStream, filename: string | undefined) => {
         // A part that ends too early is an error of its stream as well, thrown where nobody listens.
         stream.on('error', (error: unknown) => reject(malformed(error)));
-        if (name !== 'file' || file !== undefined) {
+        stream.on('limit', () => reject(new AppError('FILE_TOO_LARGE')));
+        if (name !== 'file') {
           reject(validationFailed({ file: ['Send one picture, in the field named file.'] }));
-          stream.resume();
           return;
         }
         file = (authorization ?? Promise.resolve())
-          .then(() => collect(stream))
-          .then((bytes) => ({ bytes, name: tidyName(filename) }));
+          .then(() => collect(stream, memory))
+          .then((content) => ({ ...content, name: tidyName(filename) }));
         file.catch(reject);
       });
       parser.on('filesLimit', () => reject(validationFailed({ file: ['Send one picture at a time.'] })));
@@ -87,23 +102,37 @@ export async function readUploadForm(
       parser.on('error', (error: unknown) => reject(malformed(error)));
       parser.on('finish', resolve);
       request.on('aborted', () => reject(malformed(new Error('The client closed the connection.'))));
+      acceptBody(request);
       request.pipe(parser);
     });
     await authorization;
     const picture = await file;
-    if (appointmentId === undefined) problems.appointment_id = ['The appointment_id is required.'];
-    if (picture === undefined) problems.file = ['A picture is required, in the field named file.'];
-    if (appointmentId === undefined || picture === undefined)
-      throw validationFailed(problems satisfies FieldErrors);
-    return { appointmentId, ...picture };
+    if (appointmentId === undefined || picture === undefined) {
+      throw validationFailed({
+        ...(appointmentId === undefined ? { appointment_id: ['The appointment_id is required.'] } : {}),
+        ...(picture === undefined ? { file: ['A picture is required, in the field named file.'] } : {}),
+      });
+    }
+    return { appointmentId, idempotencyKey, ...picture };
   } finally {
-    // What is left of a refused upload is read away: the client sees the answer only after it has sent its body.
     request.unpipe(parser);
-    request.resume();
   }
 }
 
-function createParser(request: IncomingMessage): BusboyInstance {
+function idempotencyKeyOf(request: Request): string | undefined {
+  const key = request.get('Idempotency-Key');
+  if (key === undefined || IDEMPOTENCY_KEY.test(key)) return key;
+  throw validationFailed({
+    'Idempotency-Key': ['The Idempotency-Key must be 1 to 255 printable characters.'],
+  });
+}
+
+/** Tells a client that asked before sending its body (`Expect: 100-continue`) to go on. */
+function acceptBody(request: Request): void {
+  if (/100-continue/i.test(request.headers.expect ?? '')) request.res?.writeContinue();
+}
+
+function createParser(request: Request): BusboyInstance {
   try {
     return new Busboy({ headers: request.headers as BusboyHeaders, limits: LIMITS, isPartAFile });
   } catch (error) {
@@ -120,23 +149,24 @@ function isPartAFile(
   return name === 'file' || filename !== undefined;
 }
 
-function collect(stream: BusboyFileStream): Promise<Buffer> {
-  return new Promise((resolve, reject) => {
-    const chunks: Buffer[] = [];
-    stream.on('data', (chunk: Buffer) => chunks.push(chunk));
-    stream.on('limit', () => reject(new AppError('FILE_TOO_LARGE')));
-    stream.on('end', () => resolve(Buffer.concat(chunks)));
-  });
+async function collect(
+  stream: BusboyFileStream,
+  memory: UploadMemory,
+): Promise<Pick<UploadForm, 'bytes' | 'sha256'>> {
+  const chunks: Buffer[] = [];
+  const digest = createHash('sha256');
+  for await (const chunk of stream as AsyncIterable<Buffer>) {
+    await memory.receive(chunk.length);
+    digest.update(chunk);
+    chunks.push(chunk);
+  }
+  return { bytes: Buffer.concat(chunks), sha256: digest.digest('hex') };
 }
 
-/** The client's file name without what could harm a log, a header or the column. */
+/** The client's file name without what could harm a log, a header, the column or the direction of a text. */
 function tidyName(name: string | undefined): string {
-  return (
-    (name ?? '')
-      .replaceAll(/\p{Cc}/gu, '')
-      .slice(0, MAX_NAME_LENGTH)
-      .toWellFormed() || 'image'
-  );
+  const tidy = (name ?? '').replaceAll(/\p{C}/gu, '').trim();
+  return tidy.slice(0, MAX_NAME_LENGTH).toWellFormed() || 'image';
 }
 
 function malformed(cause: unknown): AppError {

@@ -100,6 +100,11 @@ export const environmentSchema = z.object({
     .min(32, 'must be at least 32 characters: the secret that signs the URLs of the local driver')
     .optional(),
 
+  UPLOAD_MEMORY_MIB: wholeNumber(64, 65_536, 256),
+  UPLOAD_WAIT_MS: wholeNumber(0, 120_000, 10_000),
+  UPLOAD_DEDUPE_SECONDS: wholeNumber(0, 86_400, 120),
+  UPLOAD_GRACE_SECONDS: wholeNumber(1, 86_400, 120),
+  SWEEP_INTERVAL_SECONDS: wholeNumber(0, 86_400, 60),
   SIGNED_URL_EXPIRES_SECONDS: wholeNumber(1, 3600, 3600),
   RATE_LIMIT_SIGNED_URLS_PER_MINUTE: wholeNumber(1, 1_000_000, 600),
   RATE_LIMIT_UPLOADS_PER_MINUTE: wholeNumber(1, 1_000_000, 60),
@@ -159,6 +164,18 @@ export type Settings = {
   };
   readonly jwt: JwtSettings;
   readonly storage: S3Settings | LocalStorageSettings;
+  readonly uploads: {
+    /** How much memory the uploads of this process may hold together. */
+    readonly memoryBytes: number;
+    /** How long an upload may wait for memory. */
+    readonly waitMs: number;
+    /** For how long the same picture, sent again by the same user to the same appointment, is the same image. */
+    readonly dedupeSeconds: number;
+    /** After how long an upload that is still pending counts as left behind by a crash. */
+    readonly graceSeconds: number;
+    /** How often what crashes have left behind is looked for; 0 for never. */
+    readonly sweepIntervalSeconds: number;
+  };
   readonly signedUrlExpiresSeconds: number;
   readonly rateLimits: {
     readonly signedUrlsPerMinute: number;
@@ -204,6 +221,13 @@ export function loadSettings(environment: NodeJS.ProcessEnv): Settings {
     database: databaseSettings(env),
     jwt: jwtSettings(env),
     storage: storageSettings(env),
+    uploads: {
+      memoryBytes: env.UPLOAD_MEMORY_MIB * 1024 * 1024,
+      waitMs: env.UPLOAD_WAIT_MS,
+      dedupeSeconds: env.UPLOAD_DEDUPE_SECONDS,
+      graceSeconds: env.UPLOAD_GRACE_SECONDS,
+      sweepIntervalSeconds: env.SWEEP_INTERVAL_SECONDS,
+    },
     signedUrlExpiresSeconds: env.SIGNED_URL_EXPIRES_SECONDS,
     rateLimits: {
       signedUrlsPerMinute: env.RATE_LIMIT_SIGNED_URLS_PER_MINUTE,

@@ -1,11 +1,13 @@
 import type { DataSourceOptions } from 'typeorm';
 import { Appointment } from '../appointments/appointment.entity.js';
 import { ChatImageAccess } from '../chat-images/chat-image-access.entity.js';
+import { ChatImageUploadKey } from '../chat-images/chat-image-upload-key.entity.js';
 import { ChatImage } from '../chat-images/chat-image.entity.js';
 import type { Settings } from '../config/settings.js';
 import { User } from '../users/user.entity.js';
 import { ReferencedTables1762300000000 } from './migrations/1762300000000-referenced-tables.js';
 import { ChatImages1762300000001 } from './migrations/1762300000001-chat-images.js';
+import { UploadSafety1762400000000 } from './migrations/1762400000000-upload-safety.js';
 
 /** How much later than the server's own statement timeout the client gives up, for a server that does not answer. */
 const CLIENT_GRACE_MS = 1000;
@@ -15,8 +17,8 @@ export function dataSourceOptions(database: Settings['database']): DataSourceOpt
   return {
     type: 'postgres',
     url: database.url,
-    entities: [User, Appointment, ChatImage, ChatImageAccess],
-    migrations: [ReferencedTables1762300000000, ChatImages1762300000001],
+    entities: [User, Appointment, ChatImage, ChatImageAccess, ChatImageUploadKey],
+    migrations: [ReferencedTables1762300000000, ChatImages1762300000001, UploadSafety1762400000000],
     migrationsTableName: 'chat_image_migrations',
     synchronize: false,
     applicationName: 'chat-image-store',

@@ -1,7 +1,7 @@
 import { isNativeError } from 'node:util/types';
 
-/** Connection exceptions, insufficient resources, operator intervention: PostgreSQL's classes 08, 53 and 57. */
-const UNAVAILABLE_SQLSTATE = /^(08|53|57)/;
+/** Connection exceptions, rollbacks such as deadlocks, insufficient resources, operator intervention. */
+const UNAVAILABLE_SQLSTATE = /^(08|40|53|57)/;
 
 const UNAVAILABLE_SYSTEM_CODES = new Set([
   'ECONNREFUSED',

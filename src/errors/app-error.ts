@@ -8,6 +8,10 @@ const CATALOGUE = {
   IMAGE_NOT_FOUND: { status: 404, message: 'Image not found.' },
   APPOINTMENT_NOT_FOUND: { status: 404, message: 'Appointment not found.' },
   NOT_FOUND: { status: 404, message: 'Nothing was found at this address.' },
+  IDEMPOTENCY_KEY_REUSED: {
+    status: 409,
+    message: 'This upload was sent before with another image. Please send it again.',
+  },
   FILE_TOO_LARGE: { status: 413, message: 'The image is too large. Please send one of at most 10 MB.' },
   UNSUPPORTED_MEDIA_TYPE: { status: 415, message: 'Please send the image as multipart/form-data.' },
   VALIDATION_FAILED: { status: 422, message: 'The request is not valid. Please check what was sent.' },

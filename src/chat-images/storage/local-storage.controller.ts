@@ -34,10 +34,12 @@ export class LocalStorageController {
       if (!object) throw new ObjectNotFoundError('There is no such object.');
       const secondsLeft = Math.floor(Number(expires) - Date.now() / 1000);
       response.setHeader('Cache-Control', `private, max-age=${Math.max(0, secondsLeft)}`);
-      return new StreamableFile(await this.storage.get(key), {
+      const file = new StreamableFile(await this.storage.get(key), {
         type: object.contentType,
         length: object.size,
       });
+      // A file that can't be read to its end is cut off, without a word of the reason.
+      return file.setErrorHandler(() => response.destroy());
     } catch (error) {
       if (error instanceof ObjectNotFoundError || error instanceof InvalidStorageKeyError) {
         throw new AppError('IMAGE_NOT_FOUND', { cause: error });

@@ -1,12 +1,13 @@
 import { createHmac, randomUUID, timingSafeEqual } from 'node:crypto';
-import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
-import { dirname, join, resolve } from 'node:path';
+import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { dirname, join, relative, resolve, sep } from 'node:path';
 import type { Readable } from 'node:stream';
 import { isNativeError } from 'node:util/types';
 import type { LocalStorageSettings } from '../../config/settings.js';
 import { ObjectNotFoundError, StorageUnavailableError } from './storage-errors.js';
 import { assertStorageKey } from './storage-key.js';
 import {
+  type ListedObject,
   type ObjectProperties,
   type SignedUrl,
   StorageProvider,
@@ -67,6 +68,22 @@ export class LocalStorageProvider extends StorageProvider {
       await rm(this.objectFile(key), { force: true });
       await rm(this.propertiesFile(key), { force: true });
     });
+  }
+
+  async *list(prefix: string): AsyncGenerator<ListedObject> {
+    const root = join(this.directory, 'objects');
+    const folder = join(root, prefix);
+    const entries = await this.find(() => readdir(folder, { recursive: true, withFileTypes: true })).catch(
+      (error: unknown) => {
+        if (error instanceof ObjectNotFoundError) return [];
+        throw error;
+      },
+    );
+    for (const entry of entries.filter((candidate) => candidate.isFile())) {
+      const file = join(entry.parentPath, entry.name);
+      const { size, mtime } = await this.attempt(() => stat(file));
+      yield { key: relative(root, file).split(sep).join('/'), size, lastModified: mtime };
+    }
   }
 
   signedUrl(key: string, expiresIn: number, signedAt: Date): Promise<SignedUrl> {

@@ -3,6 +3,8 @@ import {
   GetObjectCommand,
   HeadBucketCommand,
   HeadObjectCommand,
+  ListObjectsV2Command,
+  type ListObjectsV2CommandOutput,
   PutObjectCommand,
   S3Client,
   S3ServiceException,
@@ -19,6 +21,7 @@ import type { S3Settings } from '../../config/settings.js';
 import { ObjectNotFoundError, StorageUnavailableError } from './storage-errors.js';
 import { assertStorageKey } from './storage-key.js';
 import {
+  type ListedObject,
   type ObjectProperties,
   type SignedUrl,
   StorageProvider,
@@ -115,6 +118,21 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
     await this.request(() =>
       this.client.send(new DeleteObjectCommand({ Bucket: this.settings.bucket, Key: key })),
     );
+  }
+
+  async *list(prefix: string): AsyncGenerator<ListedObject> {
+    let page: ListObjectsV2CommandOutput | undefined;
+    do {
+      const command: ListObjectsV2Command = new ListObjectsV2Command({
+        Bucket: this.settings.bucket,
+        Prefix: prefix,
+        ContinuationToken: page?.NextContinuationToken,
+      });
+      page = await this.request(() => this.client.send(command));
+      for (const { Key, Size, LastModified } of page.Contents ?? []) {
+        if (Key !== undefined) yield { key: Key, size: Size ?? 0, lastModified: LastModified ?? new Date() };
+      }
+    } while (page.NextContinuationToken !== undefined);
   }
 
   async signedUrl(key: string, expiresIn: number, signedAt: Date): Promise<SignedUrl> {

@@ -11,6 +11,13 @@ export type StoredObject = ObjectProperties & {
   readonly size: number;
 };
 
+export type ListedObject = {
+  readonly key: string;
+  /** Bytes. */
+  readonly size: number;
+  readonly lastModified: Date;
+};
+
 /** A URL that reads one object without further credentials until it expires. */
 export type SignedUrl = {
   readonly url: string;
@@ -53,6 +60,9 @@ export abstract class StorageProvider {
    * @param signedAt the moment that counts as now
    */
   abstract signedUrl(key: string, expiresIn: number, signedAt: Date): Promise<SignedUrl>;
+
+  /** Tells of every object whose key starts with `prefix`, which ends in a slash, in no particular order. */
+  abstract list(prefix: string): AsyncIterable<ListedObject>;
 
   /** Resolves when the storage answers and the bucket is there; for readiness. */
   abstract ping(signal: AbortSignal): Promise<void>;

@@ -1,0 +1,260 @@
+import { crc32, inflateSync } from 'node:zlib';
+import { orientationExif, readOrientation, UPRIGHT } from './exif-orientation.js';
+import { KeptBytes } from './kept-bytes.js';
+import { MalformedImageError } from './malformed-image-error.js';
+
+const SIGNATURE = '\x89PNG\r\n\x1a\n';
+const PALETTE = 3;
+
+/**
+ * Pictures of up to so many bytes once decoded are decoded to find what follows the end of their compressed data;
+ * it takes about 10 ms. More would hold up other requests for too long.
+ */
+const MAX_DECODED_LENGTH = 4 * 1024 * 1024;
+/** Colour profiles of screens and cameras have less than 1 MiB. */
+const MAX_PROFILE_LENGTH = 4 * 1024 * 1024;
+
+/** The lengths that the data of a kept ancillary chunk may have. Other lengths are ignored by decoders: dropped here. */
+const ANCILLARY_LENGTHS: ReadonlyMap<string, readonly number[]> = new Map([
+  ['gAMA', [4]],
+  ['cHRM', [32]],
+  ['sRGB', [1]],
+  ['cICP', [4]],
+  ['mDCV', [24]],
+  ['cLLI', [8]],
+  ['sBIT', [1, 2, 3, 4]],
+  ['bKGD', [1, 2, 6]],
+  ['pHYs', [9]],
+]);
+
+type Chunk = {
+  readonly type: string;
+  readonly start: number;
+  readonly data: number;
+  readonly dataEnd: number;
+  /** Behind its CRC. */
+  readonly end: number;
+};
+
+/**
+ * Keeps of a PNG (PNG third edition, W3C) the picture, its palette and transparency, what tells its colours and density,
+ * and the frames of an animation. Text, time and all other chunks are dropped, and what follows IEND. Of a chunk that may
+ * occur once the first valid one is kept, in the place where it counts; the colour profile gets a name that says nothing.
+ *
+ * What follows the end of the compressed data inside IDAT is cut when the decoded picture has at most 4 MiB. Not covered:
+ * the same in larger pictures and in the frames behind the first, rows behind the last one inside the compressed data,
+ * and colours of a palette that no pixel uses.
+ */
+export function pngWithoutMetadata(bytes: Buffer): Buffer {
+  if (bytes.toString('latin1', 0, 8) !== SIGNATURE)
+    throw new MalformedImageError('The PNG has no signature.');
+  const header = chunkAt(bytes, 8);
+  if (header.type !== 'IHDR' || header.dataEnd - header.data !== 13) {
+    throw new MalformedImageError('The PNG has no header.');
+  }
+  expectCrc(bytes, header);
+  const kept = new KeptBytes(bytes);
+  kept.keep(0, header.end);
+  const colourType = bytes[header.data + 9] ?? 0;
+  const once = new Set<string>();
+  let paletteEntries = 0;
+  let frames = 0;
+  let framesLeft = 0;
+  let image: { readonly start: number; readonly end: number } | undefined;
+  let previousType = header.type;
+
+  for (let at = header.end; ;) {
+    const chunk = chunkAt(bytes, at);
+    const { type, start, data, dataEnd, end } = chunk;
+    const length = dataEnd - data;
+    at = end;
+    if (previousType === 'IDAT' && type !== 'IDAT' && image) keepImage(bytes, image, header, kept);
+    const isFirst = !once.has(type);
+    const isBeforeImage = image === undefined;
+
+    if (type === 'IDAT') {
+      if (image && previousType !== 'IDAT')
+        throw new MalformedImageError("The PNG's image data are interrupted.");
+      if (colourType === PALETTE && paletteEntries === 0)
+        throw new MalformedImageError('The PNG has no palette.');
+      expectCrc(bytes, chunk);
+      image = { start: image?.start ?? start, end };
+    } else if (type === 'IEND') {
+      expectCrc(bytes, chunk);
+      break;
+    } else if (type === 'PLTE') {
+      if (!isFirst || !isBeforeImage || length === 0 || length > 768 || length % 3 !== 0) {
+        throw new MalformedImageError('The PNG has a wrong palette.');
+      }
+      expectCrc(bytes, chunk);
+      once.add(type);
+      paletteEntries = length / 3;
+      kept.keep(start, end);
+    } else if (type === 'tRNS') {
+      if (
+        isFirst &&
+        isBeforeImage &&
+        isTransparency(length, colourType, paletteEntries) &&
+        hasCrc(bytes, chunk)
+      ) {
+        once.add(type);
+        kept.keep(start, end);
+      }
+    } else if (type === 'iCCP') {
+      const profile = isFirst && isBeforeImage && hasCrc(bytes, chunk) ? profileOf(bytes, chunk) : undefined;
+      once.add(type); // whatever is in it: decoding one after the other could take very long
+      if (profile) {
+        // The name is free text, and "icc" is what libvips writes. The byte behind it stands for deflate.
+        kept.write(newChunk(type, Buffer.concat([Buffer.from('icc\0\0'), profile])));
+      }
+    } else if (type === 'eXIf') {
+      if (isFirst && hasCrc(bytes, chunk)) {
+        once.add(type);
+        const orientation = readOrientation(bytes.subarray(data, dataEnd));
+        if (orientation !== UPRIGHT) kept.write(newChunk(type, orientationExif(orientation)));
+      }
+    } else if (type === 'acTL') {
+      if (isFirst && isBeforeImage && length === 8) {
+        expectCrc(bytes, chunk);
+        once.add(type);
+        frames = bytes.readUInt32BE(data);
+        framesLeft = frames;
+        kept.keep(start, end);
+      }
+    } else if (type === 'fcTL') {
+      framesLeft -= 1;
+      if (framesLeft >= 0) {
+        if (length !== 26) throw new MalformedImageError('A frame of the PNG has a wrong length.');
+        expectCrc(bytes, chunk);
+        kept.keep(start, end);
+      }
+    } else if (type === 'fdAT') {
+      // Only what belongs to a frame that the animation counts.
+      if (framesLeft >= 0 && framesLeft < frames && !isBeforeImage) {
+        expectCrc(bytes, chunk);
+        kept.keep(start, end);
+      }
+    } else if (ANCILLARY_LENGTHS.get(type)?.includes(length)) {
+      if (isFirst && isBeforeImage && hasCrc(bytes, chunk)) {
+        once.add(type);
+        kept.keep(start, end);
+      }
+    }
+    previousType = type;
+  }
+  if (!image) throw new MalformedImageError('The PNG has no picture.');
+  kept.write(newChunk('IEND', Buffer.alloc(0)));
+  return kept.toBuffer();
+}
+
+function chunkAt(bytes: Buffer, start: number): Chunk {
+  const data = start + 8;
+  if (data > bytes.length) throw new MalformedImageError('The PNG has no end.');
+  const dataEnd = data + bytes.readUInt32BE(start);
+  const end = dataEnd + 4;
+  if (end > bytes.length) throw new MalformedImageError('A chunk of the PNG runs over its end.');
+  return { type: bytes.toString('latin1', start + 4, data), start, data, dataEnd, end };
+}
+
+function hasCrc(bytes: Buffer, { start, dataEnd }: Chunk): boolean {
+  return crc32(bytes.subarray(start + 4, dataEnd)) === bytes.readUInt32BE(dataEnd);
+}
+
+function expectCrc(bytes: Buffer, chunk: Chunk): void {
+  if (!hasCrc(bytes, chunk)) throw new MalformedImageError('A chunk of the PNG has a wrong checksum.');
+}
+
+function newChunk(type: string, data: Buffer): Buffer {
+  const chunk = Buffer.alloc(data.length + 12);
+  chunk.writeUInt32BE(data.length);
+  chunk.write(type, 4, 'latin1');
+  chunk.set(data, 8);
+  chunk.writeUInt32BE(crc32(chunk.subarray(4, data.length + 8)), data.length + 8);
+  return chunk;
+}
+
+function isTransparency(length: number, colourType: number, paletteEntries: number): boolean {
+  if (colourType === PALETTE) return length > 0 && length <= paletteEntries;
+  return (colourType === 0 && length === 2) || (colourType === 2 && length === 6);
+}
+
+/** The compressed colour profile, up to its end; none when the chunk holds something else. */
+function profileOf(bytes: Buffer, chunk: Chunk): Buffer | undefined {
+  const nameEnd = bytes.indexOf(0, chunk.data);
+  if (nameEnd === -1 || nameEnd - chunk.data > 79 || nameEnd + 2 > chunk.dataEnd) return undefined;
+  const compressed = bytes.subarray(nameEnd + 2, chunk.dataEnd);
+  const inflated = inflate(compressed, MAX_PROFILE_LENGTH);
+  return inflated && inflated.length > 0 ? compressed.subarray(0, inflated.end) : undefined;
+}
+
+/** Keeps the chunks of the image data as they are, or as one chunk without what follows the end of the compressed data. */
+function keepImage(
+  bytes: Buffer,
+  image: { start: number; end: number },
+  header: Chunk,
+  kept: KeptBytes,
+): void {
+  const decodedLength = decodedLengthOf(bytes, header);
+  if (decodedLength <= MAX_DECODED_LENGTH) {
+    const compressed = dataOf(bytes, image);
+    const inflated = inflate(compressed, decodedLength);
+    if (inflated && inflated.end < compressed.length) {
+      kept.write(newChunk('IDAT', compressed.subarray(0, inflated.end)));
+      return;
+    }
+  }
+  kept.keep(image.start, image.end);
+}
+
+function dataOf(bytes: Buffer, { start, end }: { start: number; end: number }): Buffer {
+  const parts: Buffer[] = [];
+  for (let at = start; at < end;) {
+    const chunk = chunkAt(bytes, at);
+    parts.push(bytes.subarray(chunk.data, chunk.dataEnd));
+    at = chunk.end;
+  }
+  return Buffer.concat(parts);
+}
+
+/** The length of all rows, each with the byte of its filter, over the passes of Adam7 when the picture is interlaced. */
+function decodedLengthOf(bytes: Buffer, header: Chunk): number {
+  const width = bytes.readUInt32BE(header.data);
+  const height = bytes.readUInt32BE(header.data + 4);
+  const depth = bytes[header.data + 8] ?? 0;
+  const samples = [1, 0, 3, 1, 2, 0, 4][bytes[header.data + 9] ?? 0] ?? 0;
+  const rows = (columns: number, lines: number): number =>
+    columns === 0 ? 0 : lines * (1 + Math.ceil((columns * samples * depth) / 8));
+  if (bytes[header.data + 12] !== 1) return rows(width, height);
+  const passes = [
+    [0, 0, 8, 8],
+    [4, 0, 8, 8],
+    [0, 4, 4, 8],
+    [2, 0, 4, 4],
+    [0, 2, 2, 4],
+    [1, 0, 2, 2],
+    [0, 1, 1, 2],
+  ] as const;
+  return passes.reduce(
+    (sum, [x, y, dx, dy]) => sum + rows(Math.ceil((width - x) / dx), Math.ceil((height - y) / dy)),
+    0,
+  );
+}
+
+/**
+ * Decodes a zlib stream to see where it ends.
+ *
+ * @returns nothing when it is broken or decodes to more than the limit: decoders judge that
+ */
+function inflate(compressed: Buffer, limit: number): { length: number; end: number } | undefined {
+  try {
+    // With `info` the answer is an object, which the types do not say.
+    const { buffer, engine } = inflateSync(compressed, {
+      info: true,
+      maxOutputLength: Math.max(limit, 1),
+      chunkSize: 64 * 1024,
+    }) as unknown as { buffer: Buffer; engine: { bytesWritten: number } };
+    return { length: buffer.length, end: engine.bytesWritten };
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,43 @@
+import { NestFactory } from '@nestjs/core';
+import { parseArgs } from 'node:util';
+import { AppModule } from '../app.module.js';
+import { StoredImageVerifier } from '../chat-images/stored-image-verifier.js';
+import { loadSettings, readEnvironment } from '../config/settings.js';
+import { createLogger, NestLogger } from '../logging/logger.js';
+import { endProgress, showProgress } from './progress.js';
+import { runCommand, UsageError } from './run-command.js';
+
+const USAGE = 'Usage: npm run verify [-- --since <date, e.g. 2026-01-31 or 2026-01-31T12:00:00Z>]';
+
+await runCommand(async () => {
+  const since = readArguments();
+  const settings = loadSettings(readEnvironment());
+  const logger = createLogger('warn');
+  const app = await NestFactory.createApplicationContext(AppModule.with(settings, logger), {
+    logger: new NestLogger(logger),
+    abortOnError: false,
+  });
+  try {
+    const { counts, damaged } = await app.get(StoredImageVerifier).verify(since, showProgress);
+    endProgress();
+    console.table(counts);
+    if (damaged.length > 0) {
+      console.table(damaged);
+      throw new UsageError(`${damaged.length} images are not what was uploaded: restore them from a backup.`);
+    }
+  } finally {
+    await app.close();
+  }
+});
+
+function readArguments(): Date | undefined {
+  try {
+    const { since } = parseArgs({ options: { since: { type: 'string' } } }).values;
+    if (since === undefined) return undefined;
+    const date = new Date(since);
+    if (Number.isNaN(date.getTime())) throw new UsageError(USAGE);
+    return date;
+  } catch {
+    throw new UsageError(USAGE);
+  }
+}

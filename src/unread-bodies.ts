@@ -1,0 +1,65 @@
+import type { NextFunction, Request, Response } from 'express';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import { MAX_FILE_BYTES, MAX_FORM_OVERHEAD_BYTES } from './chat-images/upload-form.js';
+
+/** A client that sends more, or for longer, after it was answered is cut off. */
+const MAX_UNREAD_BYTES = 2 * (MAX_FILE_BYTES + MAX_FORM_OVERHEAD_BYTES);
+const MAX_UNREAD_MS = 30_000;
+const CHECK_INTERVAL_MS = 250;
+
+/**
+ * Ends requests cleanly that are answered before their body was read, as every refusal of an upload is. Many clients
+ * look at the answer only after they have sent all, and a connection that is closed on unread data is reset, with the
+ * answer lost on its way. So the whole answer is sent at once, but it ends only when what is left of the body has been
+ * read and thrown away, within limits.
+ */
+export function readAwayUnreadBodies(request: Request, response: Response, next: NextFunction): void {
+  if (hasBody(request)) {
+    const end = response.end.bind(response);
+    response.end = ((chunk?: Buffer | string, encoding?: BufferEncoding): Response => {
+      if (request.complete || request.destroyed) return end(chunk, encoding ?? 'utf8');
+      response.write(chunk ?? '', encoding ?? 'utf8');
+      readAway(request, () => end());
+      return response;
+    }) as Response['end'];
+  }
+  next();
+}
+
+function hasBody({ headers }: IncomingMessage): boolean {
+  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0;
+}
+
+function readAway(request: IncomingMessage, done: () => void): void {
+  const { socket } = request;
+  const deadline = Date.now() + MAX_UNREAD_MS;
+  const maxBytes = socket.bytesRead + MAX_UNREAD_BYTES;
+  const check = setInterval(() => {
+    if (Date.now() > deadline || socket.bytesRead > maxBytes) socket.destroy();
+  }, CHECK_INTERVAL_MS);
+  const finish = (): void => {
+    request.off('end', finish).off('close', finish);
+    clearInterval(check);
+    done();
+  };
+  request.once('end', finish).once('close', finish);
+  request.resume();
+}
+
+/**
+ * Lets the application, instead of Node, answer `Expect: 100-continue`: only who may upload is told to send the body.
+ * A client that is refused without having been told may or may not send it, so its connection ends with the answer.
+ */
+export function answerExpectations(server: Server): void {
+  server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => {
+    const writeContinue = response.writeContinue.bind(response);
+    response.shouldKeepAlive = false;
+    response.writeContinue = (...args): void => {
+      response.shouldKeepAlive = true;
+      writeContinue(...args);
+    };
+    server.emit('request', request, response);
+  });
+  // What else a client may expect is not known here, and may be ignored (RFC 9110, 10.1.1).
+  server.on('checkExpectation', (request, response) => server.emit('request', request, response));
+}
