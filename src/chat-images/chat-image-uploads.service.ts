@@ -53,7 +53,7 @@ export class ChatImageUploadsService {
    *   OVERLOADED when another try of the same picture does not end
    */
   async upload(user: AuthenticatedUser, form: UploadForm): Promise<ChatImage> {
-    const prepared = await this.preparer.prepare(form.bytes, form.sha256);
+    const prepared = await this.preparer.prepare(form.bytes);
     const deadline = Date.now() + TWIN_WAIT_MS;
     for (;;) {
       const { image, own } = await this.claim(user, form, prepared);

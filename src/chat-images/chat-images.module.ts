@@ -8,6 +8,7 @@ import { ChatImage } from './chat-image.entity.js';
 import { ChatImageUploadsService } from './chat-image-uploads.service.js';
 import { ChatImagesController } from './chat-images.controller.js';
 import { ChatImagesService } from './chat-images.service.js';
+import { ImageCleaner } from './image-cleaner.js';
 import { ImagePreparer } from './image-preparer.js';
 import { MediaController } from './media.controller.js';
 import { StorageReconciler } from './storage-reconciler.js';
@@ -22,6 +23,7 @@ import { UploadBudget } from './upload-budget.js';
   providers: [
     ChatImageUploadsService,
     ChatImagesService,
+    ImageCleaner,
     ImagePreparer,
     StorageReconciler,
     StoredImageVerifier,

@@ -21,8 +21,9 @@ const noise = (format: Format): Promise<Buffer> =>
     .toBuffer();
 
 async function inspect(bytes: Buffer): Promise<ImageHeader> {
-  const header = await readHeader(bytes, detectFormat(bytes));
-  await decode(bytes, header.format);
+  const format = detectFormat(bytes);
+  const header = await readHeader(bytes, format);
+  await decode(bytes, format);
   return header;
 }
 

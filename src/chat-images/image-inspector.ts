@@ -50,7 +50,7 @@ sharp.cache(false);
 sharp.concurrency(1);
 
 /** What the header of a picture says, and whether decoding it takes much memory. */
-export type ImageHeader = InspectedImage & { readonly format: ImageFormat; readonly heavy: boolean };
+export type ImageHeader = InspectedImage & { readonly heavy: boolean };
 
 /**
  * Reads the header of a picture, before anything is decoded.
@@ -73,7 +73,6 @@ export async function readHeader(bytes: Buffer, format: ImageFormat): Promise<Im
     throw invalidImage('The animation has too many frames. Please send a shorter one.');
   const { width, height } = header.autoOrient;
   return {
-    format,
     mimeType: `image/${format}`,
     extension: format === 'jpeg' ? 'jpg' : format,
     width,

@@ -29,7 +29,7 @@ const LIMITS = {
 /** A whole upload, in memory, from somebody who may send it. */
 export type UploadForm = {
   readonly appointmentId: number;
-  readonly bytes: Buffer;
+  readonly bytes: Buffer<ArrayBuffer>;
   /** SHA-256 of `bytes`, in hexadecimal. */
   readonly sha256: string;
   /** The name that the client gave the file. */

@@ -109,7 +109,7 @@ function keepFrame(bytes: Buffer, start: number, kept: KeptBytes, lengths: Uint1
     throw new MalformedImageError('A frame of the GIF has a wrong code size.');
   const end = endOfBlocks(bytes, data);
   const pixels = bytes.readUInt16LE(start + 5) * bytes.readUInt16LE(start + 7);
-  const needed = lengthOfCodes(bytes, data, codeSize, pixels, lengths);
+  const needed = lengthOfCodes(joined(bytes, data, end), codeSize, pixels, lengths);
 
   kept.keep(start, data);
   let left = needed;
@@ -128,17 +128,26 @@ function keepFrame(bytes: Buffer, start: number, kept: KeptBytes, lengths: Uint1
   return end;
 }
 
+/** The data of the sub-blocks from `from` to `end`, joined, and the zeros that a code may be read over their end. */
+function joined(bytes: Buffer, from: number, end: number): { data: Buffer; length: number } {
+  const data = Buffer.allocUnsafe(end - from + 2);
+  let length = 0;
+  for (let at = from, size = bytes[at] ?? 0; size !== 0; at += 1 + size, size = bytes[at] ?? 0) {
+    length += bytes.copy(data, length, at + 1, at + 1 + size);
+  }
+  data.fill(0, length);
+  return { data, length };
+}
+
 /**
  * How many bytes of data a frame's LZW codes take: up to the end code, or to the code that would draw behind the last
  * pixel. The width of each code follows from how many came before it, and its number of pixels from the code's parent,
  * so nothing has to be drawn.
  *
- * @param from the first sub-block; all of them are known to be complete
  * @param lengths how many pixels each code draws; one table for all frames, as a file may have very many
  */
 function lengthOfCodes(
-  bytes: Buffer,
-  from: number,
+  { data, length }: { data: Buffer; length: number },
   codeSize: number,
   pixels: number,
   lengths: Uint16Array,
@@ -149,45 +158,28 @@ function lengthOfCodes(
   let width = codeSize + 1;
   let previous = -1;
   let drawn = 0;
-
-  let block = from;
-  let blockEnd = from;
-  let taken = 0;
-  let bits = 0;
-  let bitCount = 0;
-  for (;;) {
-    while (bitCount < width) {
-      if (block === blockEnd) {
-        const length = bytes[block] ?? 0;
-        if (length === 0) return taken;
-        block += 1;
-        blockEnd = block + length;
-      }
-      bits |= (bytes[block] ?? 0) << bitCount;
-      bitCount += 8;
-      block += 1;
-      taken += 1;
-    }
-    const code = bits & ((1 << width) - 1);
-    bits >>>= width;
-    bitCount -= width;
-
+  let bit = 0;
+  while (bit + width <= length * 8) {
+    const at = bit >> 3;
+    const bits = (data[at] ?? 0) | ((data[at + 1] ?? 0) << 8) | ((data[at + 2] ?? 0) << 16);
+    const code = (bits >> (bit & 7)) & ((1 << width) - 1);
+    if (drawn >= pixels && code !== clear && code !== clear + 1) return Math.ceil(bit / 8);
+    bit += width;
     if (code === clear) {
       next = clear + 2;
       width = codeSize + 1;
       previous = -1;
       continue;
     }
-    // The end code, or what is as good as one. A code that begins in a needed byte can leave some of its bits there.
-    if (code === clear + 1) return taken;
-    if (drawn >= pixels) return taken - Math.floor((bitCount + width) / 8);
+    if (code === clear + 1) return Math.ceil(bit / 8);
     if (previous !== -1 && next < 4096) {
       lengths[next] = (lengths[previous] ?? 0) + 1;
       next += 1;
-      if (next === 1 << width && width < 12) width += 1;
     }
     if (code >= next) throw new MalformedImageError('A frame of the GIF has a code that means nothing.');
     drawn += lengths[code] ?? 0;
     previous = code;
+    if (next === 1 << width && width < 12) width += 1;
   }
+  return length;
 }

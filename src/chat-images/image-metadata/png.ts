@@ -7,10 +7,10 @@ const SIGNATURE = '\x89PNG\r\n\x1a\n';
 const PALETTE = 3;
 
 /**
- * Pictures of up to so many bytes once decoded are decoded to find what follows the end of their compressed data;
- * it takes about 10 ms. More would hold up other requests for too long.
+ * Pictures of up to so many bytes once decoded are decoded to find what follows the end of their compressed data: 16
+ * megapixels of four bytes. More would take too much memory.
  */
-const MAX_DECODED_LENGTH = 4 * 1024 * 1024;
+const MAX_DECODED_LENGTH = 64 * 1024 * 1024;
 /** Colour profiles of screens and cameras have less than 1 MiB. */
 const MAX_PROFILE_LENGTH = 4 * 1024 * 1024;
 
@@ -41,7 +41,7 @@ type Chunk = {
  * and the frames of an animation. Text, time and all other chunks are dropped, and what follows IEND. Of a chunk that may
  * occur once the first valid one is kept, in the place where it counts; the colour profile gets a name that says nothing.
  *
- * What follows the end of the compressed data inside IDAT is cut when the decoded picture has at most 4 MiB. Not covered:
+ * What follows the end of the compressed data inside IDAT is cut when the decoded picture has at most 64 MiB. Not covered:
  * the same in larger pictures and in the frames behind the first, rows behind the last one inside the compressed data,
  * and colours of a palette that no pixel uses.
  */
@@ -178,7 +178,7 @@ function isTransparency(length: number, colourType: number, paletteEntries: numb
   return (colourType === 0 && length === 2) || (colourType === 2 && length === 6);
 }
 
-/** The compressed colour profile, up to its end; none when the chunk holds something else. */
+/** The compressed colour profile, up to its end; none when what is there can't be decompressed. */
 function profileOf(bytes: Buffer, chunk: Chunk): Buffer | undefined {
   const nameEnd = bytes.indexOf(0, chunk.data);
   if (nameEnd === -1 || nameEnd - chunk.data > 79 || nameEnd + 2 > chunk.dataEnd) return undefined;

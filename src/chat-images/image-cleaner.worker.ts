@@ -1,0 +1,23 @@
+import { createHash } from 'node:crypto';
+import type { ImageFormat } from './image-inspector.js';
+import { MalformedImageError, withoutMetadata } from './image-metadata.js';
+
+export type CleaningTask = { readonly bytes: Uint8Array<ArrayBuffer>; readonly format: ImageFormat };
+
+/** The error's class would be lost on the way between threads, so a refusal is a result like any other. */
+export type CleaningResult =
+  { readonly bytes: Uint8Array<ArrayBuffer>; readonly sha256: string } | { readonly refusal: string };
+
+/** Removes a picture's metadata and takes the digest of what is left. Runs on a thread of its own for large pictures. */
+export default function cleanImage({ bytes, format }: CleaningTask): CleaningResult {
+  try {
+    const cleaned = withoutMetadata(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength), format);
+    return {
+      bytes: cleaned as Buffer<ArrayBuffer>,
+      sha256: createHash('sha256').update(cleaned).digest('hex'),
+    };
+  } catch (error) {
+    if (error instanceof MalformedImageError) return { refusal: error.message };
+    throw error;
+  }
+}

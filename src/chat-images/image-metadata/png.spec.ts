@@ -1,0 +1,178 @@
+import { beforeAll, describe, expect, it } from '@jest/globals';
+import { readFileSync } from 'node:fs';
+import { crc32, deflateSync } from 'node:zlib';
+import sharp from 'sharp';
+import { orientationExif } from './exif-orientation.js';
+import { MalformedImageError } from './malformed-image-error.js';
+import { pngWithoutMetadata } from './png.js';
+
+const SECRET = 'Dr. Jane Roe, Room 7';
+/** Signature and IHDR. */
+const START_LENGTH = 33;
+const IEND = chunk('IEND', '');
+const animation = readFileSync('test/images/corpus/animated.png');
+
+function chunk(type: string, data: Buffer | string): Buffer {
+  const body = Buffer.concat([Buffer.from(type), Buffer.from(data as string, 'latin1')]);
+  const [length, crc] = [Buffer.alloc(4), Buffer.alloc(4)];
+  length.writeUInt32BE(body.length - 4);
+  crc.writeUInt32BE(crc32(body));
+  return Buffer.concat([length, body, crc]);
+}
+const damaged = (bytes: Buffer): Buffer =>
+  Buffer.concat([bytes.subarray(0, -1), Buffer.of((bytes.at(-1) ?? 0) ^ 1)]);
+/** The start of a true-colour picture of 2 × 2. */
+const header = (colourType = 2, interlace = 0): Buffer =>
+  Buffer.concat([
+    Buffer.from('\x89PNG\r\n\x1a\n', 'latin1'),
+    chunk('IHDR', Buffer.of(0, 0, 0, 2, 0, 0, 0, 2, 8, colourType, 0, 0, interlace)),
+  ]);
+const PIXELS = deflateSync(Buffer.alloc(14, 0));
+
+let plain: Buffer;
+beforeAll(() => {
+  plain = Buffer.concat([header(), chunk('IDAT', PIXELS), IEND]);
+});
+const withFirst = (...inserted: Buffer[]): Buffer =>
+  Buffer.concat([plain.subarray(0, START_LENGTH), ...inserted, plain.subarray(START_LENGTH)]);
+const withLast = (...inserted: Buffer[]): Buffer =>
+  Buffer.concat([plain.subarray(0, -IEND.length), ...inserted, IEND]);
+
+describe('pngWithoutMetadata', () => {
+  it('leaves a plain picture as it is', () => expect(pngWithoutMetadata(plain).equals(plain)).toBe(true));
+  it('leaves an animation as it is', () =>
+    expect(pngWithoutMetadata(animation).equals(animation)).toBe(true));
+
+  it.each([
+    ['text', chunk('tEXt', `Author\0${SECRET}`)],
+    ['compressed text', chunk('zTXt', Buffer.concat([Buffer.from('Author\0\0'), deflateSync(SECRET)]))],
+    ['XMP', chunk('iTXt', `XML:com.adobe.xmp\0\0\0\0\0${SECRET}`)],
+    ["ImageMagick's EXIF", chunk('zTXt', `Raw profile type exif\0\0${SECRET}`)],
+    ['EXIF', chunk('eXIf', Buffer.from(`II*\0\x08\0\0\0\0\0\0\0\0\0${SECRET}`))],
+    ['the time', chunk('tIME', Buffer.of(7, 0xe9, 11, 5, 21, 50, 1))],
+    ['a suggested palette', chunk('sPLT', `${SECRET}\0\x08`)],
+    ['a histogram', chunk('hIST', '\0\x01')],
+    ['a place on paper', chunk('oFFs', '\0\0\0\x01\0\0\0\x01\0')],
+    ['a calibration', chunk('pCAL', SECRET)],
+    ['a private chunk', chunk('prVt', SECRET)],
+    ["a camera's chunk", chunk('vpAg', SECRET)],
+    ['an unknown critical chunk', chunk('SECR', SECRET)],
+    ['a second header', chunk('IHDR', Buffer.of(0, 0, 0, 9, 0, 0, 0, 9, 8, 2, 0, 0, 0))],
+    ['a gamma of no valid length', chunk('gAMA', SECRET)],
+    ['a gamma with a wrong checksum', damaged(chunk('gAMA', '\0\0\xb1\x8f'))],
+    ['a transparency of no valid length', chunk('tRNS', SECRET)],
+    ['a colour profile that is none', chunk('iCCP', `icc\0\0${SECRET}`)],
+    ['a colour profile without a name', chunk('iCCP', SECRET)],
+    ['a frame without an animation', chunk('fcTL', Buffer.alloc(26))],
+    ['data of a frame without an animation', chunk('fdAT', SECRET)],
+  ])('drops %s', (_what, block) => {
+    expect(pngWithoutMetadata(withFirst(block)).equals(plain)).toBe(true);
+    expect(pngWithoutMetadata(withFirst(block, block)).equals(plain)).toBe(true);
+    expect(pngWithoutMetadata(withLast(block)).equals(plain)).toBe(true);
+  });
+
+  it.each([
+    ['gAMA', '\0\0\xb1\x8f'],
+    ['cHRM', '\0'.repeat(32)],
+    ['sRGB', '\0'],
+    ['cICP', '\x01\x0d\0\x01'],
+    ['mDCV', '\0'.repeat(24)],
+    ['cLLI', '\0'.repeat(8)],
+    ['sBIT', '\x05\x06\x05'],
+    ['bKGD', '\0\x01\0\x02\0\x03'],
+    ['pHYs', '\0\0\x0b\x13\0\0\x0b\x13\x01'],
+    ['tRNS', '\0\x01\0\x02\0\x03'],
+    ['PLTE', 'abcdef'],
+  ])('keeps %s once, before the picture', (type, data) => {
+    const block = chunk(type, data);
+    expect(pngWithoutMetadata(withFirst(block)).equals(withFirst(block))).toBe(true);
+    if (type === 'PLTE') return;
+    expect(pngWithoutMetadata(withFirst(block, block)).equals(withFirst(block))).toBe(true);
+    expect(pngWithoutMetadata(withLast(block)).equals(plain)).toBe(true);
+  });
+
+  it('keeps the colour profile, without its name and what follows it', () => {
+    const profile = deflateSync('the profile');
+    const named = chunk('iCCP', Buffer.concat([Buffer.from(`${SECRET}\0\0`), profile, Buffer.from(SECRET)]));
+    const nameless = chunk('iCCP', Buffer.concat([Buffer.from('icc\0\0'), profile]));
+    expect(pngWithoutMetadata(withFirst(named, named)).equals(withFirst(nameless))).toBe(true);
+  });
+
+  it.each([1, 2, 3, 4, 5, 6, 7, 8])('keeps orientation %d, and no other tag', async (orientation) => {
+    const told = await sharp(plain)
+      .withExif({ IFD0: { Artist: SECRET } })
+      .withMetadata({ orientation })
+      .png()
+      .toBuffer();
+    const cleaned = pngWithoutMetadata(told);
+    const kept = chunk('eXIf', orientationExif(orientation));
+    expect(cleaned.includes(kept)).toBe(orientation !== 1);
+    expect(cleaned.includes('Jane Roe')).toBe(false);
+    expect((await sharp(cleaned).metadata()).orientation ?? 1).toBe(orientation);
+    expect(pngWithoutMetadata(withLast(kept, kept)).equals(orientation === 1 ? plain : withLast(kept))).toBe(
+      true,
+    );
+  });
+
+  it.each([
+    ['a page', '<html><script>alert(1)</script></html>'],
+    ['a ZIP', `PK\x03\x04${SECRET}PK\x05\x06`],
+  ])('drops %s behind the end', (_what, tail) => {
+    expect(pngWithoutMetadata(Buffer.concat([plain, Buffer.from(tail)])).equals(plain)).toBe(true);
+    expect(
+      pngWithoutMetadata(Buffer.concat([plain.subarray(0, -12), chunk('IEND', tail)])).equals(plain),
+    ).toBe(true);
+  });
+
+  it('drops what follows the end of the compressed data', () => {
+    const hidden = Buffer.from(SECRET);
+    const inside = Buffer.concat([header(), chunk('IDAT', Buffer.concat([PIXELS, hidden])), IEND]);
+    const [half, rest] = [PIXELS.subarray(0, 5), PIXELS.subarray(5)];
+    const split = [half, rest, hidden, hidden].map((data) => chunk('IDAT', data));
+    expect(pngWithoutMetadata(inside).equals(plain)).toBe(true);
+    expect(pngWithoutMetadata(Buffer.concat([header(), ...split, IEND])).equals(plain)).toBe(true);
+  });
+
+  it('drops what follows the end of an interlaced picture', () => {
+    // Adam7 gives the four pixels to three passes: one, one, and a row of two.
+    const pixels = deflateSync(Buffer.alloc(4 + 4 + 7, 0));
+    const picture = (data: Buffer): Buffer => Buffer.concat([header(2, 1), chunk('IDAT', data), IEND]);
+    const cleaned = pngWithoutMetadata(picture(Buffer.concat([pixels, Buffer.from(SECRET)])));
+    expect(cleaned.equals(picture(pixels))).toBe(true);
+  });
+
+  it('drops frames that the animation does not count', () => {
+    const frame = [chunk('fcTL', Buffer.alloc(26)), chunk('fdAT', SECRET)];
+    const longer = Buffer.concat([animation.subarray(0, -12), ...frame, IEND]);
+    expect(pngWithoutMetadata(longer).equals(animation)).toBe(true);
+  });
+
+  it.each([
+    ['nothing', (): Buffer => Buffer.alloc(0)],
+    ['a signature only', (): Buffer => plain.subarray(0, 8)],
+    ['no header', (): Buffer => Buffer.concat([plain.subarray(0, 8), plain.subarray(START_LENGTH)])],
+    [
+      'a header of a wrong length',
+      (): Buffer => Buffer.concat([plain.subarray(0, 8), chunk('IHDR', ''), IEND]),
+    ],
+    ['no end', (): Buffer => plain.subarray(0, -12)],
+    ['no picture', (): Buffer => Buffer.concat([header(), IEND])],
+    ['no palette where it needs one', (): Buffer => Buffer.concat([header(3), chunk('IDAT', PIXELS), IEND])],
+    ['two palettes', (): Buffer => withFirst(chunk('PLTE', 'abc'), chunk('PLTE', 'abc'))],
+    ['a palette of a wrong length', (): Buffer => withFirst(chunk('PLTE', 'abcd'))],
+    ['a palette too late', (): Buffer => withLast(chunk('PLTE', 'abc'))],
+    ['image data that are interrupted', (): Buffer => withLast(chunk('tEXt', 'a'), chunk('IDAT', PIXELS))],
+    [
+      'a wrong checksum of its header',
+      (): Buffer => Buffer.concat([damaged(header()), chunk('IDAT', PIXELS), IEND]),
+    ],
+    [
+      'a wrong checksum of its picture',
+      (): Buffer => Buffer.concat([header(), damaged(chunk('IDAT', PIXELS)), IEND]),
+    ],
+    ['a wrong checksum of its end', (): Buffer => damaged(plain)],
+    ['a chunk that runs over its end', (): Buffer => withFirst(Buffer.from('ffffffff74455874', 'hex'))],
+  ])('refuses a file with %s', (_what, bytes) => {
+    expect(() => pngWithoutMetadata(bytes())).toThrow(MalformedImageError);
+  });
+});
