@@ -17,7 +17,8 @@ import { type EmbeddedDatabase, freePort, startEmbeddedPostgres } from '../src/d
 import { migrateUp } from '../src/database/migrate.js';
 import { createApp } from '../src/server.js';
 import { phonePhoto } from './pictures.js';
-import { APPOINTMENT, DOCTOR, OUTSIDER, PATIENT, s3Environment } from './test-app.js';
+import { s3Environment } from './s3-environment.js';
+import { APPOINTMENT, DOCTOR, OUTSIDER, PATIENT } from './test-app.js';
 
 /** What this test reads of the Compose file. A misspelt or unknown key of a service is a mistake. */
 const serviceSchema = z.strictObject({

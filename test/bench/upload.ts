@@ -1,0 +1,92 @@
+/*
+ * npm run bench:upload: uploads per second and peak memory of the service, in production mode and with everything on,
+ * beside the bare server of bare-upload-server.ts, interleaved in one run. On the S3 server that S3_ENDPOINT and its
+ * companions name, else on the local disk.
+ */
+import { once } from 'node:events';
+import { Agent, type IncomingMessage, request } from 'node:http';
+import { Bench, forms, median, peakMiB, photograph, type Server } from './service-under-test.js';
+
+const WARM_UP_MS = 1000;
+const MEASURE_MS = Number(process.env.BENCH_MS ?? 4000);
+const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 3);
+const CONCURRENCIES = [1, 8, 32];
+
+type Result = { readonly perSecond: number; readonly peakMiB: number };
+
+async function measure(server: Server, photo: Buffer, concurrency: number, token: string): Promise<Result> {
+  const agent = new Agent({ keepAlive: true, maxSockets: concurrency });
+  const form = forms(photo);
+  const send = async (): Promise<void> => {
+    const body = form.next();
+    const post = request({
+      port: server.port,
+      agent,
+      method: 'POST',
+      path: '/api/upload/chat-image',
+      headers: { authorization: `Bearer ${token}`, 'content-type': form.type, 'content-length': body.length },
+    });
+    post.end(body);
+    const [answer] = (await once(post, 'response')) as [IncomingMessage];
+    answer.resume();
+    await once(answer, 'end');
+    if (answer.statusCode !== 200) throw new Error(`${server.name} answered ${answer.statusCode}.`);
+  };
+  const run = async (milliseconds: number): Promise<number> => {
+    const started = performance.now();
+    let done = 0;
+    const client = async (): Promise<void> => {
+      while (performance.now() - started < milliseconds) {
+        await send();
+        done += 1;
+      }
+    };
+    await Promise.all(Array.from({ length: concurrency }, client));
+    return done / ((performance.now() - started) / 1000);
+  };
+  await run(WARM_UP_MS);
+  await peakMiB(server, { reset: true });
+  const perSecond = await run(MEASURE_MS);
+  const peak = await peakMiB(server, { reset: false });
+  agent.destroy();
+  return { perSecond, peakMiB: peak };
+}
+
+const bench = await Bench.open();
+try {
+  const servers = [
+    await bench.start('this service', 'dist/main.js'),
+    await bench.start('bare node:http', 'dist/bench/test/bench/bare-upload-server.js'),
+  ];
+  const photos = { '200 KB': await photograph(1278, 720, 82), '3 MB': await photograph(4000, 3000, 87) };
+  console.log(`storage: ${bench.storage}; medians of ${ROUNDS} rounds of ${MEASURE_MS} ms`);
+  const rows: Record<string, string>[] = [];
+  for (const [size, photo] of Object.entries(photos)) {
+    for (const concurrency of CONCURRENCIES) {
+      const results = servers.map(() => [] as Result[]);
+      for (let round = 0; round < ROUNDS; round += 1) {
+        for (const [index, server] of servers.entries()) {
+          results[index]?.push(await measure(server, photo, concurrency, bench.token));
+        }
+      }
+      const [service, bare] = results.map((all) => ({
+        perSecond: median(all.map(({ perSecond }) => perSecond)),
+        peakMiB: Math.max(...all.map(({ peakMiB: peak }) => peak)),
+      }));
+      if (!service || !bare) throw new Error('Nothing was measured.');
+      rows.push({
+        photo: `${size} (${Math.round(photo.length / 1000)} kB)`,
+        concurrency: String(concurrency),
+        'uploads/s': service.perSecond.toFixed(1),
+        'bare uploads/s': bare.perSecond.toFixed(1),
+        ratio: `${Math.round((100 * service.perSecond) / bare.perSecond)} %`,
+        'peak MiB': service.peakMiB.toFixed(0),
+        'bare peak MiB': bare.peakMiB.toFixed(0),
+      });
+    }
+  }
+  console.table(rows);
+} finally {
+  await bench.close();
+}
+process.exit(0);
