@@ -1,10 +1,11 @@
+import { createPublicKey, createSecretKey, type KeyObject } from 'node:crypto';
 import { Inject, Injectable } from '@nestjs/common';
 import { PassportStrategy } from '@nestjs/passport';
 import { InjectRepository } from '@nestjs/typeorm';
 import type { Request } from 'express';
 import { Strategy } from 'passport-jwt';
 import { Repository } from 'typeorm';
-import { SETTINGS, type Settings } from '../config/settings.js';
+import { type JwtSettings, SETTINGS, type Settings } from '../config/settings.js';
 import { User } from '../users/user.entity.js';
 import { parseId } from '../database/parse-id.js';
 
@@ -35,7 +36,8 @@ export class JwtStrategy extends PassportStrategy(Strategy) {
   ) {
     super({
       jwtFromRequest: ({ headers }: Request) => BEARER.exec(headers.authorization ?? '')?.[1] ?? null,
-      secretOrKey: jwt.key,
+      // The types know only texts; jsonwebtoken, which is handed it, takes a key as well.
+      secretOrKey: verificationKey(jwt) as unknown as Buffer,
       algorithms: [jwt.algorithm],
       ...(jwt.issuer === undefined ? {} : { issuer: jwt.issuer }),
     });
@@ -51,4 +53,9 @@ export class JwtStrategy extends PassportStrategy(Strategy) {
     if (id === undefined || !(await this.users.existsBy({ id }))) return false;
     return { id };
   }
+}
+
+/** Made once: of a text the library would make a key for every token, and try it as a public key first. */
+function verificationKey({ algorithm, key }: JwtSettings): KeyObject {
+  return algorithm === 'HS256' ? createSecretKey(Buffer.from(key)) : createPublicKey(key);
 }
