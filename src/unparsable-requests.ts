@@ -15,9 +15,15 @@ export function answerUnparsableRequests(server: Server, logger: Logger): void {
         socket.destroy();
         return;
       }
+      const underWay = socket._httpMessage;
       // The answer to an earlier request of this connection is under way: it is finished, and nothing written into it.
-      if (socket._httpMessage) {
-        socket._httpMessage.once('close', () => socket.destroySoon());
+      if (underWay?.req.complete) {
+        underWay.once('close', () => socket.destroySoon());
+        return;
+      }
+      // A body that broke off, or is broken, never ends: nobody may wait for the rest of it.
+      if (underWay?.headersSent) {
+        socket.destroySoon();
         return;
       }
       const requestId = randomUUID();
@@ -35,6 +41,7 @@ export function answerUnparsableRequests(server: Server, logger: Logger): void {
           body,
         ].join('\r\n'),
       );
+      if (underWay) socket.destroySoon();
     },
   );
 }

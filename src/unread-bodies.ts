@@ -5,7 +5,6 @@ import { MAX_FILE_BYTES, MAX_FORM_OVERHEAD_BYTES } from './chat-images/upload-fo
 /** A client that sends more, or for longer, after it was answered is cut off. */
 const MAX_UNREAD_BYTES = 2 * (MAX_FILE_BYTES + MAX_FORM_OVERHEAD_BYTES);
 const MAX_UNREAD_MS = 30_000;
-const CHECK_INTERVAL_MS = 250;
 
 /**
  * Ends requests cleanly that are answered before their body was read, as every refusal of an upload is. Many clients
@@ -32,17 +31,18 @@ function hasBody({ headers }: IncomingMessage): boolean {
 
 function readAway(request: IncomingMessage, done: () => void): void {
   const { socket } = request;
-  const deadline = Date.now() + MAX_UNREAD_MS;
-  const maxBytes = socket.bytesRead + MAX_UNREAD_BYTES;
-  const check = setInterval(() => {
-    if (Date.now() > deadline || socket.bytesRead > maxBytes) socket.destroy();
-  }, CHECK_INTERVAL_MS);
+  const timer = setTimeout(() => socket.destroy(), MAX_UNREAD_MS);
+  let bytes = 0;
+  const count = (chunk: Buffer): void => {
+    bytes += chunk.length;
+    if (bytes > MAX_UNREAD_BYTES) socket.destroy();
+  };
   const finish = (): void => {
-    request.off('end', finish).off('close', finish);
-    clearInterval(check);
+    request.off('end', finish).off('close', finish).off('data', count);
+    clearTimeout(timer);
     done();
   };
-  request.once('end', finish).once('close', finish);
+  request.once('end', finish).once('close', finish).on('data', count);
   request.resume();
 }
 

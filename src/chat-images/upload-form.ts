@@ -16,6 +16,12 @@ const MAX_NAME_LENGTH = 255;
 /** Printable ASCII. */
 const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,255}$/;
 
+/**
+ * What the parser holds back of a part whose reader is slow: more than a socket gives at once. A part that it skips and
+ * that fills this with its last piece stops it for ever (@fastify/busboy 3.2.6).
+ */
+const PART_BUFFER_BYTES = 128 * 1024;
+
 const LIMITS = {
   files: 1,
   fileSize: MAX_FILE_BYTES,
@@ -67,6 +73,7 @@ export async function readUploadForm(
   let appointmentId: number | undefined;
   let authorization: Promise<void> | undefined;
   let file: Promise<UploadedFile> | undefined;
+  let fileStream: BusboyFileStream | undefined;
 
   const parser = createParser(request);
   try {
@@ -92,6 +99,7 @@ export async function readUploadForm(
           reject(validationFailed({ file: ['Send one picture, in the field named file.'] }));
           return;
         }
+        fileStream = stream;
         file = (authorization ?? Promise.resolve())
           .then(() => collect(stream, memory))
           .then((content) => ({ ...content, name: tidyName(filename) }));
@@ -114,6 +122,11 @@ export async function readUploadForm(
       });
     }
     return { appointmentId, idempotencyKey, ...picture };
+  } catch (error) {
+    // What has been received is needed no more, and not held while the rest of the body is thrown away.
+    fileStream?.destroy();
+    memory.release();
+    throw error;
   } finally {
     request.unpipe(parser);
   }
@@ -134,7 +147,12 @@ function acceptBody(request: Request): void {
 
 function createParser(request: Request): BusboyInstance {
   try {
-    return new Busboy({ headers: request.headers as BusboyHeaders, limits: LIMITS, isPartAFile });
+    return new Busboy({
+      headers: request.headers as BusboyHeaders,
+      limits: LIMITS,
+      isPartAFile,
+      fileHwm: PART_BUFFER_BYTES,
+    });
   } catch (error) {
     throw malformed(error);
   }

@@ -1,0 +1,573 @@
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
+import { randomBytes } from 'node:crypto';
+import { readdir } from 'node:fs/promises';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import { connect, type Socket } from 'node:net';
+import { setImmediate, setTimeout } from 'node:timers/promises';
+import type { UploadedChatImageResponseDto } from '../src/chat-images/dto/uploaded-chat-image.dto.js';
+import { UploadBudget } from '../src/chat-images/upload-budget.js';
+import type { ErrorBodyDto } from '../src/errors/error-body.dto.js';
+import { picture } from './pictures.js';
+import { APPOINTMENT, OUTSIDER, PATIENT, TestApp } from './test-app.js';
+
+const MIB = 1024 * 1024;
+const KIB_64 = Buffer.alloc(64 * 1024);
+
+const FIELD = `--b\r\nContent-Disposition: form-data; name="appointment_id"\r\n\r\n${APPOINTMENT}\r\n`;
+const FILE_HEAD =
+  '--b\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n';
+const END = '\r\n--b--\r\n';
+
+type Answer = {
+  readonly status: number;
+  readonly headers: ReadonlyMap<string, string>;
+  readonly body: string;
+};
+
+type Head = {
+  readonly method?: 'GET' | 'POST';
+  readonly path?: string;
+  readonly as?: number;
+  readonly type?: string;
+  readonly headers?: readonly string[];
+};
+
+/** One connection, written to as a test likes. */
+class Client {
+  readonly socket: Socket;
+  error: Error | undefined;
+  ended = false;
+  private received = Buffer.alloc(0);
+
+  constructor(private readonly test: TestApp) {
+    this.socket = connect({ port: test.settings.port, host: '127.0.0.1', noDelay: true });
+    this.socket.on('data', (chunk: Buffer) => (this.received = Buffer.concat([this.received, chunk])));
+    this.socket.on('end', () => (this.ended = true));
+    this.socket.on('close', () => (this.ended = true));
+    this.socket.on('error', (error) => (this.error = error));
+  }
+
+  /** The head of a request, an upload when nothing else is said. */
+  head({ method = 'POST', path = '/api/upload/chat-image', as, type, headers = [] }: Head): string {
+    return [
+      `${method} ${path} HTTP/1.1`,
+      'Host: localhost',
+      ...(as === undefined ? [] : [`Authorization: Bearer ${this.test.token(as)}`]),
+      ...(method === 'GET' ? [] : [`Content-Type: ${type ?? 'multipart/form-data; boundary=b'}`]),
+      ...headers,
+      '',
+      '',
+    ].join('\r\n');
+  }
+
+  /** Resolves when the bytes have gone to the system, or can't any more. */
+  async send(bytes: string | Uint8Array): Promise<void> {
+    await new Promise<void>((resolve) => {
+      this.socket.write(bytes, () => resolve());
+    });
+    await setImmediate();
+  }
+
+  /** A whole request and its answer. */
+  async ask(head: Head, body: string | Uint8Array = ''): Promise<Answer> {
+    const headers = [...(head.headers ?? []), ...(body.length > 0 ? [`Content-Length: ${body.length}`] : [])];
+    await this.send(this.head({ ...head, headers }));
+    await this.send(body);
+    return this.answer();
+  }
+
+  /** The next answer, `100 Continue` too. */
+  async answer(withinMs = 5000): Promise<Answer> {
+    let answer: Answer | undefined;
+    await eventually(
+      () => {
+        answer ??= this.take();
+        return answer !== undefined || this.socket.destroyed;
+      },
+      'an answer',
+      withinMs,
+    );
+    answer ??= this.take();
+    if (!answer) throw new Error(`The connection ended without an answer: ${String(this.error)}`);
+    return answer;
+  }
+
+  /** The next answer when it has arrived whole. */
+  take(): Answer | undefined {
+    const end = this.received.indexOf('\r\n\r\n');
+    if (end === -1) return undefined;
+    const [start = '', ...lines] = this.received.toString('latin1', 0, end).split('\r\n');
+    const headers = new Map(
+      lines.map((line) => {
+        const colon = line.indexOf(':');
+        return [line.slice(0, colon).toLowerCase(), line.slice(colon + 1).trim()];
+      }),
+    );
+    const status = Number(start.split(' ')[1]);
+    const length = status === 100 ? '0' : headers.get('content-length');
+    if (length === undefined) throw new Error(`An answer without a length: ${start}`);
+    const bodyEnd = end + 4 + Number(length);
+    if (this.received.length < bodyEnd) return undefined;
+    const body = this.received.toString('utf8', end + 4, bodyEnd);
+    this.received = this.received.subarray(bodyEnd);
+    return { status, headers, body };
+  }
+}
+
+async function eventually(condition: () => boolean, what: string, withinMs = 5000): Promise<void> {
+  for (const deadline = Date.now() + withinMs; !condition();) {
+    if (Date.now() > deadline) throw new Error(`Waited ${withinMs} ms in vain for ${what}.`);
+    await setTimeout(2);
+  }
+}
+
+/** Holds a refusal against the envelope of the contract. */
+function expectRefusal(answer: Answer, status: number, code: string): void {
+  const { error_code, message, request_id, success } = JSON.parse(answer.body) as ErrorBodyDto;
+  expect([answer.status, error_code, success]).toEqual([status, code, false]);
+  expect(answer.headers.get('content-type')).toMatch(/^application\/json/);
+  expect(answer.headers.get('cache-control')).toBe('no-store');
+  expect(answer.headers.get('x-request-id')).toBe(request_id);
+  expect(message).toMatch(/^[A-Z].{5,100}[.]$/);
+  if (status === 401) expect(answer.headers.get('www-authenticate')).toBe('Bearer');
+  if ([429, 503].includes(status)) expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(0);
+}
+
+const form = (file: Uint8Array): Buffer =>
+  Buffer.concat([Buffer.from(FIELD + FILE_HEAD), file, Buffer.from(END)]);
+
+const chunk = (bytes: Uint8Array): Buffer =>
+  Buffer.concat([Buffer.from(`${bytes.length.toString(16)}\r\n`), bytes, Buffer.from('\r\n')]);
+
+function pieces(bytes: Buffer, size: number): Buffer[] {
+  return Array.from({ length: Math.ceil(bytes.length / size) }, (_, index) =>
+    bytes.subarray(index * size, (index + 1) * size),
+  );
+}
+
+const serverOf = (test: TestApp): Server => test.app.getHttpServer();
+const inUse = (test: TestApp): number => test.app.get(UploadBudget).inUse;
+
+/** A test's connections, closed when it has ended, however it has. */
+class Clients {
+  private readonly all: Client[] = [];
+
+  connect(test: TestApp): Client {
+    const client = new Client(test);
+    this.all.push(client);
+    return client;
+  }
+
+  /** Also from the server's side, so that a test that has failed does not spoil the next one. */
+  async close(test: TestApp): Promise<void> {
+    this.leave();
+    serverOf(test).closeAllConnections();
+    await eventually(() => inUse(test) === 0, 'the memory of uploads whose connections are closed');
+  }
+
+  leave(): void {
+    for (const { socket } of this.all.splice(0)) socket.destroy();
+  }
+}
+
+describe('an upload that is refused', () => {
+  const clients = new Clients();
+  let test: TestApp;
+  let photo: Buffer;
+  let imageId: number;
+
+  beforeAll(async () => {
+    // The same photo is sent in many tests, and is one image in all of them.
+    test = await TestApp.start({ UPLOAD_DEDUPE_SECONDS: '3600' });
+    photo = await picture('png');
+    const { data } = (await (await test.upload(photo)).json()) as UploadedChatImageResponseDto;
+    imageId = data.id;
+  });
+
+  afterEach(() => clients.close(test));
+
+  afterAll(() => test.stop());
+
+  const connected = (): Client => clients.connect(test);
+  const signedUrl = (): Head => ({
+    method: 'GET',
+    path: `/api/chat-images/${imageId}/signed-url`,
+    as: PATIENT,
+  });
+
+  /** What an upload may leave behind: rows, and files of the storage. */
+  async function traces(): Promise<unknown> {
+    if (test.settings.storage.driver !== 'local') throw new Error('This suite runs on the local storage.');
+    const rows = await test.database.query<unknown[]>(
+      'SELECT id, state, updated_at FROM chat_images ORDER BY id',
+    );
+    return { rows, files: (await readdir(test.settings.storage.directory, { recursive: true })).sort() };
+  }
+
+  /** That a connection still works: another request gets its own answer, and so does a whole upload. */
+  async function expectGoesOn(client: Client): Promise<void> {
+    const get = await client.ask({ ...signedUrl(), headers: ['X-Request-Id: the-next-one'] });
+    expect([get.status, get.headers.get('x-request-id')]).toEqual([200, 'the-next-one']);
+    const post = await client.ask({ as: PATIENT, headers: ['X-Request-Id: the-one-after'] }, form(photo));
+    expect([post.status, post.headers.get('x-request-id')]).toEqual([200, 'the-one-after']);
+    expect(JSON.parse(post.body)).toMatchObject({ success: true, data: { id: imageId } });
+  }
+
+  /** Each can be refused by its head alone. */
+  const BY_HEAD: [status: number, code: string, head: Head, length: number][] = [
+    [401, 'UNAUTHENTICATED', {}, MIB],
+    [413, 'FILE_TOO_LARGE', { as: PATIENT }, 11 * MIB],
+    [415, 'UNSUPPORTED_MEDIA_TYPE', { as: PATIENT, type: 'application/json' }, MIB],
+    [415, 'UNSUPPORTED_MEDIA_TYPE', { as: PATIENT, headers: ['Content-Encoding: gzip'] }, MIB],
+    [422, 'VALIDATION_FAILED', { as: PATIENT, headers: ['Idempotency-Key: a b'] }, MIB],
+    [422, 'VALIDATION_FAILED', { as: PATIENT, type: 'multipart/form-data' }, MIB],
+  ];
+
+  describe('before its body', () => {
+    it.each(BY_HEAD)(
+      'is told %d %s when nothing but the head has come',
+      async (status, code, head, length) => {
+        const client = connected();
+        const sent = client.head({
+          ...head,
+          headers: [...(head.headers ?? []), `Content-Length: ${length}`],
+        });
+        await client.send(sent);
+        expectRefusal(await client.answer(), status, code);
+        expect(client.socket.bytesWritten).toBe(sent.length);
+      },
+    );
+
+    it('is told 403 by appointment_id, while the file never comes', async () => {
+      const before = await traces();
+      const client = connected();
+      await client.send(client.head({ as: OUTSIDER, headers: [`Content-Length: ${MIB}`] }));
+      await client.send(FIELD + FILE_HEAD.slice(0, 10));
+      expectRefusal(await client.answer(), 403, 'FORBIDDEN');
+      expect(await traces()).toEqual(before);
+    });
+
+    it('is told 403 after the file when the file came first, and leaves nothing behind', async () => {
+      const before = await traces();
+      const client = connected();
+      const body = Buffer.concat([
+        Buffer.from(FILE_HEAD),
+        await picture('jpeg'),
+        Buffer.from(`\r\n${FIELD.trimEnd()}${END}`),
+      ]);
+      expectRefusal(await client.ask({ as: OUTSIDER }, body), 403, 'FORBIDDEN');
+      expect(await traces()).toEqual(before);
+      await expectGoesOn(client);
+    });
+
+    it('gives its memory back when it is refused, not when its client has stopped sending', async () => {
+      const client = connected();
+      await client.send(client.head({ as: OUTSIDER, headers: [`Content-Length: ${9 * MIB}`] }));
+      await client.send(FILE_HEAD);
+      await client.send(Buffer.alloc(5 * MIB));
+      await eventually(() => inUse(test) >= 9 * MIB, 'the file to be received');
+      await client.send(`\r\n${FIELD}--b`);
+      expectRefusal(await client.answer(), 403, 'FORBIDDEN');
+      await eventually(() => inUse(test) === 0, 'the memory of a refused upload', 2000);
+      expect(client.ended).toBe(false);
+    });
+  });
+
+  describe('while its client goes on sending', () => {
+    it.each([
+      ['with Connection: keep-alive', 'keep-alive', false],
+      ['with Connection: close', 'close', false],
+      ['in chunks', 'keep-alive', true],
+      ['in chunks with Connection: close', 'close', true],
+    ])(
+      'is read by a slow sender, who then sends two megabytes more, %s',
+      async (_, connection, isChunked) => {
+        const client = connected();
+        const start = Buffer.concat([Buffer.from(FIELD + FILE_HEAD), Buffer.alloc(40)]);
+        const length = start.length + 2 * MIB + END.length;
+        const framing = isChunked ? 'Transfer-Encoding: chunked' : `Content-Length: ${length}`;
+        const send = (bytes: Uint8Array): Promise<void> => client.send(isChunked ? chunk(bytes) : bytes);
+        await client.send(client.head({ as: OUTSIDER, headers: [framing, `Connection: ${connection}`] }));
+        for (const piece of pieces(start, 5)) {
+          await send(piece);
+          await setTimeout(20);
+        }
+        expectRefusal(await client.answer(), 403, 'FORBIDDEN');
+        for (const piece of pieces(Buffer.alloc(2 * MIB), KIB_64.length)) await send(piece);
+        await send(Buffer.from(END));
+        if (isChunked) await client.send('0\r\n\r\n');
+        if (connection === 'close') await eventually(() => client.ended, 'the end of the connection');
+        else await expectGoesOn(client);
+        expect(client.error).toBeUndefined();
+      },
+    );
+
+    it('is read by a client that looks only after it has sent all', async () => {
+      const client = connected();
+      client.socket.pause();
+      const body = form(Buffer.alloc(9 * MIB));
+      await client.send(client.head({ as: OUTSIDER, headers: [`Content-Length: ${body.length}`] }));
+      await client.send(body);
+      client.socket.resume();
+      expectRefusal(await client.answer(), 403, 'FORBIDDEN');
+      expect(client.error).toBeUndefined();
+    });
+
+    it('cuts a client that sends on without an end', async () => {
+      const client = connected();
+      await client.send(client.head({ as: OUTSIDER, headers: ['Transfer-Encoding: chunked'] }));
+      await client.send(chunk(Buffer.from(FIELD + FILE_HEAD)));
+      expectRefusal(await client.answer(), 403, 'FORBIDDEN');
+      const most = 100 * MIB;
+      while (!client.socket.destroyed && client.socket.bytesWritten < most) await client.send(chunk(KIB_64));
+      await eventually(() => client.socket.destroyed, 'the cut');
+      expect(client.socket.bytesWritten).toBeGreaterThan(20 * MIB);
+      expect(client.socket.bytesWritten).toBeLessThan(most);
+    });
+  });
+
+  describe('and whose client breaks off', () => {
+    it.each([
+      ['half-closes its connection in the middle of a file', (client: Client) => void client.socket.end()],
+      ['closes its connection in the middle of a file', (client: Client) => void client.socket.destroy()],
+      [
+        'resets its connection in the middle of a file',
+        (client: Client) => void client.socket.resetAndDestroy(),
+      ],
+      ['sends a chunk of no size', (client: Client) => void client.socket.write('zz\r\n')],
+    ])('is given up at once when it %s', async (_, breakOff) => {
+      const client = connected();
+      await client.send(client.head({ as: PATIENT, headers: ['Transfer-Encoding: chunked'] }));
+      await client.send(chunk(Buffer.concat([Buffer.from(FIELD + FILE_HEAD), Buffer.alloc(MIB)])));
+      await eventually(() => inUse(test) >= 2 * MIB, 'the file to be received');
+      breakOff(client);
+      await eventually(() => inUse(test) === 0, 'the memory of the upload', 2000);
+      await eventually(() => client.ended, 'the end of the connection');
+    });
+
+    it('is given up when the time for a whole request is up', async () => {
+      const accepted: Socket[] = [];
+      const accept = (socket: Socket): void => void accepted.push(socket);
+      serverOf(test).once('connection', accept);
+      const client = connected();
+      await client.send(client.head({ as: PATIENT, headers: [`Content-Length: ${MIB}`] }));
+      await client.send(FIELD + FILE_HEAD);
+      await client.send(KIB_64);
+      await eventually(() => inUse(test) > 0, 'the file to be received');
+      // Node looks for such requests every 30 seconds; this is what it does then.
+      const timeout = Object.assign(new Error('Request timeout'), { code: 'ERR_HTTP_REQUEST_TIMEOUT' });
+      serverOf(test).emit('clientError', timeout, accepted[0]);
+      await eventually(() => inUse(test) === 0, 'the memory of the upload', 2000);
+      await eventually(() => client.ended, 'the end of the connection');
+    });
+  });
+
+  describe('with Expect: 100-continue', () => {
+    it.each(BY_HEAD)('is told %d %s, and not to continue', async (status, code, head, length) => {
+      const client = connected();
+      const headers = [...(head.headers ?? []), `Content-Length: ${length}`, 'Expect: 100-continue'];
+      await client.send(client.head({ ...head, headers }));
+      const answer = await client.answer();
+      expectRefusal(answer, status, code);
+      // Nobody knows whether the body will follow, so nothing else can.
+      expect(answer.headers.get('connection')).toBe('close');
+    });
+
+    it('is told to continue to its appointment_id, for who may not is known by it, and then 403', async () => {
+      const client = connected();
+      const headers = [`Content-Length: ${MIB}`, 'Expect: 100-continue'];
+      await client.send(client.head({ as: OUTSIDER, headers }));
+      expect((await client.answer()).status).toBe(100);
+      await client.send(`${FIELD}--b`);
+      expectRefusal(await client.answer(), 403, 'FORBIDDEN');
+    });
+
+    it('is told to continue once, and then 200, when it is not refused', async () => {
+      const client = connected();
+      const body = form(photo);
+      const headers = [`Content-Length: ${body.length}`, 'Expect: 100-continue'];
+      await client.send(client.head({ as: PATIENT, headers }));
+      expect((await client.answer()).status).toBe(100);
+      await client.send(body);
+      expect((await client.answer()).status).toBe(200);
+      await expectGoesOn(client);
+    });
+  });
+
+  describe('leaves its connection to the next request', () => {
+    const twice = Buffer.from(FIELD + FIELD + FILE_HEAD + END);
+    const nowhere = (): Buffer => Buffer.from(form(photo).toString('latin1').replace('145', '999'), 'latin1');
+
+    it.each<[status: number, code: string, head: Head, body: () => Buffer]>([
+      [401, 'UNAUTHENTICATED', {}, () => form(photo)],
+      [403, 'FORBIDDEN', { as: OUTSIDER }, () => form(Buffer.alloc(3 * MIB))],
+      [404, 'APPOINTMENT_NOT_FOUND', { as: PATIENT }, nowhere],
+      [404, 'NOT_FOUND', { as: PATIENT, path: '/api/nothing' }, () => form(photo)],
+      [413, 'FILE_TOO_LARGE', { as: PATIENT }, () => form(Buffer.alloc(10 * MIB + 1))],
+      [413, 'FILE_TOO_LARGE', { as: PATIENT }, () => form(Buffer.alloc(11 * MIB))],
+      [415, 'UNSUPPORTED_MEDIA_TYPE', { as: PATIENT, type: 'application/json' }, () => form(photo)],
+      [422, 'VALIDATION_FAILED', { as: PATIENT }, () => twice],
+      [422, 'VALIDATION_FAILED', { as: PATIENT }, () => form(photo).subarray(0, -5)],
+      [422, 'INVALID_IMAGE', { as: PATIENT }, () => form(Buffer.from('no picture'))],
+    ])('after %d %s', async (status, code, head, body) => {
+      const client = connected();
+      expectRefusal(await client.ask(head, body()), status, code);
+      await expectGoesOn(client);
+      expect(client.error).toBeUndefined();
+    });
+
+    it('when the requests come before their answers are read', async () => {
+      const client = connected();
+      const body = form(Buffer.alloc(100_000));
+      const id = (name: string): string => `X-Request-Id: pipelined-${name}`;
+      const bytes = Buffer.concat([
+        Buffer.from(client.head({ ...signedUrl(), headers: [id('1')] })),
+        Buffer.from(client.head({ as: OUTSIDER, headers: [id('2'), `Content-Length: ${body.length}`] })),
+        body,
+        Buffer.from(client.head({ ...signedUrl(), headers: [id('3')] })),
+      ]);
+      await client.send(bytes);
+      const answers = [await client.answer(), await client.answer(), await client.answer()];
+      expect(answers.map(({ status, headers }) => [status, headers.get('x-request-id')])).toEqual([
+        [200, 'pipelined-1'],
+        [403, 'pipelined-2'],
+        [200, 'pipelined-3'],
+      ]);
+    });
+  });
+
+  it('does not wait behind fifty clients that send a byte every 100 ms', async () => {
+    const body = form(photo);
+    const slow = await Promise.all(
+      Array.from({ length: 50 }, async () => {
+        const client = connected();
+        await client.send(client.head({ as: PATIENT, headers: [`Content-Length: ${body.length}`] }));
+        return client;
+      }),
+    );
+    let sent = 0;
+    const pace = setInterval(() => {
+      for (const client of slow) client.socket.write(body.subarray(sent, sent + 1));
+      sent += 1;
+    }, 100);
+    try {
+      await eventually(() => sent >= 3, 'the slow clients to be under way');
+      const started = performance.now();
+      expect((await connected().ask({ as: PATIENT }, body)).status).toBe(200);
+      expect(performance.now() - started).toBeLessThan(2000);
+    } finally {
+      clearInterval(pace);
+    }
+  });
+});
+
+describe('an upload over the rate limit', () => {
+  const clients = new Clients();
+  let test: TestApp;
+
+  beforeAll(async () => {
+    test = await TestApp.start({
+      RATE_LIMIT_UPLOADS_PER_MINUTE: '1',
+      RATE_LIMIT_UNAUTHENTICATED_PER_MINUTE: '1',
+    });
+  });
+
+  afterEach(() => clients.close(test));
+
+  afterAll(() => test.stop());
+
+  it.each([
+    ['of a user', { as: PATIENT }, 422],
+    ['without a token', {}, 401],
+  ])(
+    '%s is told 429 when nothing but the head has come, and not to continue',
+    async (_, head: Head, first) => {
+      expect((await clients.connect(test).ask(head, END)).status).toBe(first);
+      for (const expectation of [[], ['Expect: 100-continue']]) {
+        const client = clients.connect(test);
+        const sent = client.head({ ...head, headers: [`Content-Length: ${MIB}`, ...expectation] });
+        await client.send(sent);
+        expectRefusal(await client.answer(), 429, 'TOO_MANY_REQUESTS');
+        expect(client.socket.bytesWritten).toBe(sent.length);
+      }
+    },
+  );
+});
+
+describe('uploads that together are over the memory for them', () => {
+  const clients = new Clients();
+  /** As large as may be, and no picture, so that none is stored. */
+  const large = form(Buffer.concat([Buffer.from([0xff, 0xd8, 0xff, 0xe0]), randomBytes(10 * MIB - 4)]));
+  let test: TestApp;
+  /** How much of each connection had been read when an answer was begun on it. */
+  let answered: { status: number; bytesRead: number }[];
+
+  beforeAll(async () => {
+    test = await TestApp.start({ UPLOAD_MEMORY_MIB: '128', UPLOAD_WAIT_MS: '300' });
+    serverOf(test).prependListener('request', (request: IncomingMessage, response: ServerResponse) => {
+      const writeHead = response.writeHead.bind(response);
+      response.writeHead = (status: number): ServerResponse => {
+        answered.push({ status, bytesRead: request.socket.bytesRead });
+        return writeHead(status);
+      };
+    });
+  });
+
+  beforeEach(() => {
+    answered = [];
+  });
+
+  afterEach(() => clients.close(test));
+
+  afterAll(() => test.stop());
+
+  /** Sends all of a large upload but its last byte. */
+  async function sendAlmostAll(): Promise<Client> {
+    const client = clients.connect(test);
+    await client.send(client.head({ as: PATIENT, headers: [`Content-Length: ${large.length}`] }));
+    // Not waited for: an upload that waits for memory is not read.
+    client.socket.write(large.subarray(0, -1));
+    return client;
+  }
+
+  it('are answered 503 when they have waited long enough; when they are gone all goes on', async () => {
+    const many = await Promise.all(Array.from({ length: 30 }, sendAlmostAll));
+    const answers = new Map<Client, Answer>();
+    await eventually(() => {
+      for (const client of many) {
+        const answer = client.take();
+        if (answer) answers.set(client, answer);
+      }
+      return answers.size >= 20;
+    }, '503 for those who found no room');
+    for (const answer of answers.values()) expectRefusal(answer, 503, 'OVERLOADED');
+    expect(inUse(test)).toBeLessThanOrEqual(128 * MIB);
+    clients.leave();
+    const small = form(await picture('png'));
+    expect((await clients.connect(test).ask({ as: PATIENT }, small)).status).toBe(200);
+    await eventually(() => inUse(test) === 0, 'all memory to be given back');
+  });
+
+  it('are all judged in the end when each sends its last byte', async () => {
+    const [one, two] = [await sendAlmostAll(), await sendAlmostAll()];
+    await eventually(() => inUse(test) >= 79 * MIB, 'both files to be received');
+    for (const client of [one, two]) {
+      await client.send(large.subarray(-1));
+      expectRefusal(await client.answer(), 422, 'INVALID_IMAGE');
+    }
+    await eventually(() => inUse(test) === 0, 'all memory to be given back');
+  });
+
+  it('are not read while they wait', async () => {
+    // Two fill what is free, the third may use the reserve, the fourth waits in vain.
+    for (const full of [39, 79, 119]) {
+      await sendAlmostAll();
+      await eventually(() => inUse(test) >= full * MIB, `${full} MiB to be received`);
+    }
+    const waiting = await sendAlmostAll();
+    expectRefusal(await waiting.answer(), 503, 'OVERLOADED');
+    expect(answered).toEqual([{ status: 503, bytesRead: expect.any(Number) }]);
+    expect(answered[0]?.bytesRead).toBeLessThan(MIB);
+    expect(inUse(test)).toBeLessThanOrEqual(128 * MIB);
+  });
+});
