@@ -3,7 +3,7 @@ import { setTimeout } from 'node:timers/promises';
 import { DataSource, type EntityManager, MoreThan, Not } from 'typeorm';
 import type { AuthenticatedUser } from '../auth/jwt.strategy.js';
 import { SETTINGS, type Settings } from '../config/settings.js';
-import { sqlState } from '../database/database-failure.js';
+import { isDatabaseUnavailable, sqlState } from '../database/database-failure.js';
 import { AppError } from '../errors/app-error.js';
 import { appointmentFolder, newFilename } from './chat-image-path.js';
 import { ChatImageUploadKey } from './chat-image-upload-key.entity.js';
@@ -71,11 +71,22 @@ export class ChatImageUploadsService {
   ): Promise<ChatImage> {
     try {
       await this.storage.put(image.filePath, prepared.bytes, { contentType: image.mimeType });
+      if (await this.commitStored(user, image)) return image;
     } catch (error) {
-      await this.discard(image);
+      await this.abandon(image.filename);
       throw error;
     }
-    // When this statement fails nobody knows whether it was committed: the sweeper finds out.
+    // The sweeper took this upload for one that a crash had left, and has removed its row: the object came after it.
+    await this.storage.delete(image.filePath);
+    throw new AppError('OVERLOADED');
+  }
+
+  /**
+   * When this fails nobody knows whether it was committed.
+   *
+   * @returns whether the image is stored; otherwise it is no longer this upload's
+   */
+  private async commitStored(user: AuthenticatedUser, image: ChatImage): Promise<boolean> {
     const stored = await this.dataSource.query<unknown[]>(
       `WITH stored AS (
          UPDATE chat_images SET state = 'stored', updated_at = now() WHERE id = $1 AND state = 'pending' RETURNING id
@@ -85,22 +96,20 @@ export class ChatImageUploadsService {
        SELECT id FROM stored`,
       [image.id, user.id],
     );
-    if (stored.length === 0) {
-      // The sweeper took this upload for one that a crash had left.
-      await this.discard(image);
-      throw new AppError('OVERLOADED');
-    }
-    return image;
+    return stored.length > 0;
   }
 
   /** Finds the image that an earlier try has made or is making, or commits a pending row for a new one. */
   private async claim(user: AuthenticatedUser, form: UploadForm, prepared: PreparedImage): Promise<Claim> {
     for (let attempt = 1; ; attempt += 1) {
+      const filename = newFilename(new Date(), prepared.extension);
       try {
         return await this.dataSource.transaction((manager) =>
-          this.claimWithin(manager, user, form, prepared),
+          this.claimWithin(manager, user, form, prepared, filename),
         );
       } catch (error) {
+        // Its COMMIT may have taken effect all the same.
+        if (isDatabaseUnavailable(error)) await this.abandon(filename);
         if (sqlState(error) === FOREIGN_KEY_VIOLATION)
           throw new AppError('APPOINTMENT_NOT_FOUND', { cause: error });
         if (sqlState(error) !== UNIQUE_VIOLATION || attempt === FILENAME_ATTEMPTS) throw error;
@@ -113,6 +122,7 @@ export class ChatImageUploadsService {
     user: AuthenticatedUser,
     form: UploadForm,
     prepared: PreparedImage,
+    filename: string,
   ): Promise<Claim> {
     const { appointmentId, sha256, idempotencyKey } = form;
     // Copies that arrive at the same moment, on whichever instance, come one after the other from here on.
@@ -125,7 +135,7 @@ export class ChatImageUploadsService {
       throw new AppError('IDEMPOTENCY_KEY_REUSED');
     }
     const known = named ?? (await this.findTwin(manager, user, form));
-    const image = known ?? (await this.insertPending(manager, user, form, prepared));
+    const image = known ?? (await this.insertPending(manager, user, form, prepared, filename));
     if (idempotencyKey !== undefined && !named) {
       await manager.upsert(
         ChatImageUploadKey,
@@ -181,8 +191,8 @@ export class ChatImageUploadsService {
     user: AuthenticatedUser,
     form: UploadForm,
     prepared: PreparedImage,
+    filename: string,
   ): Promise<ChatImage> {
-    const filename = newFilename(new Date(), prepared.extension);
     const image = manager.create(ChatImage, {
       appointmentId: form.appointmentId,
       filePath: `${appointmentFolder(form.appointmentId)}/${filename}`,
@@ -201,14 +211,17 @@ export class ChatImageUploadsService {
     return image;
   }
 
-  /** Takes back an upload that could not be stored. What can't be taken back stays pending, for the sweeper. */
-  private async discard(image: ChatImage): Promise<void> {
+  /**
+   * Gives up an upload that may have failed, unless it is stored after all, so that no retry waits for it. Its row and
+   * its object are the sweeper's: a put that was given up may still arrive, and must find a row that tells of it. What
+   * can't be given up stays pending, and is the sweeper's as well.
+   */
+  private async abandon(filename: string): Promise<void> {
     try {
-      await this.storage.delete(image.filePath);
-      await this.dataSource.manager.delete(ChatImage, { id: image.id, state: Not('stored') });
+      await this.dataSource.manager.update(ChatImage, { filename, state: 'pending' }, { state: 'abandoned' });
     } catch (error) {
       this.logger.warn(
-        `image ${image.id} stays pending: ${error instanceof Error ? error.name : 'unknown error'}`,
+        `the upload ${filename} stays pending: ${error instanceof Error ? error.name : 'unknown error'}`,
       );
     }
   }

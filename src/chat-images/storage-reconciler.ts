@@ -1,11 +1,15 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { DataSource, type QueryRunner } from 'typeorm';
 import { SETTINGS, type Settings } from '../config/settings.js';
+import { dataSourceOptions } from '../database/data-source-options.js';
 import { STORAGE_FOLDER } from './chat-image-path.js';
 import { StorageProvider } from './storage/storage-provider.js';
 
 /** Keys that go to the database in one statement, and objects removed between two looks at the clock. */
 const BATCH = 1000;
+
+/** For one statement about everything. */
+const STATEMENT_TIMEOUT_MS = 600_000;
 
 /** What a comparison of the storage with the rows has found. */
 export type Reconciliation = {
@@ -30,7 +34,6 @@ export class SuspiciousReconciliationError extends Error {
 @Injectable()
 export class StorageReconciler {
   constructor(
-    private readonly dataSource: DataSource,
     private readonly storage: StorageProvider,
     @Inject(SETTINGS) private readonly settings: Settings,
   ) {}
@@ -43,18 +46,22 @@ export class StorageReconciler {
     { dryRun }: { dryRun: boolean },
     progress: (done: number, about: number) => void = () => undefined,
   ): Promise<Reconciliation> {
-    // One connection: the list of keys is a temporary table of it.
-    const connection = this.dataSource.createQueryRunner();
+    // A database connection of its own: the list of keys is a temporary table of it, and a picture of the size of the
+    // storage takes its time to sort; it is no request that somebody waits for.
+    const own = new DataSource(
+      dataSourceOptions({
+        ...this.settings.database,
+        poolSize: 1,
+        statementTimeoutMs: STATEMENT_TIMEOUT_MS,
+      }),
+    );
+    await own.initialize();
+    const connection = own.createQueryRunner();
     try {
-      // A picture of the size of the storage takes its time to sort; it is no request that somebody waits for.
-      await connection.query('SET statement_timeout = 0');
       return await this.compare(connection, dryRun, progress);
     } finally {
-      await connection.query('DROP TABLE IF EXISTS listed_objects').catch(() => undefined);
-      await connection
-        .query(`SET statement_timeout = ${this.settings.database.statementTimeoutMs}`)
-        .catch(() => undefined);
       await connection.release();
+      await own.destroy();
     }
   }
 
@@ -64,7 +71,7 @@ export class StorageReconciler {
     progress: (done: number, about: number) => void,
   ): Promise<Reconciliation> {
     // Rows are committed before their objects are written: an image of a time before the list began is complete in it.
-    const [start] = await this.dataSource.query<{ now: Date; images: number }[]>(
+    const [start] = await connection.dataSource.query<{ now: Date; images: number }[]>(
       `SELECT now() AS now, count(*) AS images FROM chat_images WHERE state = 'stored'`,
       [],
       connection,
@@ -72,7 +79,7 @@ export class StorageReconciler {
     if (!start) throw new Error('The database answered without a row.');
     const objects = await this.list(connection, (done) => progress(done, start.images));
 
-    const orphans = await this.dataSource.query<{ key: string }[]>(
+    const orphans = await connection.dataSource.query<{ key: string }[]>(
       `SELECT key FROM listed_objects
        WHERE modified < $1::timestamptz - make_interval(secs => $2)
          AND NOT EXISTS (SELECT FROM chat_images WHERE file_path = key AND filename = substring(key from '[^/]+$'))
@@ -80,7 +87,7 @@ export class StorageReconciler {
       [start.now, this.settings.uploads.graceSeconds],
       connection,
     );
-    const missing = await this.dataSource.query<Reconciliation['imagesWithoutObject']>(
+    const missing = await connection.dataSource.query<Reconciliation['imagesWithoutObject']>(
       `SELECT id, file_path AS "filePath", coalesce(listed_objects.size || ' bytes', 'nothing') AS found
        FROM chat_images LEFT JOIN listed_objects ON key = file_path
        WHERE state = 'stored' AND updated_at < $1 AND listed_objects.size IS DISTINCT FROM chat_images.size

@@ -4,6 +4,7 @@ import { ChatImageAccess } from '../chat-images/chat-image-access.entity.js';
 import { ChatImageUploadKey } from '../chat-images/chat-image-upload-key.entity.js';
 import { ChatImage } from '../chat-images/chat-image.entity.js';
 import type { Settings } from '../config/settings.js';
+import { ImpatientClient } from './impatient-client.js';
 import { User } from '../users/user.entity.js';
 import { ReferencedTables1762300000000 } from './migrations/1762300000000-referenced-tables.js';
 import { ChatImages1762300000001 } from './migrations/1762300000001-chat-images.js';
@@ -26,7 +27,7 @@ export function dataSourceOptions(database: Settings['database']): DataSourceOpt
     parseInt8: true,
     poolSize: database.poolSize,
     connectTimeoutMS: database.connectTimeoutMs,
-    extra: { keepAlive: true, ...timeouts(database.statementTimeoutMs) },
+    extra: { keepAlive: true, Client: ImpatientClient, ...timeouts(database.statementTimeoutMs) },
   };
 }
 

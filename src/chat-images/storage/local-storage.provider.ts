@@ -1,4 +1,5 @@
 import { createHmac, randomUUID, timingSafeEqual } from 'node:crypto';
+import type { Stats } from 'node:fs';
 import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join, relative, resolve, sep } from 'node:path';
 import type { Readable } from 'node:stream';
@@ -81,8 +82,10 @@ export class LocalStorageProvider extends StorageProvider {
     );
     for (const entry of entries.filter((candidate) => candidate.isFile())) {
       const file = join(entry.parentPath, entry.name);
-      const { size, mtime } = await this.attempt(() => stat(file));
-      yield { key: relative(root, file).split(sep).join('/'), size, lastModified: mtime };
+      // One that has gone since the folder was read is none.
+      const stats = await this.findStats(file);
+      if (stats)
+        yield { key: relative(root, file).split(sep).join('/'), size: stats.size, lastModified: stats.mtime };
     }
   }
 
@@ -116,6 +119,13 @@ export class LocalStorageProvider extends StorageProvider {
 
   private signature(key: string, expires: string): string {
     return createHmac('sha256', this.settings.secret).update(`GET\n${key}\n${expires}`).digest('hex');
+  }
+
+  private async findStats(file: string): Promise<Stats | undefined> {
+    return this.find(() => stat(file)).catch((error: unknown) => {
+      if (error instanceof ObjectNotFoundError) return undefined;
+      throw error;
+    });
   }
 
   private objectFile(key: string): string {

@@ -1,0 +1,229 @@
+import { once } from 'node:events';
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
+import { setTimeout } from 'node:timers/promises';
+
+/** What a {@link CuttingProxy} does to the connections that go through it. */
+export type Fault = {
+  readonly how:
+    /** Cuts connections as soon as they are made, and those that are there. */
+    | 'refuse'
+    /** Cuts before a byte of it is forwarded. */
+    | 'cut before'
+    /** Cuts in the middle, when `bytes` of it have been forwarded. */
+    | 'cut within'
+    /** Forwards it, and cuts when the backend answers, with nothing of the answer forwarded. */
+    | 'cut after'
+    /** Forwards it, and its answer `ms` too late. */
+    | 'delay answers'
+    /** Forwards nothing and answers like a broken HTTP server. */
+    | 'answer 500'
+    /** Forwards nothing until the fault is over. */
+    | 'hold'
+    /** Forwards it, but nothing of the answer until the fault is over. */
+    | 'hold answers';
+  /** Hits a connection from the moment on at which its client sends this text. Otherwise from its next byte on. */
+  readonly at?: string;
+  readonly bytes?: number;
+  readonly ms?: number;
+};
+
+const HOST = '127.0.0.1';
+
+const ANSWER_500 = 'HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n';
+
+/** An answer before the answer: it says only that the client may send its body. */
+const INTERIM_ANSWER = 'HTTP/1.1 100';
+
+/** A fault, and what ends with it. */
+type Phase = { readonly fault: Fault | undefined; readonly over: Promise<void>; readonly end: () => void };
+
+/**
+ * A TCP proxy in front of a backend that makes its network fail on demand. It changes no byte, so that signatures
+ * stay valid.
+ */
+export class CuttingProxy {
+  /** How many connections the present fault has hit. */
+  hits = 0;
+  private readonly server: Server;
+  private readonly sockets = new Set<Socket>();
+  private phase: Phase = newPhase();
+
+  private constructor(private readonly backend: { host: string; port: number }) {
+    this.server = createServer({ allowHalfOpen: true }, (client) => this.accept(client));
+  }
+
+  static async start(backend: { host: string; port: number }): Promise<CuttingProxy> {
+    const proxy = new CuttingProxy(backend);
+    proxy.server.listen(0, HOST);
+    await once(proxy.server, 'listening');
+    return proxy;
+  }
+
+  /** Where it listens: `host:port`. */
+  get address(): string {
+    return `${HOST}:${(this.server.address() as AddressInfo).port}`;
+  }
+
+  /** From now on, until {@link pass} or another fault. */
+  fail(fault: Fault): void {
+    this.switchTo(newPhase(fault));
+    if (fault.how !== 'refuse') return;
+    for (const socket of this.sockets) socket.destroy();
+  }
+
+  /** Ends the fault. What is held goes on. */
+  pass(): void {
+    this.switchTo(newPhase());
+  }
+
+  async stop(): Promise<void> {
+    this.pass();
+    for (const socket of this.sockets) socket.destroy();
+    this.server.close();
+    await once(this.server, 'close');
+  }
+
+  private switchTo(phase: Phase): void {
+    const before = this.phase;
+    this.phase = phase;
+    this.hits = 0;
+    before.end();
+  }
+
+  private accept(client: Socket): void {
+    if (this.phase.fault?.how === 'refuse') {
+      this.hits += 1;
+      client.destroy();
+      return;
+    }
+    const backend = connect({ ...this.backend, allowHalfOpen: true });
+    const connection = new Connection(client, backend, () => this.phase, this.hit);
+    for (const socket of [client, backend]) {
+      socket.setNoDelay(true);
+      this.sockets.add(socket);
+      // What fails on one side is cut on the other, as without a proxy.
+      socket.on('error', () => undefined);
+      socket.on('close', (failed) => {
+        this.sockets.delete(socket);
+        if (failed) connection.cut();
+      });
+    }
+    connection.run();
+  }
+
+  private readonly hit = (): void => void (this.hits += 1);
+}
+
+/** One client's connection, and the one to the backend that is made for it. */
+class Connection {
+  /** The fault that has hit this connection; another one has to hit it anew. */
+  private hitBy: Phase | undefined;
+  private forwarded = 0;
+  /** The end of what the client has sent, for a text that comes in two parts. */
+  private tail = '';
+
+  constructor(
+    private readonly client: Socket,
+    private readonly backend: Socket,
+    private readonly phase: () => Phase,
+    private readonly onHit: () => void,
+  ) {}
+
+  run(): void {
+    const cut = (): void => this.cut();
+    this.fromClient().catch(cut);
+    this.fromBackend().catch(cut);
+  }
+
+  cut(): void {
+    this.client.destroy();
+    this.backend.destroy();
+  }
+
+  private async fromClient(): Promise<void> {
+    for await (const chunk of this.client as AsyncIterable<Buffer>) {
+      const phase = this.phase();
+      const { fault } = phase;
+      if (!this.isHit(phase, chunk) || !fault) {
+        await write(this.backend, chunk);
+        continue;
+      }
+      switch (fault.how) {
+        case 'refuse':
+        case 'cut before':
+          this.cut();
+          return;
+        case 'cut within': {
+          const rest = Math.max(0, (fault.bytes ?? 0) - this.forwarded);
+          this.forwarded += chunk.length;
+          await write(this.backend, chunk.subarray(0, rest));
+          if (this.forwarded < (fault.bytes ?? 0)) break;
+          // Orderly, so that the backend gets what was forwarded.
+          this.backend.end();
+          this.client.destroy();
+          return;
+        }
+        case 'answer 500':
+          if (this.client.writable) this.client.end(ANSWER_500);
+          this.backend.destroy();
+          break;
+        case 'hold':
+          await phase.over;
+          await write(this.backend, chunk);
+          break;
+        case 'cut after':
+        case 'delay answers':
+        case 'hold answers':
+          await write(this.backend, chunk);
+      }
+    }
+    this.backend.end();
+  }
+
+  private async fromBackend(): Promise<void> {
+    for await (const chunk of this.backend as AsyncIterable<Buffer>) {
+      const phase = this.phase();
+      const fault = this.hitBy === phase ? phase.fault : undefined;
+      if (fault && chunk.toString('latin1', 0, INTERIM_ANSWER.length) !== INTERIM_ANSWER) {
+        if (fault.how === 'cut after') {
+          this.cut();
+          return;
+        }
+        if (fault.how === 'delay answers') await setTimeout(fault.ms);
+        if (fault.how === 'hold answers') await phase.over;
+      }
+      await write(this.client, chunk);
+    }
+    this.client.end();
+  }
+
+  private isHit(phase: Phase, chunk: Buffer): boolean {
+    const { fault } = phase;
+    const text = `${this.tail}${chunk.toString('latin1')}`;
+    this.tail = text.slice(-100);
+    if (this.hitBy === phase) return true;
+    if (!fault || (fault.at !== undefined && !text.includes(fault.at))) return false;
+    this.hitBy = phase;
+    this.forwarded = 0;
+    this.onHit();
+    return true;
+  }
+}
+
+function newPhase(fault?: Fault): Phase {
+  let end = (): void => undefined;
+  const over = new Promise<void>((resolve) => (end = resolve));
+  return { fault, over, end };
+}
+
+/** Nobody waits for bytes to a side that has gone. */
+async function write(socket: Socket, bytes: Buffer): Promise<void> {
+  if (!socket.writable) return;
+  await new Promise<void>((resolve) => {
+    socket.once('close', resolve);
+    socket.write(bytes, () => {
+      socket.off('close', resolve);
+      resolve();
+    });
+  });
+}
