@@ -59,26 +59,38 @@ export class TestApp {
     const test = new TestApp();
     test.folder = await mkdtemp(join(tmpdir(), 'chat-image-store-storage-'));
     test.postgres = await startEmbeddedPostgres('throwaway');
-    const url = await test.postgres.database('test');
-    // Known beforehand, because signed URLs of the local storage lead to the application itself.
-    const port = await freePort();
-    test.settings = loadSettings({
-      ...TEST_ENVIRONMENT,
-      PORT: String(port),
-      APP_URL: `http://127.0.0.1:${port}`,
-      DATABASE_URL: url,
-      LOCAL_STORAGE_DIR: test.folder,
-      ...environment,
-    });
-    test.database = await new DataSource(dataSourceOptions({ ...test.settings.database, url })).initialize();
-    await migrateUp(test.database);
-    await test.database.query('INSERT INTO users (id) VALUES ($1), ($2), ($3)', [PATIENT, DOCTOR, OUTSIDER]);
-    await test.database.query('INSERT INTO appointments (id, patient_id, doctor_id) VALUES ($1, $2, $3)', [
-      APPOINTMENT,
-      PATIENT,
-      DOCTOR,
-    ]);
-    await test.listen();
+    try {
+      const url = await test.postgres.database('test');
+      // Known beforehand, because signed URLs of the local storage lead to the application itself.
+      const port = await freePort();
+      test.settings = loadSettings({
+        ...TEST_ENVIRONMENT,
+        PORT: String(port),
+        APP_URL: `http://127.0.0.1:${port}`,
+        DATABASE_URL: url,
+        LOCAL_STORAGE_DIR: test.folder,
+        ...environment,
+      });
+      test.database = await new DataSource(
+        dataSourceOptions({ ...test.settings.database, url }),
+      ).initialize();
+      await migrateUp(test.database);
+      await test.database.query('INSERT INTO users (id) VALUES ($1), ($2), ($3)', [
+        PATIENT,
+        DOCTOR,
+        OUTSIDER,
+      ]);
+      await test.database.query('INSERT INTO appointments (id, patient_id, doctor_id) VALUES ($1, $2, $3)', [
+        APPOINTMENT,
+        PATIENT,
+        DOCTOR,
+      ]);
+      await test.listen();
+    } catch (error) {
+      // Nobody else can stop it then.
+      await test.postgres.stop();
+      throw error;
+    }
     return test;
   }
 

@@ -503,7 +503,7 @@ describe('uploads that together are over the memory for them', () => {
   let answered: { status: number; bytesRead: number }[];
 
   beforeAll(async () => {
-    test = await TestApp.start({ UPLOAD_MEMORY_MIB: '128', UPLOAD_WAIT_MS: '300' });
+    test = await TestApp.start({ UPLOAD_MEMORY_MIB: '154', UPLOAD_WAIT_MS: '300' });
     serverOf(test).prependListener('request', (request: IncomingMessage, response: ServerResponse) => {
       const writeHead = response.writeHead.bind(response);
       response.writeHead = (status: number): ServerResponse => {
@@ -541,7 +541,7 @@ describe('uploads that together are over the memory for them', () => {
       return answers.size >= 20;
     }, '503 for those who found no room');
     for (const answer of answers.values()) expectRefusal(answer, 503, 'OVERLOADED');
-    expect(inUse(test)).toBeLessThanOrEqual(128 * MIB);
+    expect(inUse(test)).toBeLessThanOrEqual(154 * MIB);
     clients.leave();
     const small = form(await picture('png'));
     expect((await clients.connect(test).ask({ as: PATIENT }, small)).status).toBe(200);
@@ -550,7 +550,7 @@ describe('uploads that together are over the memory for them', () => {
 
   it('are all judged in the end when each sends its last byte', async () => {
     const [one, two] = [await sendAlmostAll(), await sendAlmostAll()];
-    await eventually(() => inUse(test) >= 79 * MIB, 'both files to be received');
+    await eventually(() => inUse(test) >= 99 * MIB, 'both files to be received');
     for (const client of [one, two]) {
       await client.send(large.subarray(-1));
       expectRefusal(await client.answer(), 422, 'INVALID_IMAGE');
@@ -560,7 +560,7 @@ describe('uploads that together are over the memory for them', () => {
 
   it('are not read while they wait', async () => {
     // Two fill what is free, the third may use the reserve, the fourth waits in vain.
-    for (const full of [39, 79, 119]) {
+    for (const full of [49, 99, 149]) {
       await sendAlmostAll();
       await eventually(() => inUse(test) >= full * MIB, `${full} MiB to be received`);
     }
@@ -568,6 +568,6 @@ describe('uploads that together are over the memory for them', () => {
     expectRefusal(await waiting.answer(), 503, 'OVERLOADED');
     expect(answered).toEqual([{ status: 503, bytesRead: expect.any(Number) }]);
     expect(answered[0]?.bytesRead).toBeLessThan(MIB);
-    expect(inUse(test)).toBeLessThanOrEqual(128 * MIB);
+    expect(inUse(test)).toBeLessThanOrEqual(154 * MIB);
   });
 });

@@ -19,17 +19,17 @@ async function waits(promise: Promise<unknown>): Promise<boolean> {
 describe('UploadBudget', () => {
   /** Room for two pictures of 10 MiB beside the reserve. */
   const newBudget = (maxWaitMs = 5000): UploadBudget =>
-    new UploadBudget(RESERVED_BYTES + 80 * MIB, maxWaitMs);
+    new UploadBudget(RESERVED_BYTES + 100 * MIB, maxWaitMs);
 
   it('lets uploads in at once while there is room, and counts what they hold', async () => {
     const budget = newBudget();
     const first = budget.begin();
     await first.receive(10 * MIB);
     await budget.begin().receive(10 * MIB);
-    expect(budget.inUse).toBe(80 * MIB);
+    expect(budget.inUse).toBe(100 * MIB);
     first.release();
     first.release();
-    expect(budget.inUse).toBe(40 * MIB);
+    expect(budget.inUse).toBe(50 * MIB);
   });
 
   it('lets the first that waits use the reserve, and the others wait until there is room', async () => {
@@ -40,7 +40,7 @@ describe('UploadBudget', () => {
     await second.receive(10 * MIB);
     const blocked = third.receive(1);
     expect(await waits(blocked)).toBe(true);
-    expect(budget.inUse).toBeLessThanOrEqual(RESERVED_BYTES + 80 * MIB);
+    expect(budget.inUse).toBeLessThanOrEqual(RESERVED_BYTES + 100 * MIB);
     holder.release();
     await blocked;
   });
@@ -60,7 +60,7 @@ describe('UploadBudget', () => {
   it('ends a wait that is too long with OVERLOADED, and forgets the one that waited', async () => {
     const budget = newBudget(SOON_MS);
     await budget.begin().receive(20 * MIB);
-    await budget.begin().receive(10.75 * MIB);
+    await budget.begin().receive(10.25 * MIB);
     const late = budget.begin();
     await expect(late.receive(1 * MIB)).rejects.toMatchObject({
       code: 'OVERLOADED',
@@ -68,7 +68,7 @@ describe('UploadBudget', () => {
       retryAfterSeconds: expect.any(Number),
     });
     late.release();
-    expect(budget.inUse).toBe(20 * 4 * MIB + 10.75 * 4 * MIB);
+    expect(budget.inUse).toBe(20 * 5 * MIB + 10.25 * 5 * MIB);
   });
 
   it('brings all of a hundred uploads of 10 MiB through, never over its capacity', async () => {
@@ -83,7 +83,7 @@ describe('UploadBudget', () => {
       memory.release();
     };
     await Promise.all(Array.from({ length: 100 }, () => upload(budget.begin())));
-    expect(highest).toBeLessThanOrEqual(RESERVED_BYTES + 80 * MIB);
+    expect(highest).toBeLessThanOrEqual(RESERVED_BYTES + 100 * MIB);
     expect(budget.inUse).toBe(0);
   });
 
@@ -92,7 +92,7 @@ describe('UploadBudget', () => {
     const holder = budget.begin();
     await holder.receive(20 * MIB);
     const reserve = budget.begin();
-    await reserve.receive(10.75 * MIB);
+    await reserve.receive(10.25 * MIB);
     const gone = budget.begin();
     const pending = gone.receive(MIB);
     gone.release();

@@ -4,10 +4,10 @@ import { AppError } from '../errors/app-error.js';
  * What a received byte costs: it is in memory as it was sent, joined, and as it is stored, and what is done with stays
  * until the garbage collectors of two threads come round. `npm run bench:upload-memory` measures whether this is enough.
  */
-const BYTES_PER_RECEIVED_BYTE = 4;
+const BYTES_PER_RECEIVED_BYTE = 5;
 
 /** What is kept free for the one upload that is let through when the rest is spent: a picture of the largest size. */
-export const RESERVED_BYTES = 44 * 1024 * 1024;
+export const RESERVED_BYTES = 52 * 1024 * 1024;
 
 type Waiter = { readonly upload: UploadMemory; readonly bytes: number; readonly admit: () => void };
 

@@ -100,7 +100,7 @@ export const environmentSchema = z.object({
     .min(32, 'must be at least 32 characters: the secret that signs the URLs of the local driver')
     .optional(),
 
-  UPLOAD_MEMORY_MIB: wholeNumber(96, 65_536, 256),
+  UPLOAD_MEMORY_MIB: wholeNumber(128, 65_536, 256),
   UPLOAD_WAIT_MS: wholeNumber(0, 120_000, 10_000),
   UPLOAD_DEDUPE_SECONDS: wholeNumber(0, 86_400, 120),
   UPLOAD_GRACE_SECONDS: wholeNumber(1, 86_400, 120),
