@@ -75,7 +75,7 @@ export class Bench {
   }
 
   async close(): Promise<void> {
-    for (const server of this.servers) {
+    for (const server of this.servers.filter(({ process: { exitCode } }) => exitCode === null)) {
       server.process.kill('SIGTERM');
       await once(server.process, 'exit');
     }
