@@ -118,6 +118,9 @@ describe('the routes', () => {
       '/api/upload/chat-image',
       '/storage/chat_images/appointment_{appointmentId}/{filename}',
     ]);
+    const unavailable = JSON.stringify(document.paths['/api/upload/chat-image']?.post?.responses['503']);
+    for (const code of ['OVERLOADED', 'DATABASE_UNAVAILABLE', 'STORAGE_UNAVAILABLE'])
+      expect(unavailable).toContain(code);
     const schemas = document.components?.schemas ?? {};
     for (const [path, operations] of Object.entries(document.paths)) {
       for (const operation of Object.values(operations) as { responses: Record<string, AnswerObject> }[]) {

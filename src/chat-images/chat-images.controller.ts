@@ -62,6 +62,10 @@ export class ChatImagesController {
   @ApiErrors(
     'APPOINTMENT_NOT_FOUND',
     'IDEMPOTENCY_KEY_REUSED',
+    // The class's errors of the same status are replaced by these, so they are named again.
+    'OVERLOADED',
+    'DATABASE_UNAVAILABLE',
+    'STORAGE_UNAVAILABLE',
     'FILE_TOO_LARGE',
     'UNSUPPORTED_MEDIA_TYPE',
     'VALIDATION_FAILED',
