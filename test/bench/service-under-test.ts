@@ -63,10 +63,10 @@ export class Bench {
     const port = await freePort();
     const child = spawn(process.execPath, [program], {
       env: { ...this.environment, ...more, PATH: process.env.PATH, PORT: String(port) },
-      stdio: ['ignore', 'pipe', 'inherit'],
+      stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
     });
     await new Promise<void>((resolve, reject) => {
-      child.stdout.on('data', (chunk: Buffer) => chunk.includes('"listening"') && resolve());
+      child.stdout?.on('data', (chunk: Buffer) => chunk.includes('"listening"') && resolve());
       child.on('exit', () => reject(new Error(`${name} did not start.`)));
     });
     const server = { name, port, process: child };
