@@ -396,6 +396,7 @@ describe('an upload that is refused', () => {
 
   describe('leaves its connection to the next request', () => {
     const twice = Buffer.from(FIELD + FIELD + FILE_HEAD + END);
+    const nameless = Buffer.from('--b\r\n\r\nx\r\n'.repeat(20));
     const nowhere = (): Buffer => Buffer.from(form(photo).toString('latin1').replace('145', '999'), 'latin1');
 
     it.each<[status: number, code: string, head: Head, body: () => Buffer]>([
@@ -407,6 +408,7 @@ describe('an upload that is refused', () => {
       [413, 'FILE_TOO_LARGE', { as: PATIENT }, () => form(Buffer.alloc(11 * MIB))],
       [415, 'UNSUPPORTED_MEDIA_TYPE', { as: PATIENT, type: 'application/json' }, () => form(photo)],
       [422, 'VALIDATION_FAILED', { as: PATIENT }, () => twice],
+      [422, 'VALIDATION_FAILED', { as: PATIENT }, () => Buffer.concat([nameless, form(photo)])],
       [422, 'VALIDATION_FAILED', { as: PATIENT }, () => form(photo).subarray(0, -5)],
       [422, 'INVALID_IMAGE', { as: PATIENT }, () => form(Buffer.from('no picture'))],
     ])('after %d %s', async (status, code, head, body) => {

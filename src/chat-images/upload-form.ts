@@ -28,6 +28,8 @@ const LIMITS = {
   fields: 8,
   fieldSize: 1024,
   fieldNameSize: 100,
+  // Parts that are neither a file nor a field, which are skipped, count as well: each costs as much as a field.
+  parts: 16,
   headerPairs: 20,
   headerSize: 8 * 1024,
 };
@@ -107,6 +109,7 @@ export async function readUploadForm(
       });
       parser.on('filesLimit', () => reject(validationFailed({ file: ['Send one picture at a time.'] })));
       parser.on('fieldsLimit', () => reject(validationFailed({ form: ['The form has too many fields.'] })));
+      parser.on('partsLimit', () => reject(validationFailed({ form: ['The form has too many fields.'] })));
       parser.on('error', (error: unknown) => reject(malformed(error)));
       parser.on('finish', resolve);
       request.on('aborted', () => reject(malformed(new Error('The client closed the connection.'))));
