@@ -1,6 +1,7 @@
 import { Busboy, type BusboyFileStream, type BusboyHeaders, type BusboyInstance } from '@fastify/busboy';
 import { createHash } from 'node:crypto';
 import type { Request } from 'express';
+import { setImmediate } from 'node:timers/promises';
 import { parseId } from '../database/parse-id.js';
 import { AppError, validationFailed } from '../errors/app-error.js';
 import type { UploadMemory } from './upload-budget.js';
@@ -33,6 +34,9 @@ const LIMITS = {
   headerPairs: 20,
   headerSize: 8 * 1024,
 };
+
+/** A chunk is what a socket gives at once: at most 64 KiB. */
+const CHUNKS_AT_ONCE = 16;
 
 /** A whole upload, in memory, from somebody who may send it. */
 export type UploadForm = {
@@ -181,7 +185,18 @@ async function collect(
     digest.update(chunk);
     chunks.push(chunk);
   }
-  return { bytes: Buffer.concat(chunks), sha256: digest.digest('hex') };
+  return { bytes: await joined(chunks), sha256: digest.digest('hex') };
+}
+
+/** As `Buffer.concat`, which holds up all other requests for tens of milliseconds when the result has ten megabytes. */
+async function joined(chunks: readonly Buffer[]): Promise<Buffer<ArrayBuffer>> {
+  const bytes = Buffer.allocUnsafe(chunks.reduce((length, chunk) => length + chunk.length, 0));
+  let at = 0;
+  for (const [index, chunk] of chunks.entries()) {
+    at += chunk.copy(bytes, at);
+    if (index % CHUNKS_AT_ONCE === CHUNKS_AT_ONCE - 1) await setImmediate();
+  }
+  return bytes;
 }
 
 /** The client's file name without what could harm a log, a header, the column or the direction of a text. */
