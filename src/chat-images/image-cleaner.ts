@@ -13,6 +13,11 @@ const SMALL_BYTES: Readonly<Record<ImageFormat, number>> = {
   png: 4 * 1024,
 };
 
+const REFUSALS = {
+  damaged: 'The image is damaged or incomplete. Please send it again.',
+  'too many frames': 'The animation has too many frames. Please send a shorter one.',
+} as const;
+
 const IDLE_TIMEOUT_MS = 60_000;
 
 const WORKER = fileURLToPath(new URL('./image-cleaner.worker.js', import.meta.url));
@@ -38,7 +43,7 @@ export class ImageCleaner implements OnApplicationShutdown {
 
   /**
    * @param bytes may be gone afterwards: they are handed to the other thread
-   * @throws AppError INVALID_IMAGE when the file's structure is broken
+   * @throws AppError INVALID_IMAGE when the file's structure is broken or an animation has too many frames
    */
   async clean(bytes: Buffer<ArrayBuffer>, format: ImageFormat): Promise<CleanedImage> {
     const result =
@@ -46,10 +51,7 @@ export class ImageCleaner implements OnApplicationShutdown {
         ? cleanImage({ bytes, format })
         : await this.pool.run({ bytes, format }, { transferList: transferable(bytes) });
     if ('refusal' in result) {
-      throw invalidImage(
-        'The image is damaged or incomplete. Please send it again.',
-        new Error(result.refusal),
-      );
+      throw invalidImage(REFUSALS[result.refusal], new Error(result.detail));
     }
     const { buffer, byteOffset, byteLength } = result.bytes;
     return { bytes: Buffer.from(buffer, byteOffset, byteLength), sha256: result.sha256 };

@@ -1,12 +1,13 @@
 import { createHash } from 'node:crypto';
 import type { ImageFormat } from './image-inspector.js';
-import { MalformedImageError, withoutMetadata } from './image-metadata.js';
+import { MalformedImageError, TooManyFramesError, withoutMetadata } from './image-metadata.js';
 
 export type CleaningTask = { readonly bytes: Uint8Array<ArrayBuffer>; readonly format: ImageFormat };
 
 /** The error's class would be lost on the way between threads, so a refusal is a result like any other. */
 export type CleaningResult =
-  { readonly bytes: Uint8Array<ArrayBuffer>; readonly sha256: string } | { readonly refusal: string };
+  | { readonly bytes: Uint8Array<ArrayBuffer>; readonly sha256: string }
+  | { readonly refusal: 'damaged' | 'too many frames'; readonly detail: string };
 
 /** Removes a picture's metadata and takes the digest of what is left. Runs on a thread of its own for large pictures. */
 export default function cleanImage({ bytes, format }: CleaningTask): CleaningResult {
@@ -17,7 +18,8 @@ export default function cleanImage({ bytes, format }: CleaningTask): CleaningRes
       sha256: createHash('sha256').update(cleaned).digest('hex'),
     };
   } catch (error) {
-    if (error instanceof MalformedImageError) return { refusal: error.message };
+    if (error instanceof MalformedImageError) return { refusal: 'damaged', detail: error.message };
+    if (error instanceof TooManyFramesError) return { refusal: 'too many frames', detail: error.message };
     throw error;
   }
 }

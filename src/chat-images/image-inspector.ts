@@ -5,9 +5,6 @@ import { AppError } from '../errors/app-error.js';
 /** At most this many pixels, over all frames of an animation. */
 export const MAX_PIXELS = 50_000_000;
 
-/** At most this many frames: each costs time, however small it is. */
-const MAX_FRAMES = 1000;
-
 /** How long a picture may take to decode, in seconds. */
 const DECODE_TIMEOUT_SECONDS = 10;
 
@@ -53,7 +50,8 @@ sharp.concurrency(1);
 export type ImageHeader = InspectedImage & { readonly heavy: boolean };
 
 /**
- * Reads the header of a picture, before anything is decoded.
+ * Reads the header of a picture, before anything is decoded. Of an animation that is told in a list of all frames, made
+ * on the event loop: their number must have been limited before.
  *
  * @throws AppError INVALID_IMAGE with a sentence that names the reason
  */
@@ -69,8 +67,6 @@ export async function readHeader(bytes: Buffer, format: ImageFormat): Promise<Im
   const pixels = Math.max(header.width * header.height, screen);
   if (pixels > MAX_PIXELS)
     throw invalidImage('The image has more than 50 megapixels. Please send a smaller one.');
-  if ((header.pages ?? 1) > MAX_FRAMES)
-    throw invalidImage('The animation has too many frames. Please send a shorter one.');
   const { width, height } = header.autoOrient;
   return {
     mimeType: `image/${format}`,

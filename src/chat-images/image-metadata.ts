@@ -4,6 +4,7 @@ import { jpegWithoutMetadata } from './image-metadata/jpeg.js';
 import { pngWithoutMetadata } from './image-metadata/png.js';
 import { webpWithoutMetadata } from './image-metadata/webp.js';
 
+export { TooManyFramesError } from './image-metadata/frame-limit.js';
 export { MalformedImageError } from './image-metadata/malformed-image-error.js';
 
 const CLEANERS: Readonly<Record<ImageFormat, (bytes: Buffer) => Buffer>> = {
@@ -30,7 +31,8 @@ const CLEANERS: Readonly<Record<ImageFormat, (bytes: Buffer) => Buffer>> = {
  * formats: exif-be-gone 1.5.1, the one that comes nearest, removes what it knows instead of keeping what it knows, leaves
  * JPEG comments and IPTC, loses the orientation and has no GIF; piexifjs reads JPEG's EXIF only.
  *
- * @throws MalformedImageError when the structure of the file is broken, and nothing else
+ * @throws MalformedImageError when the structure of the file is broken
+ * @throws TooManyFramesError when an animation has more than a thousand; and nothing else
  */
 export function withoutMetadata(bytes: Buffer, format: ImageFormat): Buffer {
   return CLEANERS[format](bytes);

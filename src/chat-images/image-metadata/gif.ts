@@ -1,3 +1,4 @@
+import { MAX_FRAMES, TooManyFramesError } from './frame-limit.js';
 import { KeptBytes } from './kept-bytes.js';
 import { MalformedImageError } from './malformed-image-error.js';
 
@@ -29,17 +30,18 @@ export function gifWithoutMetadata(bytes: Buffer): Buffer {
   const lengths = new Uint16Array(4096);
   let control: number | undefined;
   let loop: Buffer | undefined;
-  let hasFrame = false;
+  let frames = 0;
 
   while (at < bytes.length && bytes[at] !== TRAILER) {
     if (bytes[at] === IMAGE) {
+      frames += 1;
+      if (frames > MAX_FRAMES) throw new TooManyFramesError('The GIF has too many frames.');
       if (control !== undefined) {
         kept.keep(control, control + 7);
         kept.write(Buffer.of(0));
         control = undefined;
       }
       at = keepFrame(bytes, at, kept, lengths);
-      hasFrame = true;
     } else if (bytes[at] === EXTENSION) {
       const data = at + 2;
       const label = bytes[at + 1];
@@ -60,7 +62,7 @@ export function gifWithoutMetadata(bytes: Buffer): Buffer {
     }
   }
   if (at >= bytes.length) throw new MalformedImageError('The GIF has no end.');
-  if (!hasFrame) throw new MalformedImageError('The GIF has no picture.');
+  if (frames === 0) throw new MalformedImageError('The GIF has no picture.');
   kept.keep(at, at + 1);
   return kept.toBuffer();
 }

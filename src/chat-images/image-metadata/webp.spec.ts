@@ -1,6 +1,7 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import sharp from 'sharp';
 import { orientationExif } from './exif-orientation.js';
+import { MAX_FRAMES, TooManyFramesError } from './frame-limit.js';
 import { MalformedImageError } from './malformed-image-error.js';
 import { webpWithoutMetadata } from './webp.js';
 
@@ -82,6 +83,13 @@ describe('webpWithoutMetadata', () => {
     const cleaned = webpWithoutMetadata(webp(vp8x(ANIMATION), ANIM, ANIM, told, chunk('SECR', SECRET), told));
     const kept = frame(chunk('ALPH', 'a'), picture);
     expect(cleaned.equals(webp(vp8x(ANIMATION), ANIM, kept, kept))).toBe(true);
+  });
+
+  it('refuses an animation of very many frames', () => {
+    const animation = (frames: number): Buffer =>
+      webp(vp8x(ANIMATION), ANIM, ...Array<Buffer>(frames).fill(frame(picture)));
+    expect(webpWithoutMetadata(animation(MAX_FRAMES))).toHaveLength(animation(MAX_FRAMES).length);
+    expect(() => webpWithoutMetadata(animation(MAX_FRAMES + 1))).toThrow(TooManyFramesError);
   });
 
   it.each([1, 2, 3, 4, 5, 6, 7, 8])('keeps orientation %d, and no other tag', async (orientation) => {

@@ -1,4 +1,5 @@
 import { orientationExif, readOrientation, UPRIGHT } from './exif-orientation.js';
+import { MAX_FRAMES, TooManyFramesError } from './frame-limit.js';
 import { KeptBytes } from './kept-bytes.js';
 import { MalformedImageError } from './malformed-image-error.js';
 
@@ -58,6 +59,7 @@ function keepExtended(bytes: Buffer, vp8x: Chunk, end: number, kept: KeptBytes):
   features.fill(0, 9, 12); // reserved
 
   const once = new Set<string>();
+  let frames = 0;
   let orientation: number | undefined;
   for (let at = vp8x.end; at < end;) {
     const chunk = chunkAt(bytes, at, end);
@@ -77,6 +79,8 @@ function keepExtended(bytes: Buffer, vp8x: Chunk, end: number, kept: KeptBytes):
       keepChunk(bytes, chunk, kept);
     } else if (isAnimation && chunk.type === 'ANMF') {
       if (!once.has('ANIM')) throw new MalformedImageError('The WebP has a frame before its animation.');
+      frames += 1;
+      if (frames > MAX_FRAMES) throw new TooManyFramesError('The WebP has too many frames.');
       once.add('picture');
       keepFrame(bytes, chunk, kept);
     } else if (!isAnimation && !once.has('picture')) {
