@@ -2,15 +2,18 @@ import { Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Piscina } from 'piscina';
-import cleanImage, { type CleaningResult, type CleaningTask } from './image-cleaner.worker.js';
+import { cleanImage, type CleaningResult, type CleaningTask } from './image-cleaner.worker.js';
 import { type ImageFormat, invalidImage } from './image-inspector.js';
 
-/** Up to so many bytes a picture is cleaned at once, in a millisecond or two. PNG data may decompress to much more. */
+/**
+ * Up to so many bytes a picture is cleaned at once: in a millisecond, or in ten when it is made of tiny blocks. PNG data
+ * may decompress to a thousand times as much.
+ */
 const SMALL_BYTES: Readonly<Record<ImageFormat, number>> = {
-  jpeg: 512 * 1024,
-  webp: 512 * 1024,
+  jpeg: 256 * 1024,
+  webp: 256 * 1024,
   gif: 64 * 1024,
-  png: 4 * 1024,
+  png: 1024,
 };
 
 const REFUSALS = {

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { move, transferableSymbol, valueSymbol } from 'piscina';
 import type { ImageFormat } from './image-inspector.js';
 import { MalformedImageError, TooManyFramesError, withoutMetadata } from './image-metadata.js';
 
@@ -9,8 +10,16 @@ export type CleaningResult =
   | { readonly bytes: Uint8Array<ArrayBuffer>; readonly sha256: string }
   | { readonly refusal: 'damaged' | 'too many frames'; readonly detail: string };
 
-/** Removes a picture's metadata and takes the digest of what is left. Runs on a thread of its own for large pictures. */
-export default function cleanImage({ bytes, format }: CleaningTask): CleaningResult {
+/** {@link cleanImage} on a thread of its own, for large pictures. */
+export default function cleanImageOnThread(task: CleaningTask): CleaningResult | ReturnType<typeof move> {
+  const result = cleanImage(task);
+  if ('refusal' in result) return result;
+  // Handed over: copying ten megabytes would hold up the thread that receives them.
+  return move({ [transferableSymbol]: [result.bytes.buffer], [valueSymbol]: result });
+}
+
+/** Removes a picture's metadata and takes the digest of what is left. */
+export function cleanImage({ bytes, format }: CleaningTask): CleaningResult {
   try {
     const cleaned = withoutMetadata(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength), format);
     return {

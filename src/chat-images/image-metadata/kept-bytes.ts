@@ -14,7 +14,8 @@ export class KeptBytes {
 
   constructor(source: Buffer) {
     this.#source = source;
-    this.#copy = Buffer.allocUnsafe(source.length + ROOM_FOR_ADDITIONS);
+    // Not of the memory that small buffers share, so that it can be handed to another thread.
+    this.#copy = Buffer.allocUnsafeSlow(source.length + ROOM_FOR_ADDITIONS);
   }
 
   /** Where the next byte goes. */

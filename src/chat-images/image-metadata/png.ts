@@ -207,13 +207,15 @@ function keepImage(
 }
 
 function dataOf(bytes: Buffer, { start, end }: { start: number; end: number }): Buffer {
-  const parts: Buffer[] = [];
+  // Not a list of parts: a hostile file has a million.
+  const data = Buffer.allocUnsafe(end - start);
+  let length = 0;
   for (let at = start; at < end;) {
     const chunk = chunkAt(bytes, at);
-    parts.push(bytes.subarray(chunk.data, chunk.dataEnd));
+    length += bytes.copy(data, length, chunk.data, chunk.dataEnd);
     at = chunk.end;
   }
-  return Buffer.concat(parts);
+  return data.subarray(0, length);
 }
 
 /** The length of all rows, each with the byte of its filter, over the passes of Adam7 when the picture is interlaced. */
