@@ -285,7 +285,7 @@ describe('every failure', () => {
     await test.database.query('ALTER TABLE chat_image_access RENAME COLUMN broken TO accessed_by');
     expect(JSON.stringify(body)).not.toMatch(/accessed_by|column|select|insert/i);
     const logged = test.logLines.find(
-      (line) => line.includes(body.request_id) && line.includes('QueryFailedError'),
+      (line) => line.includes(body.request_id) && line.includes('INTERNAL_ERROR'),
     );
     expect(logged).toContain('42703');
   });

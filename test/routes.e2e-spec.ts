@@ -4,10 +4,7 @@ import { ModulesContainer } from '@nestjs/core';
 import type { OpenAPIObject } from '@nestjs/swagger';
 import { Validator } from '@seriousme/openapi-schema-validator';
 import { PUBLIC } from '../src/auth/public.decorator.js';
-import {
-  APPOINTMENT_SOURCE,
-  AppointmentParticipantGuard,
-} from '../src/chat-images/appointment-participant.guard.js';
+import { AppointmentParticipantGuard, SUBJECT } from '../src/chat-images/appointment-participant.guard.js';
 import { PATIENT, TestApp } from './test-app.js';
 
 type Handler = (...args: unknown[]) => unknown;
@@ -73,11 +70,11 @@ describe('the routes', () => {
     for (const { method, path, controller, handler } of routes) {
       const reason = (Reflect.getMetadata(PUBLIC, handler) ?? Reflect.getMetadata(PUBLIC, controller)) as
         string | undefined;
-      const source = Reflect.getMetadata(APPOINTMENT_SOURCE, handler) as string | undefined;
+      const subject = Reflect.getMetadata(SUBJECT, handler) as string | undefined;
       const guards = (Reflect.getMetadata('__guards__', handler) ?? []) as unknown[];
       const declaration = [
         reason && 'public',
-        source && guards.includes(AppointmentParticipantGuard) && 'participants',
+        subject && guards.includes(AppointmentParticipantGuard) && 'participants',
       ];
       expect([`${method} ${path}`, declaration.filter(Boolean)]).toEqual([
         `${method} ${path}`,

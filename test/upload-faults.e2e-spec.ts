@@ -361,17 +361,17 @@ describe('uploads, when the database fails', () => {
 
   describe.each<[step: string, fault: Fault, onlyWithKey?: boolean]>([
     ['before anything', { how: 'refuse' }],
-    ['at the look-up of the user', { how: 'cut before', at: 'FROM "users"' }],
-    ['at the look-up of the appointment', { how: 'cut before', at: 'FROM "appointments"' }],
-    ['at the begin of the claim', { how: 'cut before', at: 'START TRANSACTION' }],
-    ["at the claim's lock", { how: 'cut after', at: 'pg_advisory_xact_lock' }],
-    ["before the claim's insert", { how: 'cut before', at: 'INSERT INTO "chat_images"' }],
-    ["after the claim's insert", { how: 'cut after', at: 'INSERT INTO "chat_images"' }],
-    ['at the insert of the key', { how: 'cut before', at: 'INSERT INTO "chat_image_upload_keys"' }, true],
-    ["before the claim's COMMIT", { how: 'cut before', at: 'COMMIT' }],
-    ["after the claim's COMMIT took effect", { how: 'cut after', at: 'COMMIT' }],
-    ['before the row is made stored', { how: 'cut before', at: `SET state = 'stored'` }],
-    ['after the row was made stored', { how: 'cut after', at: `SET state = 'stored'` }],
+    ['at the look-up of the user', { how: 'cut before', at: 'find-user' }],
+    ['at the look-up of the appointment', { how: 'cut before', at: 'decide-appointment' }],
+    ['before the claim', { how: 'cut before', at: 'claim-upload' }],
+    ['after the claim took effect', { how: 'cut after', at: 'claim-upload' }],
+    ['at the begin of the transaction of a key', { how: 'cut before', at: 'START TRANSACTION' }, true],
+    ["at the key's lock", { how: 'cut after', at: 'pg_advisory_xact_lock' }, true],
+    ['at the insert of the key', { how: 'cut before', at: 'INSERT INTO chat_image_upload_keys' }, true],
+    ["before the key's COMMIT", { how: 'cut before', at: 'COMMIT' }, true],
+    ["after the key's COMMIT took effect", { how: 'cut after', at: 'COMMIT' }, true],
+    ['before the row is made stored', { how: 'cut before', at: 'commit-stored' }],
+    ['after the row was made stored', { how: 'cut after', at: 'commit-stored' }],
   ])('%s', (_step, fault, onlyWithKey) => {
     describeFault(() => instances, fault, {
       code: 'DATABASE_UNAVAILABLE',
@@ -383,7 +383,7 @@ describe('uploads, when the database fails', () => {
     const bytes = await newPicture();
     const first = await instances.expectReadable(await instances.upload(bytes));
     const before = await instances.audits(first.id);
-    instances.proxy.fail({ how: 'cut before', at: 'INSERT INTO chat_image_access' });
+    instances.proxy.fail({ how: 'cut before', at: 'record-access' });
     expectFailure(await instances.upload(bytes), 503, 'DATABASE_UNAVAILABLE');
     expect(await instances.audits(first.id)).toEqual(before);
     instances.proxy.pass();
@@ -401,7 +401,7 @@ describe('uploads, when the database fails', () => {
 
   it('a statement that gets no answer for longer than the limit: 503 in time, and uploads work afterwards', async () => {
     const bytes = await newPicture();
-    instances.proxy.fail({ how: 'hold', at: 'INSERT INTO "chat_images"' });
+    instances.proxy.fail({ how: 'hold', at: 'claim-upload' });
     expectFailure(await instances.upload(bytes), 503, 'DATABASE_UNAVAILABLE');
     instances.proxy.pass();
     await expectManyUploadsWork();
@@ -412,7 +412,7 @@ describe('uploads, when the database fails', () => {
 
   it('a connection that has stopped to answer is not used again', async () => {
     const { id } = await instances.expectReadable(await instances.upload(await newPicture()));
-    instances.proxy.fail({ how: 'hold', at: 'INSERT INTO "chat_images"' });
+    instances.proxy.fail({ how: 'hold', at: 'claim-upload' });
     expectFailure(await instances.upload(await newPicture()), 503, 'DATABASE_UNAVAILABLE');
     // Only the one connection is held: a pool that keeps it gives it to some of these.
     const statuses = await Promise.all(
@@ -435,7 +435,7 @@ describe('uploads, when the database fails', () => {
     const upload = instances.upload(bytes);
     const pids = await until(async () => {
       const backends = await database.query<{ pid: number; waits: boolean }[]>(
-        `SELECT pid, wait_event_type = 'Lock' AND query LIKE 'INSERT INTO "chat_images"%' AS waits
+        `SELECT pid, wait_event_type = 'Lock' AND query LIKE '/* claim-upload */%' AS waits
          FROM pg_stat_activity WHERE backend_type = 'client backend'`,
       );
       return backends.some(({ waits }) => waits) ? backends.map(({ pid }) => pid) : undefined;
@@ -502,7 +502,7 @@ describe('uploads, when the database fails', () => {
 
     it('when it has sent all: its retry is the image that was stored meanwhile', async () => {
       const bytes = await newPicture();
-      instances.proxy.fail({ how: 'hold', at: `SET state = 'stored'` });
+      instances.proxy.fail({ how: 'hold', at: 'commit-stored' });
       const socket = await begin(instances.url, bytes, 1);
       await until(() => instances.proxy.hits > 0);
       socket.resetAndDestroy();
@@ -572,7 +572,7 @@ describe('uploads, when the database fails', () => {
 
     it('that takes an upload under way for a crashed one leaves nothing of it, and its retry works', async () => {
       const bytes = await newPicture();
-      instances.proxy.fail({ how: 'hold', at: `SET state = 'stored'` });
+      instances.proxy.fail({ how: 'hold', at: 'commit-stored' });
       const upload = instances.upload(bytes);
       await until(() => instances.proxy.hits > 0);
       await instances.letGraceTimePass();
@@ -689,6 +689,25 @@ describe('uploads, when the database fails', () => {
         ...Array.from({ length: 5 }, () => ({ accessed_by: PATIENT })),
         ...Array.from({ length: 5 }, () => ({ accessed_by: DOCTOR })),
       ]);
+    });
+
+    it('that another try has stored in the meantime is not stored twice', async () => {
+      const bytes = await newPicture();
+      instances.proxy.fail({ how: 'hold', at: 'commit-stored' });
+      const upload = instances.upload(bytes);
+      await until(() => instances.proxy.hits > 0);
+      await instances.healthy.database.query(
+        `INSERT INTO chat_images (appointment_id, file_path, filename, uploaded_by, size, mime_type, sha256_sent)
+         SELECT appointment_id, file_path || '.twin', filename || '.twin', uploaded_by, size, mime_type, sha256_sent
+         FROM chat_images WHERE sha256_sent = $1`,
+        [sha256(bytes)],
+      );
+      instances.proxy.pass();
+      expectFailure(await upload, 503, 'OVERLOADED');
+      const stored = (await instances.rowsOf(bytes)).filter(({ state }) => state === 'stored');
+      expect(stored.map(({ file_path: path }) => path)).toEqual([expect.stringMatching(/[.]twin$/)]);
+      // It stands for no object, and would be told of by the checks of the other tests.
+      await instances.healthy.database.query('DELETE FROM chat_images WHERE id = $1', [stored[0]?.id]);
     });
 
     it('is another image for another user, another appointment, and after the time for retries', async () => {
@@ -838,7 +857,7 @@ describe('uploads, when the process of the database ends in the middle', () => {
   it('are answered with 503 in time, and the service lives on', async () => {
     const instances = await TwoInstances.start('database', {});
     const bytes = await newPicture();
-    instances.proxy.fail({ how: 'hold', at: `SET state = 'stored'` });
+    instances.proxy.fail({ how: 'hold', at: 'commit-stored' });
     const upload = instances.upload(bytes);
     await until(() => instances.proxy.hits > 0);
     await instances.healthy.postgres.stop();
@@ -965,6 +984,17 @@ describe('uploads, when the storage fails', () => {
     expect(await instances.storage.head(row.file_path)).toBeUndefined();
   });
 
+  /** A put that was held may arrive before, while or after the sweeper runs; what comes after, a comparison finds. */
+  async function untilTidy(): Promise<void> {
+    await until(async () => {
+      await instances.letGraceTimePass();
+      await instances.sweep();
+      await instances.reconcile();
+      return (await instances.rows()).length === (await instances.objects()).size;
+    });
+    await instances.expectTidyAfterSweep();
+  }
+
   it('five copies at the same moment, when the storage fails the first: one image in the end', async () => {
     const bytes = await newPicture();
     instances.proxy.fail({ how: 'hold', at: 'PUT /' });
@@ -976,11 +1006,7 @@ describe('uploads, when the storage fails', () => {
     for (const answer of answers) await instances.expectReadable(answer);
     expect(new Set(answers.map(({ data }) => data?.id)).size).toBe(1);
     instances.proxy.pass();
-    await until(async () => {
-      await instances.letGraceTimePass();
-      await instances.sweep();
-      return (await instances.rows()).length === (await instances.objects()).size;
-    });
+    await untilTidy();
     expect(await instances.rowsOf(bytes)).toHaveLength(1);
   });
 
@@ -992,6 +1018,6 @@ describe('uploads, when the storage fails', () => {
     instances.proxy.pass();
     // Two tries of the same object.
     await until(async () => (await instances.objects()).size > before);
-    await instances.expectTidyAfterSweep();
+    await untilTidy();
   });
 });

@@ -1,6 +1,6 @@
 import { createParamDecorator, type ExecutionContext } from '@nestjs/common';
 import type { Request } from 'express';
-import type { AuthenticatedUser } from './jwt.strategy.js';
+import type { AuthenticatedUser } from './token-verifier.js';
 
 /** The user that the request's bearer token names. */
 export const CurrentUser = createParamDecorator(

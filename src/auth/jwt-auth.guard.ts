@@ -1,60 +1,62 @@
-import { type ExecutionContext, Inject, Injectable } from '@nestjs/common';
+import { type CanActivate, type ExecutionContext, Injectable } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
-import { AuthGuard } from '@nestjs/passport';
-import { DEFAULT_IPV6_SUBNET_PREFIX, normalizeIp, ThrottlerStorage } from '@nestjs/throttler';
 import type { Request } from 'express';
-import { SETTINGS, type Settings } from '../config/settings.js';
+import ipaddr from 'ipaddr.js';
 import { AppError } from '../errors/app-error.js';
-import type { AuthenticatedUser } from './jwt.strategy.js';
+import { RateLimits } from '../rate-limits/rate-limits.js';
 import { PUBLIC } from './public.decorator.js';
+import { type AuthenticatedUser, TokenVerifier } from './token-verifier.js';
 
-const MINUTE_MS = 60_000;
+declare global {
+  // Express' types are extended by merging.
+  namespace Express {
+    interface Request {
+      /** Set by the JwtAuthGuard. */
+      user?: AuthenticatedUser;
+    }
+  }
+}
+
+/** The scheme, and the token alone (RFC 6750, 2.1). */
+const BEARER = /^Bearer +([\w.~+/-]+=*)$/i;
+
+/** The bearer token of a request; `undefined` when it has none, or something else in its place. */
+export function bearerToken({ headers }: Request): string | undefined {
+  return BEARER.exec(headers.authorization ?? '')?.[1];
+}
 
 /**
  * Refuses every request without a valid bearer token, on all routes but those marked with `@Public`. Refusals are
  * counted by the client's address, so that guessing tokens gets a 429 before long.
  */
 @Injectable()
-export class JwtAuthGuard extends AuthGuard('jwt') {
+export class JwtAuthGuard implements CanActivate {
   constructor(
     private readonly reflector: Reflector,
-    @Inject(ThrottlerStorage) private readonly hits: ThrottlerStorage,
-    @Inject(SETTINGS) private readonly settings: Settings,
-  ) {
-    super();
-  }
+    private readonly tokens: TokenVerifier,
+    private readonly limits: RateLimits,
+  ) {}
 
-  override async canActivate(context: ExecutionContext): Promise<boolean> {
+  canActivate(context: ExecutionContext): boolean | Promise<boolean> {
     if (this.reflector.getAllAndOverride<string>(PUBLIC, [context.getHandler(), context.getClass()]))
       return true;
-    try {
-      return (await super.canActivate(context)) as boolean;
-    } catch (error) {
-      if (error instanceof AppError && error.code === 'UNAUTHENTICATED') await this.countRefusal(context);
-      throw error;
-    }
+    const request = context.switchToHttp().getRequest<Request>();
+    const token = bearerToken(request);
+    const user = token === undefined ? undefined : this.tokens.verify(token);
+    if (!user) return this.refuse(request);
+    request.user = user;
+    return true;
   }
 
-  override handleRequest<T = AuthenticatedUser>(error: unknown, user: T | false): T {
-    if (error) throw error as Error;
-    if (!user) throw new AppError('UNAUTHENTICATED');
-    return user;
+  private async refuse(request: Request): Promise<never> {
+    await this.limits.consume('unauthenticated', clientNetwork(request.ip ?? ''));
+    throw new AppError('UNAUTHENTICATED');
   }
+}
 
-  private async countRefusal(context: ExecutionContext): Promise<void> {
-    const address = normalizeIp(
-      context.switchToHttp().getRequest<Request>().ip ?? '',
-      DEFAULT_IPV6_SUBNET_PREFIX,
-    );
-    const limit = this.settings.rateLimits.unauthenticatedPerMinute;
-    const name = 'unauthenticated';
-    const { isBlocked, timeToBlockExpire } = await this.hits.increment(
-      `${name}:${address}`,
-      MINUTE_MS,
-      limit,
-      0,
-      name,
-    );
-    if (isBlocked) throw new AppError('TOO_MANY_REQUESTS', { retryAfterSeconds: timeToBlockExpire });
-  }
+/** The network of one subscriber: an IPv4 address, or the /64 of an IPv6 one, as a household has all of that. */
+function clientNetwork(ip: string): string {
+  if (!ipaddr.isValid(ip)) return ip;
+  const address = ipaddr.process(ip);
+  return address.kind() === 'ipv6' ? address.toByteArray().slice(0, 8).join(':') : address.toString();
 }

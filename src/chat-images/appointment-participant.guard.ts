@@ -8,57 +8,53 @@ import {
   UseGuards,
 } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
-import { InjectRepository } from '@nestjs/typeorm';
 import type { Request } from 'express';
-import { type FindOptionsWhere, Repository } from 'typeorm';
-import { Appointment } from '../appointments/appointment.entity.js';
-import type { AuthenticatedUser } from '../auth/jwt.strategy.js';
+import { bearerToken } from '../auth/jwt-auth.guard.js';
+import { type AuthenticatedUser, TokenVerifier } from '../auth/token-verifier.js';
 import { parseId } from '../database/parse-id.js';
 import { AppError } from '../errors/app-error.js';
 import { appointmentFolder } from './chat-image-path.js';
-import { ChatImage } from './chat-image.entity.js';
+import { type GrantedImage, ImageAccess, type ImageReference, type Refusal } from './image-access.js';
 import { UploadBudget } from './upload-budget.js';
 import { readUploadForm, type UploadForm } from './upload-form.js';
 
-/**
- * Where a route's appointment is found: that of the image whose number or file name is the parameter `id`; that of
- * the image at `appointment_{appointmentId}/{filename}`; or the `appointment_id` in the form of an upload.
- */
-type AppointmentSource = 'image' | 'image-path' | 'upload-form';
+/** What a route concerns, and where that is found in its requests. */
+type Subject =
+  /** The image whose number or file name is the parameter `id`. */
+  | 'image'
+  /** The same, and the request is for its URL. */
+  | 'image-url'
+  /** The image at `appointment_{appointmentId}/{filename}`, and the request is for its URL. */
+  | 'image-url-by-path'
+  /** The appointment whose number is `appointment_id` in the form of an upload. */
+  | 'upload-form';
 
-type GuardedRequest = Request & { chatImage?: ChatImage; uploadForm?: UploadForm };
+type GuardedRequest = Request & { image?: GrantedImage; uploadForm?: UploadForm };
 
-export const APPOINTMENT_SOURCE = 'appointment-source';
+export const SUBJECT = 'participants-only-subject';
 
 /** A column holds no longer name, so none is looked up. */
 const MAX_FILENAME_LENGTH = 255;
 
 /** Opens a route to the patient and the doctor of the appointment it concerns, and to nobody else. */
-export function ParticipantsOnly(source: AppointmentSource): MethodDecorator & ClassDecorator {
-  return applyDecorators(SetMetadata(APPOINTMENT_SOURCE, source), UseGuards(AppointmentParticipantGuard));
+export function ParticipantsOnly(subject: Subject): MethodDecorator & ClassDecorator {
+  return applyDecorators(SetMetadata(SUBJECT, subject), UseGuards(AppointmentParticipantGuard));
 }
 
 /**
- * THE permission rule: an image may be seen, and sent, by the appointment's patient and doctor. No role and no flag
- * opens it to anybody else.
- */
-export function isParticipant(user: AuthenticatedUser, appointment: Appointment): boolean {
-  return user.id === appointment.patientId || user.id === appointment.doctorId;
-}
-
-/**
- * The one place that decides who may see or send an image. It resolves the request to its appointment, applies
- * {@link isParticipant}, and leaves what it resolved on the request for the handler.
+ * The one place that enforces who may see or send an image. It resolves what the request concerns, asks
+ * {@link ImageAccess}, and leaves what it resolved on the request for the handler. Where the request is for a URL, the
+ * audit row is committed when the guard lets it pass.
  *
- * Rejects with IMAGE_NOT_FOUND, APPOINTMENT_NOT_FOUND or FORBIDDEN; for an upload also with the errors of
- * {@link readUploadForm}, since the appointment is inside the form.
+ * Rejects with UNAUTHENTICATED for a user who is no longer there, IMAGE_NOT_FOUND, APPOINTMENT_NOT_FOUND or FORBIDDEN; for
+ * an upload also with the errors of {@link readUploadForm}, since the appointment is inside the form.
  */
 @Injectable()
 export class AppointmentParticipantGuard implements CanActivate {
   constructor(
     private readonly reflector: Reflector,
-    @InjectRepository(ChatImage) private readonly images: Repository<ChatImage>,
-    @InjectRepository(Appointment) private readonly appointments: Repository<Appointment>,
+    private readonly access: ImageAccess,
+    private readonly tokens: TokenVerifier,
     private readonly budget: UploadBudget,
   ) {}
 
@@ -66,54 +62,72 @@ export class AppointmentParticipantGuard implements CanActivate {
     const request = context.switchToHttp().getRequest<GuardedRequest>();
     const { user } = request;
     if (!user) throw new AppError('UNAUTHENTICATED');
-    switch (this.reflector.get<AppointmentSource | undefined>(APPOINTMENT_SOURCE, context.getHandler())) {
+    try {
+      await this.authorize(this.reflector.get(SUBJECT, context.getHandler()), request, user);
+    } catch (error) {
+      if (error instanceof AppError && error.code === 'UNAUTHENTICATED')
+        this.tokens.forget(bearerToken(request) ?? '');
+      throw error;
+    }
+    return true;
+  }
+
+  private async authorize(
+    subject: Subject | undefined,
+    request: GuardedRequest,
+    user: AuthenticatedUser,
+  ): Promise<void> {
+    switch (subject) {
       case 'image':
-        request.chatImage = await this.authorizedImage(user, imageByIdOrFilename(request.params.id));
-        return true;
-      case 'image-path':
-        request.chatImage = await this.authorizedImage(user, imageByPath(request.params));
-        return true;
+      case 'image-url':
+        request.image = await this.authorizedImage(
+          user,
+          imageReference(request.params.id),
+          subject === 'image-url',
+        );
+        return;
+      case 'image-url-by-path':
+        request.image = await this.authorizedImage(user, imageByPath(request.params), true);
+        return;
       case 'upload-form':
         request.uploadForm = await this.authorizedUpload(request, user);
-        return true;
+        return;
       default:
         throw new AppError('FORBIDDEN');
     }
   }
 
-  private authorizedUpload(request: GuardedRequest, user: AuthenticatedUser): Promise<UploadForm> {
+  private async authorizedImage(
+    user: AuthenticatedUser,
+    image: ImageReference | undefined,
+    recorded: boolean,
+  ): Promise<GrantedImage> {
+    const decision = await this.access.decide({ user, image, recorded });
+    if ('refusal' in decision) throw new AppError(decision.refusal);
+    return decision.granted;
+  }
+
+  private async authorizedUpload(request: GuardedRequest, user: AuthenticatedUser): Promise<UploadForm> {
+    // Before a byte of the form is read.
+    if (!(await this.access.userExists(user))) throw new AppError('UNAUTHENTICATED');
     const memory = this.budget.begin();
     // The picture is in memory until its answer has left, or its client has gone.
     request.res?.once('close', () => memory.release());
-    return readUploadForm(request, memory, async (id) => {
-      this.decide(user, await this.appointments.findOneBy({ id }));
+    return readUploadForm(request, memory, async (appointmentId) => {
+      refuse(await this.access.refusalForAppointment(user, appointmentId));
     });
-  }
-
-  private async authorizedImage(
-    user: AuthenticatedUser,
-    where: FindOptionsWhere<ChatImage>,
-  ): Promise<ChatImage> {
-    const image = await this.images.findOne({
-      where: { ...where, state: 'stored' },
-      relations: { appointment: true },
-    });
-    if (!image) throw new AppError('IMAGE_NOT_FOUND');
-    this.decide(user, image.appointment);
-    return image;
-  }
-
-  private decide(user: AuthenticatedUser, appointment: Appointment | null | undefined): void {
-    if (!appointment) throw new AppError('APPOINTMENT_NOT_FOUND');
-    if (!isParticipant(user, appointment)) throw new AppError('FORBIDDEN');
   }
 }
 
+function refuse(refusal: Refusal | undefined): void {
+  if (refusal) throw new AppError(refusal);
+}
+
 /** The image that the {@link AppointmentParticipantGuard} has resolved and decided on. */
-export const AuthorizedImage = createParamDecorator((_: unknown, context: ExecutionContext): ChatImage => {
-  const { chatImage } = context.switchToHttp().getRequest<GuardedRequest>();
-  if (!chatImage) throw new Error('AuthorizedImage is used on a route that is not ParticipantsOnly.');
-  return chatImage;
+export const AuthorizedImage = createParamDecorator((_: unknown, context: ExecutionContext): GrantedImage => {
+  const { image } = context.switchToHttp().getRequest<GuardedRequest>();
+  if (!image) throw new Error('AuthorizedImage is used on a route that is not ParticipantsOnly.');
+  return image;
 });
 
 /** The upload that the {@link AppointmentParticipantGuard} has read and decided on. */
@@ -123,22 +137,21 @@ export const AuthorizedUpload = createParamDecorator((_: unknown, context: Execu
   return uploadForm;
 });
 
-/** Apps in the field name an image by its number or by its file name. */
-function imageByIdOrFilename(text: string | string[] | undefined): FindOptionsWhere<ChatImage> {
-  if (typeof text !== 'string') throw new AppError('IMAGE_NOT_FOUND');
+/** Apps in the field name an image by its number or by its file name. Anything else names none. */
+function imageReference(text: string | string[] | undefined): ImageReference | undefined {
+  if (typeof text !== 'string') return undefined;
   const id = parseId(text);
-  return id === undefined ? { filename: filename(text) } : { id };
+  return id === undefined ? imageByFilename(text) : { id };
 }
 
-function imageByPath(params: Request['params']): FindOptionsWhere<ChatImage> {
+function imageByPath(params: Request['params']): ImageReference | undefined {
   const appointmentId = parseId(String(params.appointmentId));
-  if (appointmentId === undefined) throw new AppError('IMAGE_NOT_FOUND');
-  const name = filename(String(params.filename));
-  return { filename: name, appointmentId, filePath: `${appointmentFolder(appointmentId)}/${name}` };
+  const image = imageByFilename(String(params.filename));
+  if (appointmentId === undefined || !image) return undefined;
+  return { ...image, filePath: `${appointmentFolder(appointmentId)}/${image.filename}` };
 }
 
-/** @throws AppError IMAGE_NOT_FOUND for a text that can't be a file name, among them one PostgreSQL would refuse */
-function filename(text: string): string {
-  if (text.length > MAX_FILENAME_LENGTH || !/^[\w.-]+$/.test(text)) throw new AppError('IMAGE_NOT_FOUND');
-  return text;
+/** Looks nothing up that can't be a file name, among it what PostgreSQL would refuse. */
+function imageByFilename(filename: string): { readonly filename: string } | undefined {
+  return filename.length <= MAX_FILENAME_LENGTH && /^[\w.-]+$/.test(filename) ? { filename } : undefined;
 }

@@ -23,6 +23,10 @@ export type ChatImageState = 'pending' | 'stored' | 'abandoned';
 @Index('chat_images_appointment_id_created_at_index', ['appointmentId', 'createdAt'])
 @Index('chat_images_filename_unique', ['filename'], { unique: true })
 @Index('chat_images_uploaded_by_sha256_sent_index', ['uploadedBy', 'sha256Sent', 'createdAt'])
+@Index('chat_images_pending_picture_unique', ['uploadedBy', 'appointmentId', 'sha256Sent'], {
+  unique: true,
+  where: `(state)::text = 'pending'::text`,
+})
 @Index('chat_images_unfinished_index', ['createdAt'], { where: `(state)::text <> 'stored'::text` })
 export class ChatImage {
   // By this name of bigint, because TypeORM turns a generated `bigint` into text after an insert.

@@ -9,15 +9,15 @@ import {
   ApiParam,
   ApiTags,
 } from '@nestjs/swagger';
-import type { AuthenticatedUser } from '../auth/jwt.strategy.js';
+import type { AuthenticatedUser } from '../auth/token-verifier.js';
 import { CurrentUser } from '../auth/current-user.decorator.js';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { ApiErrors } from '../errors/api-errors.decorator.js';
 import { RateLimited } from '../rate-limits/user-rate-limit.guard.js';
 import { AuthorizedImage, AuthorizedUpload, ParticipantsOnly } from './appointment-participant.guard.js';
-import { ChatImage } from './chat-image.entity.js';
 import { ChatImageUploadsService } from './chat-image-uploads.service.js';
 import { ChatImagesService } from './chat-images.service.js';
+import type { GrantedImage } from './image-access.js';
 import { SignedUrlDto, SignedUrlResponseDto } from './dto/signed-url.dto.js';
 import {
   UploadChatImageDto,
@@ -76,13 +76,13 @@ export class ChatImagesController {
     @AuthorizedUpload() form: UploadForm,
   ): Promise<UploadedChatImageResponseDto> {
     const image = await this.uploads.upload(user, form);
-    const signedUrl = await this.chatImages.sign(image);
+    const signedUrl = await this.chatImages.signedUrl(image.filePath);
     return new UploadedChatImageResponseDto(new UploadedChatImageDto(image, signedUrl, this.settings.appUrl));
   }
 
   @Get('chat-images/:id/signed-url')
   @Header('Cache-Control', 'no-store')
-  @ParticipantsOnly('image')
+  @ParticipantsOnly('image-url')
   @RateLimited('signed-urls')
   @ApiOperation({ summary: 'Get a URL that reads a picture for an hour' })
   @ApiParam({
@@ -93,10 +93,7 @@ export class ChatImagesController {
   })
   @ApiOkResponse({ type: SignedUrlResponseDto })
   @ApiErrors('IMAGE_NOT_FOUND', 'APPOINTMENT_NOT_FOUND')
-  async signedUrl(
-    @CurrentUser() user: AuthenticatedUser,
-    @AuthorizedImage() image: ChatImage,
-  ): Promise<SignedUrlResponseDto> {
-    return new SignedUrlResponseDto(new SignedUrlDto(await this.chatImages.signedUrl(user, image)));
+  async signedUrl(@AuthorizedImage() { filePath }: GrantedImage): Promise<SignedUrlResponseDto> {
+    return new SignedUrlResponseDto(new SignedUrlDto(await this.chatImages.signedUrl(filePath)));
   }
 }

@@ -1,13 +1,11 @@
 import { Controller, Get, Header, HttpCode, Res } from '@nestjs/common';
 import { ApiBearerAuth, ApiOperation, ApiResponse, ApiTags } from '@nestjs/swagger';
-import type { AuthenticatedUser } from '../auth/jwt.strategy.js';
-import { CurrentUser } from '../auth/current-user.decorator.js';
 import type { Response } from 'express';
 import { ApiErrors } from '../errors/api-errors.decorator.js';
 import { RateLimited } from '../rate-limits/user-rate-limit.guard.js';
 import { AuthorizedImage, ParticipantsOnly } from './appointment-participant.guard.js';
-import { ChatImage } from './chat-image.entity.js';
 import { ChatImagesService } from './chat-images.service.js';
+import type { GrantedImage } from './image-access.js';
 import { SignedUrlDto, SignedUrlResponseDto } from './dto/signed-url.dto.js';
 
 /** The addresses that chat messages hold: `media_url`, and the alias that older messages use. */
@@ -20,7 +18,7 @@ export class MediaController {
   @Get('appointment_:appointmentId/:filename')
   @HttpCode(302)
   @Header('Cache-Control', 'no-store')
-  @ParticipantsOnly('image-path')
+  @ParticipantsOnly('image-url-by-path')
   @RateLimited('signed-urls')
   @ApiOperation({ summary: 'Open the picture at its stable address' })
   @ApiResponse({
@@ -39,11 +37,10 @@ export class MediaController {
     'INTERNAL_ERROR',
   )
   async open(
-    @CurrentUser() user: AuthenticatedUser,
-    @AuthorizedImage() image: ChatImage,
+    @AuthorizedImage() { filePath }: GrantedImage,
     @Res({ passthrough: true }) response: Response,
   ): Promise<SignedUrlResponseDto> {
-    const signedUrl = await this.chatImages.signedUrl(user, image);
+    const signedUrl = await this.chatImages.signedUrl(filePath);
     response.setHeader('Location', signedUrl.url);
     return new SignedUrlResponseDto(new SignedUrlDto(signedUrl));
   }

@@ -4,7 +4,7 @@ import { DataSource, In, LessThan, Not } from 'typeorm';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { LOGGER } from '../logging/logger.js';
 import { ChatImageUploadKey } from './chat-image-upload-key.entity.js';
-import { IDEMPOTENCY_KEY_SECONDS } from './chat-image-uploads.service.js';
+import { IDEMPOTENCY_KEY_SECONDS } from './upload-claims.js';
 import { ChatImage } from './chat-image.entity.js';
 import { StorageReconciler } from './storage-reconciler.js';
 import { StorageProvider } from './storage/storage-provider.js';

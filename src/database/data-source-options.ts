@@ -1,3 +1,4 @@
+import type pg from 'pg';
 import type { DataSourceOptions } from 'typeorm';
 import { Appointment } from '../appointments/appointment.entity.js';
 import { ChatImageAccess } from '../chat-images/chat-image-access.entity.js';
@@ -9,6 +10,7 @@ import { User } from '../users/user.entity.js';
 import { ReferencedTables1762300000000 } from './migrations/1762300000000-referenced-tables.js';
 import { ChatImages1762300000001 } from './migrations/1762300000001-chat-images.js';
 import { UploadSafety1762400000000 } from './migrations/1762400000000-upload-safety.js';
+import { OnePendingUpload1762500000000 } from './migrations/1762500000000-one-pending-upload.js';
 
 /** How much later than the server's own statement timeout the client gives up, for a server that does not answer. */
 const CLIENT_GRACE_MS = 1000;
@@ -19,7 +21,12 @@ export function dataSourceOptions(database: Settings['database']): DataSourceOpt
     type: 'postgres',
     url: database.url,
     entities: [User, Appointment, ChatImage, ChatImageAccess, ChatImageUploadKey],
-    migrations: [ReferencedTables1762300000000, ChatImages1762300000001, UploadSafety1762400000000],
+    migrations: [
+      ReferencedTables1762300000000,
+      ChatImages1762300000001,
+      UploadSafety1762400000000,
+      OnePendingUpload1762500000000,
+    ],
     migrationsTableName: 'chat_image_migrations',
     synchronize: false,
     applicationName: 'chat-image-store',
@@ -27,7 +34,7 @@ export function dataSourceOptions(database: Settings['database']): DataSourceOpt
     parseInt8: true,
     poolSize: database.poolSize,
     connectTimeoutMS: database.connectTimeoutMs,
-    extra: { keepAlive: true, Client: ImpatientClient, ...timeouts(database.statementTimeoutMs) },
+    extra: connectionOptions(database),
   };
 }
 
@@ -36,8 +43,15 @@ export function migrationDataSourceOptions(database: Settings['database']): Data
   return dataSourceOptions({ ...database, statementTimeoutMs: 0 });
 }
 
-/** @param statementTimeoutMs 0 for none */
-function timeouts(statementTimeoutMs: number): object {
-  if (statementTimeoutMs === 0) return {};
-  return { statement_timeout: statementTimeoutMs, query_timeout: statementTimeoutMs + CLIENT_GRACE_MS };
+/** What every connection to the database has in common. A statement timeout of 0 is none. */
+export function connectionOptions({
+  statementTimeoutMs,
+}: Pick<Settings['database'], 'statementTimeoutMs'>): pg.PoolConfig & { readonly Client: typeof pg.Client } {
+  return {
+    keepAlive: true,
+    Client: ImpatientClient,
+    ...(statementTimeoutMs === 0
+      ? {}
+      : { statement_timeout: statementTimeoutMs, query_timeout: statementTimeoutMs + CLIENT_GRACE_MS }),
+  };
 }

@@ -1,7 +1,10 @@
 import { isNativeError } from 'node:util/types';
 
-/** Connection exceptions, rollbacks such as deadlocks, insufficient resources, operator intervention. */
-const UNAVAILABLE_SQLSTATE = /^(08|40|53|57)/;
+/** Connection exceptions, rollbacks such as deadlocks, insufficient resources, a lock not to be had, operator intervention. */
+const UNAVAILABLE_SQLSTATE = /^(08|40|53|55P03|57)/;
+
+/** Of these, what befell one statement for the rows that it touched. */
+const ABOUT_ROWS_SQLSTATE = /^(40|55P03)/;
 
 const UNAVAILABLE_SYSTEM_CODES = new Set([
   'ECONNREFUSED',
@@ -31,6 +34,14 @@ export function isDatabaseUnavailable(error: unknown): boolean {
     UNAVAILABLE_SYSTEM_CODES.has(code) ||
     UNAVAILABLE_MESSAGE.test(cause.message)
   );
+}
+
+/**
+ * Whether an error says that the server failed whoever asked, so that the same statement about other rows would have
+ * failed as well.
+ */
+export function concernsEveryStatement(error: unknown): boolean {
+  return isDatabaseUnavailable(error) && !ABOUT_ROWS_SQLSTATE.test(sqlState(error) ?? '');
 }
 
 /** The code of a failed statement, such as `23505`, or of a failed connection, such as `ECONNREFUSED`. */

@@ -70,3 +70,18 @@ export function validationFailed(fields: FieldErrors): AppError {
   const [first] = Object.values(fields).flat();
   return new AppError('VALIDATION_FAILED', { fields, ...(first === undefined ? {} : { message: first }) });
 }
+
+type SchemaIssue = {
+  readonly message: string;
+  readonly path?: readonly (PropertyKey | { readonly key: PropertyKey })[] | undefined;
+};
+
+/** A VALIDATION_FAILED error of what a schema says of a value (https://standardschema.dev). */
+export function validationFailedBy(issues: readonly SchemaIssue[]): AppError {
+  const fields: Record<string, string[]> = {};
+  for (const { path = [], message } of issues) {
+    const [first = 'body'] = path;
+    (fields[String(typeof first === 'object' ? first.key : first)] ??= []).push(message);
+  }
+  return validationFailed(fields);
+}

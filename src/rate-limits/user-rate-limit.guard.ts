@@ -1,39 +1,35 @@
-import { type CustomDecorator, type ExecutionContext, Injectable, SetMetadata } from '@nestjs/common';
-import { ThrottlerGuard, type ThrottlerLimitDetail } from '@nestjs/throttler';
+import {
+  type CanActivate,
+  type CustomDecorator,
+  type ExecutionContext,
+  Injectable,
+  SetMetadata,
+} from '@nestjs/common';
+import { Reflector } from '@nestjs/core';
 import type { Request } from 'express';
-import { AppError } from '../errors/app-error.js';
-
-/** The budgets that a user has per minute; routes that hand out the same thing share one. */
-export type RateLimit = 'signed-urls' | 'uploads';
+import { type Budget, RateLimits } from './rate-limits.js';
 
 const RATE_LIMIT = 'rate-limit';
 
-/** Counts the requests of a route against one of the user's budgets. */
-export const RateLimited = (budget: RateLimit): CustomDecorator => SetMetadata(RATE_LIMIT, budget);
+/** Counts the requests of a route against one of the user's budgets; routes that hand out the same thing share one. */
+export const RateLimited = (budget: Exclude<Budget, 'unauthenticated'>): CustomDecorator =>
+  SetMetadata(RATE_LIMIT, budget);
 
 /**
  * Holds each user to the budgets of the settings, on the routes marked with {@link RateLimited}. Runs behind the
- * JwtAuthGuard, so the counted user is the one that the token names. Counts are those of this process.
+ * JwtAuthGuard, so the counted user is the one that the token names.
  */
 @Injectable()
-export class UserRateLimitGuard extends ThrottlerGuard {
-  /** Used as `skipIf` of the throttler with that name: a route counts against its own budget only. */
-  static skips(budget: RateLimit): (context: ExecutionContext) => boolean {
-    return (context) => Reflect.getMetadata(RATE_LIMIT, context.getHandler()) !== budget;
-  }
+export class UserRateLimitGuard implements CanActivate {
+  constructor(
+    private readonly reflector: Reflector,
+    private readonly limits: RateLimits,
+  ) {}
 
-  protected override getTracker(request: Request): Promise<string> {
-    return Promise.resolve(String(request.user?.id));
-  }
-
-  protected override generateKey(_: ExecutionContext, user: string, budget: string): string {
-    return `${budget}:${user}`;
-  }
-
-  protected override throwThrottlingException(
-    _: ExecutionContext,
-    detail: ThrottlerLimitDetail,
-  ): Promise<void> {
-    throw new AppError('TOO_MANY_REQUESTS', { retryAfterSeconds: detail.timeToBlockExpire });
+  canActivate(context: ExecutionContext): boolean | Promise<boolean> {
+    const budget = this.reflector.get<Budget | undefined>(RATE_LIMIT, context.getHandler());
+    const { user } = context.switchToHttp().getRequest<Request>();
+    if (budget === undefined || !user) return true;
+    return this.limits.consume(budget, user.id).then(() => true);
   }
 }

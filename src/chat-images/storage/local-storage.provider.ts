@@ -9,6 +9,7 @@ import { ObjectNotFoundError, StorageUnavailableError } from './storage-errors.j
 import { assertStorageKey } from './storage-key.js';
 import {
   type ListedObject,
+  type NewObject,
   type ObjectProperties,
   type SignedUrl,
   StorageProvider,
@@ -34,7 +35,7 @@ export class LocalStorageProvider extends StorageProvider {
     this.directory = resolve(settings.directory);
   }
 
-  async put(key: string, bytes: Buffer, { contentType }: ObjectProperties): Promise<void> {
+  async put(key: string, bytes: Buffer, { contentType }: NewObject): Promise<void> {
     assertStorageKey(key);
     const properties: ObjectProperties = { contentType };
     await this.attempt(async () => {

@@ -22,7 +22,7 @@ import { S3UrlSigner } from './s3-url-signer.js';
 import { assertStorageKey } from './storage-key.js';
 import {
   type ListedObject,
-  type ObjectProperties,
+  type NewObject,
   type SignedUrl,
   StorageProvider,
   type StoredObject,
@@ -68,24 +68,31 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
     this.signer = new S3UrlSigner(settings.publicUrl, settings);
   }
 
-  async put(key: string, bytes: Buffer, { contentType }: ObjectProperties): Promise<void> {
+  async put(key: string, bytes: Buffer, { contentType, sha256 }: NewObject): Promise<void> {
     assertStorageKey(key);
-    await this.request(() =>
-      this.client.send(
-        new PutObjectCommand({
-          Bucket: this.settings.bucket,
-          Key: key,
-          Body: bytes,
-          ContentLength: bytes.length,
-          // The one integrity check of an upload that every S3 server makes.
-          ContentMD5: createHash('md5').update(bytes).digest('base64'),
-          ContentType: contentType,
-          ContentDisposition: `inline; filename*=UTF-8''${encodeURIComponent(basename(key))}`,
-          CacheControl: CACHE_CONTROL,
-          ACL: 'private',
-        }),
-      ),
-    );
+    const command = new PutObjectCommand({
+      Bucket: this.settings.bucket,
+      Key: key,
+      Body: bytes,
+      ContentLength: bytes.length,
+      // The one integrity check of an upload that every S3 server makes.
+      ContentMD5: createHash('md5').update(bytes).digest('base64'),
+      ContentType: contentType,
+      ContentDisposition: `inline; filename*=UTF-8''${encodeURIComponent(basename(key))}`,
+      CacheControl: CACHE_CONTROL,
+      ACL: 'private',
+    });
+    // The signature covers the digest of the body, which the SDK takes unless the header is there.
+    if (sha256 !== undefined) {
+      command.middlewareStack.add(
+        (next) => (args) => {
+          (args.request as { headers: Record<string, string> }).headers['x-amz-content-sha256'] = sha256;
+          return next(args);
+        },
+        { step: 'build', name: 'knownDigest' },
+      );
+    }
+    await this.request(() => this.client.send(command));
   }
 
   async head(key: string): Promise<StoredObject | undefined> {

@@ -6,6 +6,12 @@ export type ObjectProperties = {
   readonly contentType: string;
 };
 
+/** What a writer tells of an object. */
+export type NewObject = ObjectProperties & {
+  /** SHA-256 of the bytes, in hexadecimal, where it is known: a driver that needs it does not take it again. */
+  readonly sha256?: string;
+};
+
 export type StoredObject = ObjectProperties & {
   /** Bytes. */
   readonly size: number;
@@ -38,7 +44,7 @@ export type SignedUrl = {
  */
 export abstract class StorageProvider {
   /** Writes an object, replacing one with the same key. */
-  abstract put(key: string, bytes: Buffer, properties: ObjectProperties): Promise<void>;
+  abstract put(key: string, bytes: Buffer, object: NewObject): Promise<void>;
 
   /** Tells what is stored under a key, or `undefined` where nothing is. */
   abstract head(key: string): Promise<StoredObject | undefined>;

@@ -1,0 +1,147 @@
+import { Injectable } from '@nestjs/common';
+import type { AuthenticatedUser } from '../auth/token-verifier.js';
+import { concernsEveryStatement } from '../database/database-failure.js';
+import { preparedStatement, PreparedStatements } from '../database/prepared-statements.js';
+import { StatementBatcher } from '../database/statement-batcher.js';
+import type { ErrorCode } from '../errors/app-error.js';
+
+/** How a client names an image. */
+export type ImageReference =
+  | { readonly id: number }
+  /** With `filePath`, only the image of that name that lies there. */
+  | { readonly filename: string; readonly filePath?: string };
+
+/** Asks whether a user may see an image. */
+export type ImageAccessRequest = {
+  readonly user: AuthenticatedUser;
+  readonly image: ImageReference | undefined;
+  /** Whether the image's URL is handed out when the answer is yes, which leaves a row in the audit trail. */
+  readonly recorded: boolean;
+};
+
+/** Why a user may not. */
+export type Refusal = Extract<
+  ErrorCode,
+  'UNAUTHENTICATED' | 'IMAGE_NOT_FOUND' | 'APPOINTMENT_NOT_FOUND' | 'FORBIDDEN'
+>;
+
+/** An image that a user may see. */
+export type GrantedImage = { readonly id: number; readonly filePath: string };
+
+export type ImageDecision = { readonly refusal: Refusal } | { readonly granted: GrantedImage };
+
+/**
+ * THE permission rule, in the one form in which it is applied: an image may be seen, and sent, by the appointment's patient
+ * and doctor. No role and no flag opens it to anybody else.
+ *
+ * @param user an SQL expression: the id of the user who asks
+ */
+const isParticipant = (user: string): string =>
+  `(appointments.patient_id = ${user} OR appointments.doctor_id = ${user})`;
+
+/**
+ * Decides on any number of requests and writes the audit rows of those that it grants. One row an item, in their order.
+ * An image exists when it is stored; whoever is no user any more is told nothing of images.
+ */
+const DECIDE_IMAGES = preparedStatement(
+  'decide-images',
+  `
+    WITH asked AS (
+      SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::boolean[])
+        WITH ORDINALITY AS asked (user_id, image_id, filename, file_path, recorded, position)
+    ), decided AS (
+      SELECT position, user_id, recorded, image.id, image.file_path,
+        CASE
+          WHEN users.id IS NULL THEN 'UNAUTHENTICATED'
+          WHEN image.id IS NULL THEN 'IMAGE_NOT_FOUND'
+          WHEN appointments.id IS NULL THEN 'APPOINTMENT_NOT_FOUND'
+          WHEN ${isParticipant('user_id')} THEN NULL
+          ELSE 'FORBIDDEN'
+        END AS refusal
+      FROM asked
+      LEFT JOIN users ON users.id = user_id
+      LEFT JOIN LATERAL (
+        SELECT id, file_path, appointment_id FROM chat_images
+        WHERE id = asked.image_id AND state = 'stored'
+        UNION ALL
+        SELECT id, file_path, appointment_id FROM chat_images
+        WHERE filename = asked.filename AND state = 'stored' AND file_path = coalesce(asked.file_path, file_path)
+      ) image ON true
+      LEFT JOIN appointments ON appointments.id = image.appointment_id
+    ), trail AS (
+      INSERT INTO chat_image_access (chat_image_id, accessed_by)
+      SELECT id, user_id FROM decided WHERE refusal IS NULL AND recorded
+    )
+    SELECT id, file_path AS "filePath", refusal FROM decided ORDER BY position`,
+);
+
+/** Decides on an upload to an appointment, or a look at its list. */
+const DECIDE_APPOINTMENT = preparedStatement(
+  'decide-appointment',
+  `
+    SELECT CASE
+        WHEN users.id IS NULL THEN 'UNAUTHENTICATED'
+        WHEN appointments.id IS NULL THEN 'APPOINTMENT_NOT_FOUND'
+        WHEN ${isParticipant('asked.user_id')} THEN NULL
+        ELSE 'FORBIDDEN'
+      END AS refusal
+    FROM (SELECT $1::bigint AS user_id, $2::bigint AS appointment_id) asked
+    LEFT JOIN users ON users.id = asked.user_id
+    LEFT JOIN appointments ON appointments.id = asked.appointment_id`,
+);
+
+const FIND_USER = preparedStatement('find-user', 'SELECT id FROM users WHERE id = $1::bigint');
+
+/** A hundred, as many as a client may ask for at once; two, as one waits for its commit while the other is worked at. */
+const BATCH_LIMITS = { maxItems: 100, maxInFlight: 2 };
+
+/** What the database knows of who may see which image. The AppointmentParticipantGuard asks, and enforces the answer. */
+@Injectable()
+export class ImageAccess {
+  private readonly batcher = new StatementBatcher(
+    (requests: readonly ImageAccessRequest[]) => this.decideTogether(requests),
+    concernsEveryStatement,
+    BATCH_LIMITS,
+  );
+
+  constructor(private readonly statements: PreparedStatements) {}
+
+  /**
+   * Decides on one image, in a statement that it may share with others that wait at the same moment. When this
+   * resolves, the audit row of what was granted is committed.
+   */
+  decide(request: ImageAccessRequest): Promise<ImageDecision> {
+    return this.batcher.submit(request);
+  }
+
+  /** Decides on several images in one statement: as {@link decide}, for each in its order. */
+  async decideTogether(requests: readonly ImageAccessRequest[]): Promise<readonly ImageDecision[]> {
+    const rows = await this.statements.run<GrantedImage & { readonly refusal: Refusal | null }>(
+      DECIDE_IMAGES,
+      [
+        requests.map(({ user }) => user.id),
+        requests.map(({ image }) => (image && 'id' in image ? image.id : null)),
+        requests.map(({ image }) => (image && 'filename' in image ? image.filename : null)),
+        requests.map(({ image }) => (image && 'filename' in image ? (image.filePath ?? null) : null)),
+        requests.map(({ recorded }) => recorded),
+      ],
+    );
+    return rows.map(({ refusal, id, filePath }) =>
+      refusal === null ? { granted: { id, filePath } } : { refusal },
+    );
+  }
+
+  /** @returns why the user may neither send to the appointment nor list its images; `undefined` when both are allowed */
+  async refusalForAppointment(user: AuthenticatedUser, appointmentId: number): Promise<Refusal | undefined> {
+    const [row] = await this.statements.run<{ refusal: Refusal | null }>(DECIDE_APPOINTMENT, [
+      user.id,
+      appointmentId,
+    ]);
+    return row ? (row.refusal ?? undefined) : 'FORBIDDEN';
+  }
+
+  /** Whether the user still exists, before anything that it sends is read. */
+  async userExists(user: AuthenticatedUser): Promise<boolean> {
+    return (await this.statements.run(FIND_USER, [user.id])).length > 0;
+  }
+}

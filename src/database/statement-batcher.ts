@@ -1,0 +1,76 @@
+type Waiting<Item, Result> = {
+  readonly item: Item;
+  readonly resolve: (result: Result) => void;
+  readonly reject: (error: unknown) => void;
+};
+
+export type BatchLimits = {
+  /** How many items may share one statement. */
+  readonly maxItems: number;
+  /** How many statements may be under way at the same moment. */
+  readonly maxInFlight: number;
+};
+
+/**
+ * Lets requests that wait at the same moment share one statement. An item that comes while a place is free goes at
+ * once, together with what else has arrived in the same turn of the event loop; those that come while all places are
+ * taken go together when one becomes free. So nobody waits for a clock, and the busier the database, the larger the
+ * batches.
+ *
+ * Each item gets its own result or its own error: when a batch fails for a reason that may be one item's, each of its
+ * items is run once more, alone.
+ */
+export class StatementBatcher<Item, Result> {
+  private readonly waiting: Waiting<Item, Result>[] = [];
+  private inFlight = 0;
+  private scheduled = false;
+
+  /**
+   * @param run runs one statement for all items; resolves to one result for each, in their order, or rejects with
+   *   nothing done
+   * @param concernsAll whether an error would be every item's own, so that trying each alone is no use
+   */
+  constructor(
+    private readonly run: (items: readonly Item[]) => Promise<readonly Result[]>,
+    private readonly concernsAll: (error: unknown) => boolean,
+    private readonly limits: BatchLimits,
+  ) {}
+
+  submit(item: Item): Promise<Result> {
+    return new Promise((resolve, reject) => {
+      this.waiting.push({ item, resolve, reject });
+      if (this.scheduled || this.inFlight >= this.limits.maxInFlight) return;
+      this.scheduled = true;
+      setImmediate(() => {
+        this.scheduled = false;
+        this.start();
+      });
+    });
+  }
+
+  private start(): void {
+    while (this.waiting.length > 0 && this.inFlight < this.limits.maxInFlight) {
+      const batch = this.waiting.splice(0, this.limits.maxItems);
+      this.inFlight += 1;
+      void this.settle(batch).finally(() => {
+        this.inFlight -= 1;
+        this.start();
+      });
+    }
+  }
+
+  /** Never rejects. */
+  private async settle(batch: readonly Waiting<Item, Result>[], lastTry = false): Promise<void> {
+    try {
+      const results = await this.run(batch.map(({ item }) => item));
+      batch.forEach(({ resolve, reject }, index) => {
+        const result = results[index];
+        if (result === undefined) reject(new Error('The statement gave no result for an item.'));
+        else resolve(result);
+      });
+    } catch (error) {
+      if (lastTry || this.concernsAll(error)) for (const { reject } of batch) reject(error);
+      else await Promise.all(batch.map((one) => this.settle([one], true)));
+    }
+  }
+}

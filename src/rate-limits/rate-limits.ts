@@ -1,0 +1,39 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible';
+import { SETTINGS, type Settings } from '../config/settings.js';
+import { AppError } from '../errors/app-error.js';
+
+const MINUTE_SECONDS = 60;
+
+/** What is counted per minute: by user, or for requests without a valid token by address. */
+export type Budget = 'signed-urls' | 'uploads' | 'unauthenticated';
+
+/** Counts requests against the budgets of the settings, in minutes that begin with the first request. In this process only. */
+@Injectable()
+export class RateLimits {
+  private readonly limiters: Readonly<Record<Budget, RateLimiterMemory>>;
+
+  constructor(@Inject(SETTINGS) { rateLimits }: Settings) {
+    const perMinute = (points: number): RateLimiterMemory =>
+      new RateLimiterMemory({ points, duration: MINUTE_SECONDS });
+    this.limiters = {
+      'signed-urls': perMinute(rateLimits.signedUrlsPerMinute),
+      uploads: perMinute(rateLimits.uploadsPerMinute),
+      unauthenticated: perMinute(rateLimits.unauthenticatedPerMinute),
+    };
+  }
+
+  /**
+   * @param who a user's id, or an address
+   * @param points how much is asked for
+   * @throws AppError TOO_MANY_REQUESTS when the minute's budget does not allow it
+   */
+  async consume(budget: Budget, who: string | number, points = 1): Promise<void> {
+    try {
+      await this.limiters[budget].consume(who, points);
+    } catch (error) {
+      if (!(error instanceof RateLimiterRes)) throw error;
+      throw new AppError('TOO_MANY_REQUESTS', { retryAfterSeconds: Math.ceil(error.msBeforeNext / 1000) });
+    }
+  }
+}
