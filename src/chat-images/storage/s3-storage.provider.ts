@@ -5,7 +5,6 @@ import {
   HeadObjectCommand,
   ListObjectsV2Command,
   type ListObjectsV2CommandOutput,
-  PutObjectCommand,
   S3Client,
   S3ServiceException,
 } from '@aws-sdk/client-s3';
@@ -18,6 +17,7 @@ import { Readable } from 'node:stream';
 import type { OnApplicationShutdown } from '@nestjs/common';
 import type { S3Settings } from '../../config/settings.js';
 import { ObjectNotFoundError, StorageUnavailableError } from './storage-errors.js';
+import { S3ObjectWriter } from './s3-object-writer.js';
 import { S3UrlSigner } from './s3-url-signer.js';
 import { assertStorageKey } from './storage-key.js';
 import {
@@ -38,6 +38,7 @@ const MAX_SOCKETS = 64;
 export class S3StorageProvider extends StorageProvider implements OnApplicationShutdown {
   private readonly client: S3Client;
   private readonly signer: S3UrlSigner;
+  private readonly writer: S3ObjectWriter;
 
   constructor(private readonly settings: S3Settings) {
     super();
@@ -45,6 +46,14 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
       typeof HttpAgent
     >[0] &
       ConstructorParameters<typeof HttpsAgent>[0];
+    const requestHandler = new NodeHttpHandler({
+      connectionTimeout: settings.connectTimeoutMs,
+      requestTimeout: settings.requestTimeoutMs,
+      socketTimeout: settings.requestTimeoutMs,
+      throwOnRequestTimeout: true,
+      httpAgent: agent,
+      httpsAgent: agent,
+    });
     this.client = new S3Client({
       region: settings.region,
       credentials: { accessKeyId: settings.accessKeyId, secretAccessKey: settings.secretAccessKey },
@@ -54,45 +63,24 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
       endpoint: settings.endpoint,
       forcePathStyle: true,
       maxAttempts: settings.maxAttempts,
-      // A picture is small: asking before sending it would cost a round trip, and a connection outside the pool.
-      expectContinueHeader: false,
-      requestHandler: new NodeHttpHandler({
-        connectionTimeout: settings.connectTimeoutMs,
-        requestTimeout: settings.requestTimeoutMs,
-        socketTimeout: settings.requestTimeoutMs,
-        throwOnRequestTimeout: true,
-        httpAgent: agent,
-        httpsAgent: agent,
-      }),
+      requestHandler,
     });
     this.signer = new S3UrlSigner(settings.publicUrl, settings);
+    this.writer = new S3ObjectWriter(this.client, requestHandler, settings);
   }
 
   async put(key: string, bytes: Buffer, { contentType, sha256 }: NewObject): Promise<void> {
     assertStorageKey(key);
-    const command = new PutObjectCommand({
-      Bucket: this.settings.bucket,
-      Key: key,
-      Body: bytes,
-      ContentLength: bytes.length,
+    const headers = {
       // The one integrity check of an upload that every S3 server makes.
-      ContentMD5: createHash('md5').update(bytes).digest('base64'),
-      ContentType: contentType,
-      ContentDisposition: `inline; filename*=UTF-8''${encodeURIComponent(basename(key))}`,
-      CacheControl: CACHE_CONTROL,
-      ACL: 'private',
-    });
-    // The signature covers the digest of the body, which the SDK takes unless the header is there.
-    if (sha256 !== undefined) {
-      command.middlewareStack.add(
-        (next) => (args) => {
-          (args.request as { headers: Record<string, string> }).headers['x-amz-content-sha256'] = sha256;
-          return next(args);
-        },
-        { step: 'build', name: 'knownDigest' },
-      );
-    }
-    await this.request(() => this.client.send(command));
+      'content-md5': createHash('md5').update(bytes).digest('base64'),
+      'content-type': contentType,
+      'content-disposition': `inline; filename*=UTF-8''${encodeURIComponent(basename(key))}`,
+      'cache-control': CACHE_CONTROL,
+      'x-amz-acl': 'private',
+    };
+    const digest = sha256 ?? createHash('sha256').update(bytes).digest('hex');
+    await this.request(() => this.writer.put(key, bytes, headers, digest));
   }
 
   async head(key: string): Promise<StoredObject | undefined> {

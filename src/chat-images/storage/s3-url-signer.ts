@@ -67,7 +67,7 @@ export class S3UrlSigner {
 }
 
 /** Percent-encodes all but the unreserved characters of RFC 3986 and the slashes between the segments. */
-function encodePath(key: string): string {
+export function encodePath(key: string): string {
   return encodeURIComponent(key)
     .replaceAll('%2F', '/')
     .replaceAll(/[!'()*]/g, (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`);
