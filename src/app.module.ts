@@ -48,7 +48,7 @@ export class AppModule {
           useValue: new StandardSchemaValidationPipe({ exceptionFactory: validationFailedBy }),
         },
       ],
-      exports: [SETTINGS, LOGGER, PreparedStatements, TokenVerifier],
+      exports: [SETTINGS, LOGGER, PreparedStatements, RateLimits, TokenVerifier],
     };
   }
 }

@@ -56,12 +56,15 @@ describe('the routes', () => {
 
   it('are these, and no others', () => {
     expect(routes.map(({ method, path }) => `${method} ${path}`).sort()).toEqual([
+      'GET /api/appointments/:appointmentId/chat-images',
+      'GET /api/chat-images/:id',
       'GET /api/chat-images/:id/signed-url',
       'GET /api/health',
       'GET /api/health/ready',
       'GET /api/images/chat_images/appointment_:appointmentId/:filename',
       'GET /api/local-storage/*key',
       'GET /storage/chat_images/appointment_:appointmentId/:filename',
+      'POST /api/chat-images/signed-urls',
       'POST /api/upload/chat-image',
     ]);
   });
@@ -108,6 +111,9 @@ describe('the routes', () => {
     const { valid, errors } = await new Validator().validate(structuredClone(document));
     expect([valid, errors]).toEqual([true, undefined]);
     expect(Object.keys(document.paths).sort()).toEqual([
+      '/api/appointments/{appointmentId}/chat-images',
+      '/api/chat-images/signed-urls',
+      '/api/chat-images/{id}',
       '/api/chat-images/{id}/signed-url',
       '/api/health',
       '/api/health/ready',
@@ -137,7 +143,13 @@ describe('the routes', () => {
   });
 });
 
-type Schema = { $ref?: string; example?: unknown; properties?: Record<string, Schema>; allOf?: Schema[] };
+type Schema = {
+  $ref?: string;
+  example?: unknown;
+  items?: Schema;
+  properties?: Record<string, Schema>;
+  allOf?: Schema[];
+};
 type AnswerObject = { content?: Record<string, { schema?: Schema; examples?: Record<string, unknown> }> };
 
 /** An example of its own, or one for every property of its schema. */
@@ -147,7 +159,7 @@ function hasExample({ content }: AnswerObject, schemas: Record<string, unknown>)
     if (schema.$ref) return complete(schemas[schema.$ref.split('/').at(-1) ?? ''] as Schema | undefined);
     if (schema.allOf) return schema.allOf.every(complete);
     if (schema.properties) return Object.values(schema.properties).every(complete);
-    return schema.example !== undefined;
+    return schema.example !== undefined || complete(schema.items);
   };
   const body = content?.['application/json'];
   return Object.keys(body?.examples ?? {}).length > 0 || complete(body?.schema);

@@ -13,8 +13,16 @@ import { bearerToken } from '../auth/jwt-auth.guard.js';
 import { type AuthenticatedUser, TokenVerifier } from '../auth/token-verifier.js';
 import { parseId } from '../database/parse-id.js';
 import { AppError } from '../errors/app-error.js';
+import { RateLimits } from '../rate-limits/rate-limits.js';
 import { appointmentFolder } from './chat-image-path.js';
-import { type GrantedImage, ImageAccess, type ImageReference, type Refusal } from './image-access.js';
+import {
+  type GrantedImage,
+  ImageAccess,
+  type ImageDecision,
+  type ImageReference,
+  type Refusal,
+} from './image-access.js';
+import { type ImageName, readImageIds } from './image-ids-body.js';
 import { UploadBudget } from './upload-budget.js';
 import { readUploadForm, type UploadForm } from './upload-form.js';
 
@@ -26,10 +34,22 @@ type Subject =
   | 'image-url'
   /** The image at `appointment_{appointmentId}/{filename}`, and the request is for its URL. */
   | 'image-url-by-path'
+  /** The images that the body names, and the request is for their URLs. */
+  | 'image-urls'
+  /** The appointment whose number is the parameter `appointmentId`. */
+  | 'appointment'
   /** The appointment whose number is `appointment_id` in the form of an upload. */
   | 'upload-form';
 
-type GuardedRequest = Request & { image?: GrantedImage; uploadForm?: UploadForm };
+/** An image as a client named it, and what was decided on it. */
+export type DecidedImage = { readonly name: ImageName; readonly decision: ImageDecision };
+
+type GuardedRequest = Request & {
+  image?: GrantedImage;
+  images?: readonly DecidedImage[];
+  appointmentId?: number;
+  uploadForm?: UploadForm;
+};
 
 export const SUBJECT = 'participants-only-subject';
 
@@ -55,6 +75,7 @@ export class AppointmentParticipantGuard implements CanActivate {
     private readonly reflector: Reflector,
     private readonly access: ImageAccess,
     private readonly tokens: TokenVerifier,
+    private readonly limits: RateLimits,
     private readonly budget: UploadBudget,
   ) {}
 
@@ -89,6 +110,12 @@ export class AppointmentParticipantGuard implements CanActivate {
       case 'image-url-by-path':
         request.image = await this.authorizedImage(user, imageByPath(request.params), true);
         return;
+      case 'image-urls':
+        request.images = await this.decidedImages(request, user);
+        return;
+      case 'appointment':
+        request.appointmentId = await this.authorizedAppointment(user, request.params.appointmentId);
+        return;
       case 'upload-form':
         request.uploadForm = await this.authorizedUpload(request, user);
         return;
@@ -103,8 +130,34 @@ export class AppointmentParticipantGuard implements CanActivate {
     recorded: boolean,
   ): Promise<GrantedImage> {
     const decision = await this.access.decide({ user, image, recorded });
-    if ('refusal' in decision) throw new AppError(decision.refusal);
+    if ('refusal' in decision) return refuse(decision.refusal);
     return decision.granted;
+  }
+
+  private async decidedImages(
+    request: GuardedRequest,
+    user: AuthenticatedUser,
+  ): Promise<readonly DecidedImage[]> {
+    const names = await readImageIds(request);
+    // The request itself has been counted.
+    await this.limits.consume('signed-urls', user.id, names.length - 1);
+    const decisions = await this.access.decideEach(
+      names.map((name) => ({ user, image: imageReference(String(name)), recorded: true })),
+    );
+    return decisions.map((decision, index) => {
+      if ('refusal' in decision && decision.refusal === 'UNAUTHENTICATED') refuse(decision.refusal);
+      return { name: names[index] ?? '', decision };
+    });
+  }
+
+  private async authorizedAppointment(
+    user: AuthenticatedUser,
+    text: string | string[] | undefined,
+  ): Promise<number> {
+    const appointmentId = typeof text === 'string' ? parseId(text) : undefined;
+    if (appointmentId === undefined) throw new AppError('APPOINTMENT_NOT_FOUND');
+    refuse(await this.access.refusalForAppointment(user, appointmentId));
+    return appointmentId;
   }
 
   private async authorizedUpload(request: GuardedRequest, user: AuthenticatedUser): Promise<UploadForm> {
@@ -119,6 +172,8 @@ export class AppointmentParticipantGuard implements CanActivate {
   }
 }
 
+function refuse(refusal: Refusal): never;
+function refuse(refusal: Refusal | undefined): void;
 function refuse(refusal: Refusal | undefined): void {
   if (refusal) throw new AppError(refusal);
 }
@@ -128,6 +183,23 @@ export const AuthorizedImage = createParamDecorator((_: unknown, context: Execut
   const { image } = context.switchToHttp().getRequest<GuardedRequest>();
   if (!image) throw new Error('AuthorizedImage is used on a route that is not ParticipantsOnly.');
   return image;
+});
+
+/** The images that the {@link AppointmentParticipantGuard} has decided on, each on its own: some may be refused. */
+export const DecidedImages = createParamDecorator(
+  (_: unknown, context: ExecutionContext): readonly DecidedImage[] => {
+    const { images } = context.switchToHttp().getRequest<GuardedRequest>();
+    if (!images) throw new Error('DecidedImages is used on a route that is not ParticipantsOnly.');
+    return images;
+  },
+);
+
+/** The number of the appointment that the {@link AppointmentParticipantGuard} has decided on. */
+export const AuthorizedAppointment = createParamDecorator((_: unknown, context: ExecutionContext): number => {
+  const { appointmentId } = context.switchToHttp().getRequest<GuardedRequest>();
+  if (appointmentId === undefined)
+    throw new Error('AuthorizedAppointment is used on a route that is not ParticipantsOnly.');
+  return appointmentId;
 });
 
 /** The upload that the {@link AppointmentParticipantGuard} has read and decided on. */

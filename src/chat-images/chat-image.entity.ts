@@ -92,3 +92,8 @@ export class ChatImage {
   @UpdateDateColumn({ name: 'updated_at', type: 'timestamptz', precision: 3 })
   updatedAt!: Date;
 }
+
+/** What a statement selects to get a {@link ChatImage}. */
+export const CHAT_IMAGE_COLUMNS = `id, appointment_id AS "appointmentId", file_path AS "filePath", filename,
+  uploaded_by AS "uploadedBy", size, mime_type AS "mimeType", original_name AS "originalName", width, height, state,
+  sha256_sent AS "sha256Sent", sha256_stored AS "sha256Stored", created_at AS "createdAt", updated_at AS "updatedAt"`;

@@ -1,4 +1,4 @@
-import { Controller, Get, Header, HttpCode, Inject, Post } from '@nestjs/common';
+import { Controller, Get, Header, HttpCode, Inject, Post, Query } from '@nestjs/common';
 import {
   ApiBearerAuth,
   ApiBody,
@@ -7,6 +7,8 @@ import {
   ApiOkResponse,
   ApiOperation,
   ApiParam,
+  type ApiParamOptions,
+  ApiQuery,
   ApiTags,
 } from '@nestjs/swagger';
 import type { AuthenticatedUser } from '../auth/token-verifier.js';
@@ -14,17 +16,41 @@ import { CurrentUser } from '../auth/current-user.decorator.js';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { ApiErrors } from '../errors/api-errors.decorator.js';
 import { RateLimited } from '../rate-limits/user-rate-limit.guard.js';
-import { AuthorizedImage, AuthorizedUpload, ParticipantsOnly } from './appointment-participant.guard.js';
+import { RateLimits } from '../rate-limits/rate-limits.js';
+import {
+  AuthorizedAppointment,
+  AuthorizedImage,
+  AuthorizedUpload,
+  type DecidedImage,
+  DecidedImages,
+  ParticipantsOnly,
+} from './appointment-participant.guard.js';
+import { ChatImageList, type ListQuery, listQuerySchema } from './chat-image-list.js';
 import { ChatImageUploadsService } from './chat-image-uploads.service.js';
 import { ChatImagesService } from './chat-images.service.js';
 import type { GrantedImage } from './image-access.js';
+import { ChatImageListDto, ChatImageListResponseDto, ListedChatImageDto } from './dto/chat-image-list.dto.js';
+import { ChatImageDto, ChatImageResponseDto } from './dto/chat-image.dto.js';
 import { SignedUrlDto, SignedUrlResponseDto } from './dto/signed-url.dto.js';
+import {
+  NoSignedUrlDto,
+  SignedUrlOfImageDto,
+  SignedUrlsRequestDto,
+  SignedUrlsResponseDto,
+} from './dto/signed-urls.dto.js';
 import {
   UploadChatImageDto,
   UploadedChatImageDto,
   UploadedChatImageResponseDto,
 } from './dto/uploaded-chat-image.dto.js';
 import type { UploadForm } from './upload-form.js';
+
+const IMAGE_NAME: ApiParamOptions = {
+  name: 'id',
+  description: 'The number of the image, or its file name.',
+  schema: { type: 'string' },
+  examples: { number: { value: '123' }, 'file name': { value: '1762379401_YoxmX4UUfE.jpg' } },
+};
 
 @ApiTags('Chat images')
 @ApiBearerAuth()
@@ -41,6 +67,8 @@ export class ChatImagesController {
   constructor(
     private readonly uploads: ChatImageUploadsService,
     private readonly chatImages: ChatImagesService,
+    private readonly listed: ChatImageList,
+    private readonly limits: RateLimits,
     @Inject(SETTINGS) private readonly settings: Settings,
   ) {}
 
@@ -76,7 +104,7 @@ export class ChatImagesController {
     @AuthorizedUpload() form: UploadForm,
   ): Promise<UploadedChatImageResponseDto> {
     const image = await this.uploads.upload(user, form);
-    const signedUrl = await this.chatImages.signedUrl(image.filePath);
+    const signedUrl = await this.chatImages.signedUrl(image);
     return new UploadedChatImageResponseDto(new UploadedChatImageDto(image, signedUrl, this.settings.appUrl));
   }
 
@@ -85,15 +113,87 @@ export class ChatImagesController {
   @ParticipantsOnly('image-url')
   @RateLimited('signed-urls')
   @ApiOperation({ summary: 'Get a URL that reads a picture for an hour' })
-  @ApiParam({
-    name: 'id',
-    description: 'The number of the image, or its file name.',
-    schema: { type: 'string' },
-    examples: { number: { value: '123' }, 'file name': { value: '1762379401_YoxmX4UUfE.jpg' } },
-  })
+  @ApiParam(IMAGE_NAME)
   @ApiOkResponse({ type: SignedUrlResponseDto })
   @ApiErrors('IMAGE_NOT_FOUND', 'APPOINTMENT_NOT_FOUND')
-  async signedUrl(@AuthorizedImage() { filePath }: GrantedImage): Promise<SignedUrlResponseDto> {
-    return new SignedUrlResponseDto(new SignedUrlDto(await this.chatImages.signedUrl(filePath)));
+  async signedUrl(@AuthorizedImage() image: GrantedImage): Promise<SignedUrlResponseDto> {
+    return new SignedUrlResponseDto(new SignedUrlDto(await this.chatImages.signedUrl(image)));
+  }
+
+  @Post('chat-images/signed-urls')
+  @HttpCode(200)
+  @Header('Cache-Control', 'no-store')
+  @ParticipantsOnly('image-urls')
+  @RateLimited('signed-urls')
+  @ApiOperation({
+    summary: 'Get the URLs of up to a hundred pictures at once',
+    description:
+      'Each of the pictures counts as one request for a URL. One that is refused does not harm the others.',
+  })
+  @ApiBody({ type: SignedUrlsRequestDto })
+  @ApiOkResponse({ type: SignedUrlsResponseDto })
+  @ApiErrors('FILE_TOO_LARGE', 'UNSUPPORTED_MEDIA_TYPE', 'VALIDATION_FAILED')
+  async signedUrls(@DecidedImages() images: readonly DecidedImage[]): Promise<SignedUrlsResponseDto> {
+    const entries = images.map(async ({ name, decision }) =>
+      'refusal' in decision
+        ? new NoSignedUrlDto(name, decision.refusal)
+        : new SignedUrlOfImageDto(decision.granted.id, await this.chatImages.signedUrl(decision.granted)),
+    );
+    return new SignedUrlsResponseDto(await Promise.all(entries));
+  }
+
+  @Get('chat-images/:id')
+  @Header('Cache-Control', 'no-store')
+  @ParticipantsOnly('image')
+  @RateLimited('signed-urls')
+  @ApiOperation({ summary: 'Get what is known of a picture' })
+  @ApiParam(IMAGE_NAME)
+  @ApiOkResponse({ type: ChatImageResponseDto })
+  @ApiErrors('IMAGE_NOT_FOUND', 'APPOINTMENT_NOT_FOUND')
+  async image(@AuthorizedImage() granted: GrantedImage): Promise<ChatImageResponseDto> {
+    const image = await this.chatImages.image(granted);
+    return new ChatImageResponseDto(new ChatImageDto(image, this.settings.appUrl));
+  }
+
+  @Get('appointments/:appointmentId/chat-images')
+  @Header('Cache-Control', 'no-store')
+  @ParticipantsOnly('appointment')
+  @RateLimited('signed-urls')
+  @ApiOperation({
+    summary: "List an appointment's pictures, newest first",
+    description: 'With `signed_urls=true` the request counts as `limit` requests for a URL.',
+  })
+  @ApiParam({ name: 'appointmentId', schema: { type: 'integer', minimum: 1 }, example: 145 })
+  @ApiQuery({
+    name: 'limit',
+    required: false,
+    schema: { type: 'integer', minimum: 1, maximum: 100, default: 50 },
+  })
+  @ApiQuery({
+    name: 'cursor',
+    required: false,
+    description: 'The `next_cursor` of the page before.',
+    schema: { type: 'string' },
+  })
+  @ApiQuery({ name: 'signed_urls', required: false, schema: { type: 'boolean', default: false } })
+  @ApiOkResponse({ type: ChatImageListResponseDto })
+  @ApiErrors('APPOINTMENT_NOT_FOUND', 'VALIDATION_FAILED')
+  async list(
+    @CurrentUser() user: AuthenticatedUser,
+    @AuthorizedAppointment() appointmentId: number,
+    @Query({ schema: listQuerySchema }) { signed_urls: signedUrls, ...query }: ListQuery,
+  ): Promise<ChatImageListResponseDto> {
+    // The request itself has been counted.
+    if (signedUrls) await this.limits.consume('signed-urls', user.id, query.limit - 1);
+    const { images, nextCursor } = await this.listed.page(user, appointmentId, query, signedUrls);
+    const entries = images.map(
+      async (image) =>
+        new ListedChatImageDto(
+          image,
+          this.settings.appUrl,
+          signedUrls ? await this.chatImages.signedUrl(image) : undefined,
+        ),
+    );
+    return new ChatImageListResponseDto(new ChatImageListDto(await Promise.all(entries), nextCursor));
   }
 }

@@ -1,6 +1,7 @@
 import { Module } from '@nestjs/common';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { AppointmentParticipantGuard } from './appointment-participant.guard.js';
+import { ChatImageList } from './chat-image-list.js';
 import { ChatImageUploadsService } from './chat-image-uploads.service.js';
 import { ChatImagesController } from './chat-images.controller.js';
 import { ChatImagesService } from './chat-images.service.js';
@@ -18,6 +19,7 @@ import { UploadBudget } from './upload-budget.js';
 @Module({
   controllers: [ChatImagesController, MediaController],
   providers: [
+    ChatImageList,
     ChatImageUploadsService,
     ChatImagesService,
     ImageAccess,

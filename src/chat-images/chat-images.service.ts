@@ -1,17 +1,38 @@
 import { Inject, Injectable } from '@nestjs/common';
+import { DataSource } from 'typeorm';
 import { SETTINGS, type Settings } from '../config/settings.js';
+import { AppError } from '../errors/app-error.js';
+import { ChatImage } from './chat-image.entity.js';
+import type { GrantedImage } from './image-access.js';
 import { type SignedUrl, StorageProvider } from './storage/storage-provider.js';
 
-/** The signing path. Who may take it has been decided, and the audit row committed, before. */
+/** What participants get to see of an image. Who may has been decided, and the audit row of a URL committed, before. */
 @Injectable()
 export class ChatImagesService {
   constructor(
+    private readonly dataSource: DataSource,
     private readonly storage: StorageProvider,
     @Inject(SETTINGS) private readonly settings: Settings,
   ) {}
 
-  /** Signs a URL of the object at `filePath`. */
-  signedUrl(filePath: string): Promise<SignedUrl> {
-    return this.storage.signedUrl(filePath, this.settings.signedUrlExpiresSeconds, new Date());
+  /** @throws AppError IMAGE_NOT_FOUND when the image has just been removed */
+  async image({ id }: GrantedImage): Promise<ChatImage> {
+    const image = await this.dataSource.manager.findOneBy(ChatImage, { id, state: 'stored' });
+    if (!image) throw new AppError('IMAGE_NOT_FOUND');
+    return image;
+  }
+
+  /**
+   * The signing path. Within one window of the settings the URL of an image stays the same, so that phones and browsers keep
+   * the picture that they have; it is then as old as the window, and works for less long.
+   */
+  async signedUrl({ filePath }: Pick<ChatImage, 'filePath'>): Promise<SignedUrl> {
+    const { signedUrlExpiresSeconds, signedUrlWindowSeconds } = this.settings;
+    const now = Date.now();
+    if (signedUrlWindowSeconds === 0)
+      return this.storage.signedUrl(filePath, signedUrlExpiresSeconds, new Date(now));
+    const windowBegan = now - (now % (signedUrlWindowSeconds * 1000));
+    const signed = await this.storage.signedUrl(filePath, signedUrlExpiresSeconds, new Date(windowBegan));
+    return { ...signed, expiresIn: Math.floor((signed.expiresAt.getTime() - now) / 1000) };
   }
 }

@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
 import type { AuthenticatedUser } from '../auth/token-verifier.js';
-import { concernsEveryStatement } from '../database/database-failure.js';
+import { concernsEveryStatement, isDatabaseUnavailable } from '../database/database-failure.js';
 import { preparedStatement, PreparedStatements } from '../database/prepared-statements.js';
 import { StatementBatcher } from '../database/statement-batcher.js';
 import type { ErrorCode } from '../errors/app-error.js';
@@ -22,7 +22,7 @@ export type ImageAccessRequest = {
 /** Why a user may not. */
 export type Refusal = Extract<
   ErrorCode,
-  'UNAUTHENTICATED' | 'IMAGE_NOT_FOUND' | 'APPOINTMENT_NOT_FOUND' | 'FORBIDDEN'
+  'UNAUTHENTICATED' | 'IMAGE_NOT_FOUND' | 'APPOINTMENT_NOT_FOUND' | 'FORBIDDEN' | 'DATABASE_UNAVAILABLE'
 >;
 
 /** An image that a user may see. */
@@ -92,8 +92,11 @@ const DECIDE_APPOINTMENT = preparedStatement(
 
 const FIND_USER = preparedStatement('find-user', 'SELECT id FROM users WHERE id = $1::bigint');
 
-/** A hundred, as many as a client may ask for at once; two, as one waits for its commit while the other is worked at. */
-const BATCH_LIMITS = { maxItems: 100, maxInFlight: 2 };
+/**
+ * Room for the hundred that one client may ask for and for others beside them; two at a time, as one waits for its commit
+ * while the other is worked at.
+ */
+const BATCH_LIMITS = { maxItems: 200, maxInFlight: 2 };
 
 /** What the database knows of who may see which image. The AppointmentParticipantGuard asks, and enforces the answer. */
 @Injectable()
@@ -114,8 +117,23 @@ export class ImageAccess {
     return this.batcher.submit(request);
   }
 
-  /** Decides on several images in one statement: as {@link decide}, for each in its order. */
-  async decideTogether(requests: readonly ImageAccessRequest[]): Promise<readonly ImageDecision[]> {
+  /**
+   * Decides on several images, together: as {@link decide}, for each in its order. One whose row the database can not get
+   * at now is refused with DATABASE_UNAVAILABLE, and does not keep the others from their answers.
+   */
+  async decideEach(requests: readonly ImageAccessRequest[]): Promise<readonly ImageDecision[]> {
+    const decisions = await Promise.allSettled(requests.map((request) => this.decide(request)));
+    const failures = decisions.filter((decision) => decision.status === 'rejected');
+    const fatal = failures.find(({ reason }) => !isDatabaseUnavailable(reason));
+    const [first] = fatal || failures.length < decisions.length ? [fatal] : failures;
+    if (first) throw first.reason;
+    return decisions.map((decision) =>
+      decision.status === 'fulfilled' ? decision.value : { refusal: 'DATABASE_UNAVAILABLE' },
+    );
+  }
+
+  /** Runs the one statement for all. */
+  private async decideTogether(requests: readonly ImageAccessRequest[]): Promise<readonly ImageDecision[]> {
     const rows = await this.statements.run<GrantedImage & { readonly refusal: Refusal | null }>(
       DECIDE_IMAGES,
       [

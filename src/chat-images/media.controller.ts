@@ -37,10 +37,10 @@ export class MediaController {
     'INTERNAL_ERROR',
   )
   async open(
-    @AuthorizedImage() { filePath }: GrantedImage,
+    @AuthorizedImage() image: GrantedImage,
     @Res({ passthrough: true }) response: Response,
   ): Promise<SignedUrlResponseDto> {
-    const signedUrl = await this.chatImages.signedUrl(filePath);
+    const signedUrl = await this.chatImages.signedUrl(image);
     response.setHeader('Location', signedUrl.url);
     return new SignedUrlResponseDto(new SignedUrlDto(signedUrl));
   }

@@ -6,7 +6,7 @@ import { isDatabaseUnavailable, sqlState } from '../database/database-failure.js
 import { preparedStatement, PreparedStatements } from '../database/prepared-statements.js';
 import { AppError } from '../errors/app-error.js';
 import { appointmentFolder, newFilename } from './chat-image-path.js';
-import { ChatImage } from './chat-image.entity.js';
+import { CHAT_IMAGE_COLUMNS, ChatImage } from './chat-image.entity.js';
 import type { PreparedImage } from './image-preparer.js';
 import type { UploadForm } from './upload-form.js';
 
@@ -21,10 +21,6 @@ export const IDEMPOTENCY_KEY_SECONDS = 24 * 3600;
 
 /** An image, and whether it is this upload's own to store. */
 export type Claim = { readonly image: ChatImage; readonly own: boolean };
-
-const COLUMNS = `id, appointment_id AS "appointmentId", file_path AS "filePath", filename,
-  uploaded_by AS "uploadedBy", size, mime_type AS "mimeType", original_name AS "originalName", width, height, state,
-  sha256_sent AS "sha256Sent", sha256_stored AS "sha256Stored", created_at AS "createdAt", updated_at AS "updatedAt"`;
 
 /**
  * Another upload of the same picture ($1 to $3 in every statement) that counts for one that is begun now.
@@ -53,7 +49,7 @@ const CLAIM = preparedStatement(
      ON CONFLICT (uploaded_by, appointment_id, sha256_sent) WHERE state = 'pending' DO NOTHING
      RETURNING *
    )
-   SELECT ${COLUMNS}, false AS own FROM twin UNION ALL SELECT ${COLUMNS}, true FROM own`,
+   SELECT ${CHAT_IMAGE_COLUMNS}, false AS own FROM twin UNION ALL SELECT ${CHAT_IMAGE_COLUMNS}, true FROM own`,
 );
 
 /**
@@ -232,7 +228,7 @@ export class UploadClaims {
   ): Promise<ChatImage | undefined> {
     // An upload that can no longer end names no image.
     const [image] = await manager.query<ChatImage[]>(
-      `SELECT ${COLUMNS} FROM chat_images WHERE id = (
+      `SELECT ${CHAT_IMAGE_COLUMNS} FROM chat_images WHERE id = (
          SELECT chat_image_id FROM chat_image_upload_keys
          WHERE uploaded_by = $1 AND idempotency_key = $2 AND created_at > now() - make_interval(secs => $3)
        ) AND (state = 'stored' OR state = 'pending' AND created_at >= now() - make_interval(secs => $4))`,

@@ -106,6 +106,7 @@ export const environmentSchema = z.object({
   UPLOAD_GRACE_SECONDS: wholeNumber(1, 86_400, 120),
   SWEEP_INTERVAL_SECONDS: wholeNumber(0, 86_400, 60),
   SIGNED_URL_EXPIRES_SECONDS: wholeNumber(1, 3600, 3600),
+  SIGNED_URL_WINDOW_SECONDS: wholeNumber(0, 1800, 0),
   RATE_LIMIT_SIGNED_URLS_PER_MINUTE: wholeNumber(1, 1_000_000, 600),
   RATE_LIMIT_UPLOADS_PER_MINUTE: wholeNumber(1, 1_000_000, 60),
   RATE_LIMIT_UNAUTHENTICATED_PER_MINUTE: wholeNumber(1, 1_000_000, 300),
@@ -177,6 +178,8 @@ export type Settings = {
     readonly sweepIntervalSeconds: number;
   };
   readonly signedUrlExpiresSeconds: number;
+  /** For how long the URL of an image stays the same; 0 for a fresh one each time. At most half of its life. */
+  readonly signedUrlWindowSeconds: number;
   readonly rateLimits: {
     readonly signedUrlsPerMinute: number;
     readonly uploadsPerMinute: number;
@@ -207,7 +210,14 @@ export function readEnvironment(): NodeJS.ProcessEnv {
  * @throws SettingsError with one line per variable that is missing or malformed
  */
 export function loadSettings(environment: NodeJS.ProcessEnv): Settings {
-  const env = parse(withNeeds(environmentSchema, [...JWT_NEEDS, ...STORAGE_NEEDS]), environment);
+  const schema = withNeeds(environmentSchema, [...JWT_NEEDS, ...STORAGE_NEEDS]).refine(
+    (values) => values.SIGNED_URL_WINDOW_SECONDS * 2 <= values.SIGNED_URL_EXPIRES_SECONDS,
+    {
+      path: ['SIGNED_URL_WINDOW_SECONDS'],
+      message: 'must be at most half of SIGNED_URL_EXPIRES_SECONDS, so that no URL is handed out as it ends',
+    },
+  );
+  const env = parse(schema, environment);
   return {
     environment: env.NODE_ENV,
     port: env.PORT,
@@ -229,6 +239,7 @@ export function loadSettings(environment: NodeJS.ProcessEnv): Settings {
       sweepIntervalSeconds: env.SWEEP_INTERVAL_SECONDS,
     },
     signedUrlExpiresSeconds: env.SIGNED_URL_EXPIRES_SECONDS,
+    signedUrlWindowSeconds: env.SIGNED_URL_WINDOW_SECONDS,
     rateLimits: {
       signedUrlsPerMinute: env.RATE_LIMIT_SIGNED_URLS_PER_MINUTE,
       uploadsPerMinute: env.RATE_LIMIT_UPLOADS_PER_MINUTE,

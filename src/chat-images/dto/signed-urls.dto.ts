@@ -1,0 +1,84 @@
+import { ApiExtraModels, ApiProperty, getSchemaPath } from '@nestjs/swagger';
+import { AppError, type ErrorCode } from '../../errors/app-error.js';
+import type { ImageName } from '../image-ids-body.js';
+import type { SignedUrl } from '../storage/storage-provider.js';
+import { SignedUrlDto } from './signed-url.dto.js';
+
+/** The body of a request for many URLs, for the documentation. Reading and checking it is the work of `image-ids-body.ts`. */
+export class SignedUrlsRequestDto {
+  @ApiProperty({
+    description: 'Numbers of images, or their file names.',
+    type: 'array',
+    minItems: 1,
+    maxItems: 100,
+    items: { oneOf: [{ type: 'integer' }, { type: 'string' }] },
+    example: [123, '1762379401_YoxmX4UUfE.jpg'],
+  })
+  readonly ids!: readonly ImageName[];
+}
+
+/** A URL of one of the images that were asked for. */
+export class SignedUrlOfImageDto extends SignedUrlDto {
+  @ApiProperty({ example: 123 })
+  readonly id: number;
+
+  @ApiProperty({ description: 'The same as text.', example: '123' })
+  readonly image_id: string;
+
+  constructor(id: number, signed: SignedUrl) {
+    super(signed);
+    this.id = id;
+    this.image_id = String(id);
+  }
+}
+
+/** Why there is no URL of one of the images that were asked for. */
+export class NoSignedUrlDto {
+  @ApiProperty({
+    description: 'As it was asked for.',
+    oneOf: [{ type: 'integer' }, { type: 'string' }],
+    example: '1762379401_YoxmX4UUfE.jpg',
+  })
+  readonly id: ImageName;
+
+  @ApiProperty({ example: 'IMAGE_NOT_FOUND' })
+  readonly error_code: ErrorCode;
+
+  @ApiProperty({ example: 'Image not found.' })
+  readonly message: string;
+
+  constructor(id: ImageName, code: ErrorCode) {
+    this.id = id;
+    this.error_code = code;
+    this.message = new AppError(code).message;
+  }
+}
+
+@ApiExtraModels(SignedUrlOfImageDto, NoSignedUrlDto)
+export class SignedUrlsResponseDto {
+  @ApiProperty({ example: true })
+  readonly success = true;
+
+  @ApiProperty({
+    description: 'One entry for each of `ids`, in their order.',
+    type: 'array',
+    items: {
+      oneOf: [{ $ref: getSchemaPath(SignedUrlOfImageDto) }, { $ref: getSchemaPath(NoSignedUrlDto) }],
+    },
+    example: [
+      {
+        id: 123,
+        image_id: '123',
+        url: 'https://docavailable-storage.fra1.digitaloceanspaces.com/chat_images/appointment_145/1762379401_YoxmX4UUfE.jpg?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=…&X-Amz-Expires=3600&X-Amz-Signature=…',
+        expires_in: 3600,
+        expires_at: '2025-11-05T22:50:01.000000Z',
+      },
+      { id: '1762379401_nosuch0000.jpg', error_code: 'IMAGE_NOT_FOUND', message: 'Image not found.' },
+    ],
+  })
+  readonly data: readonly (SignedUrlOfImageDto | NoSignedUrlDto)[];
+
+  constructor(data: readonly (SignedUrlOfImageDto | NoSignedUrlDto)[]) {
+    this.data = data;
+  }
+}

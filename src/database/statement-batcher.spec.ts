@@ -1,0 +1,101 @@
+import { describe, expect, it } from '@jest/globals';
+import { setImmediate } from 'node:timers/promises';
+import { StatementBatcher } from './statement-batcher.js';
+
+/** A statement that ends when the test says so. */
+class Statements {
+  readonly batches: string[][] = [];
+  private readonly ends: { resolve: (results: string[]) => void; reject: (error: unknown) => void }[] = [];
+
+  readonly run = (items: readonly string[]): Promise<string[]> => {
+    this.batches.push([...items]);
+    return new Promise((resolve, reject) => this.ends.push({ resolve, reject }));
+  };
+
+  /** Ends the statement that was started as the `index`th, with an upper-case letter for each item. */
+  async end(index: number, error?: Error): Promise<void> {
+    const items = this.batches[index] ?? [];
+    if (error) this.ends[index]?.reject(error);
+    else this.ends[index]?.resolve(items.map((item) => item.toUpperCase()));
+    await setImmediate();
+  }
+}
+
+const lost = new Error('connection lost');
+const make = (statements: Statements): StatementBatcher<string, string> =>
+  new StatementBatcher(statements.run, (error) => error === lost, { maxItems: 3, maxInFlight: 2 });
+
+describe('the statement batcher', () => {
+  it('starts in the same turn of the event loop when a place is free, with all that arrived in it', async () => {
+    const statements = new Statements();
+    const batcher = make(statements);
+    const results = Promise.all([batcher.submit('a'), batcher.submit('b')]);
+    await setImmediate();
+    expect(statements.batches).toEqual([['a', 'b']]);
+    await statements.end(0);
+    expect(await results).toEqual(['A', 'B']);
+  });
+
+  it('has no more statements under way than it may, and no more items in one', async () => {
+    const statements = new Statements();
+    const batcher = make(statements);
+    const results = Promise.all(Array.from('abcdefghij', (item) => batcher.submit(item)));
+    await setImmediate();
+    expect(statements.batches).toEqual([
+      ['a', 'b', 'c'],
+      ['d', 'e', 'f'],
+    ]);
+    await statements.end(1);
+    expect(statements.batches.slice(2)).toEqual([['g', 'h', 'i']]);
+    await statements.end(0);
+    expect(statements.batches.slice(3)).toEqual([['j']]);
+    await statements.end(2);
+    await statements.end(3);
+    expect(await results).toEqual(Array.from('ABCDEFGHIJ'));
+  });
+
+  it('runs each item once more alone when the batch fails for what may be the fault of one', async () => {
+    const statements = new Statements();
+    const batcher = make(statements);
+    const results = Promise.allSettled(['a', 'bad', 'c'].map((item) => batcher.submit(item)));
+    await setImmediate();
+    await statements.end(0, new Error('violates foreign key'));
+    expect(statements.batches.slice(1)).toEqual([['a'], ['bad'], ['c']]);
+    await statements.end(1);
+    await statements.end(2, new Error('still violates it'));
+    await statements.end(3);
+    expect(await results).toEqual([
+      { status: 'fulfilled', value: 'A' },
+      { status: 'rejected', reason: new Error('still violates it') },
+      { status: 'fulfilled', value: 'C' },
+    ]);
+    expect(statements.batches).toHaveLength(4);
+  });
+
+  it('tries nothing again when the error is the same for everybody, and goes on with what comes later', async () => {
+    const statements = new Statements();
+    const batcher = make(statements);
+    const results = Promise.allSettled(['a', 'b'].map((item) => batcher.submit(item)));
+    await setImmediate();
+    await statements.end(0, lost);
+    expect(await results).toEqual([
+      { status: 'rejected', reason: lost },
+      { status: 'rejected', reason: lost },
+    ]);
+    const later = batcher.submit('c');
+    await setImmediate();
+    expect(statements.batches).toEqual([['a', 'b'], ['c']]);
+    await statements.end(1);
+    expect(await later).toBe('C');
+  });
+
+  it('refuses an item for which the statement has no result', async () => {
+    const batcher = new StatementBatcher(
+      () => Promise.resolve(['only one']),
+      () => true,
+      { maxItems: 3, maxInFlight: 1 },
+    );
+    const results = await Promise.allSettled([batcher.submit('a'), batcher.submit('b')]);
+    expect(results.map(({ status }) => status)).toEqual(['fulfilled', 'rejected']);
+  });
+});
