@@ -1,13 +1,20 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import sharp from 'sharp';
 import { DataSource } from 'typeorm';
 import { signToken } from '../../src/auth/sign-token.js';
 import { migrationDataSourceOptions } from '../../src/database/data-source-options.js';
-import { freePort, startEmbeddedPostgres } from '../../src/database/embedded-postgres.js';
+import {
+  type EmbeddedDatabase,
+  freePort,
+  startEmbeddedPostgres,
+} from '../../src/database/embedded-postgres.js';
 import { migrateUp } from '../../src/database/migrate.js';
 import { s3Environment } from '../s3-environment.js';
 
@@ -15,73 +22,168 @@ export const JWT_SECRET = 'only for this benchmark, 0123456789abcdef';
 
 export type Server = { readonly name: string; readonly port: number; readonly process: ChildProcess };
 
+/** A bucket that is never asked: URLs are signed offline. */
+export const OFFLINE_BUCKET = {
+  STORAGE_DRIVER: 's3',
+  DO_SPACES_KEY: 'bench-access-key',
+  DO_SPACES_SECRET: 'bench-secret-key',
+  DO_SPACES_ENDPOINT: 'https://fra1.digitaloceanspaces.com',
+  DO_SPACES_REGION: 'fra1',
+  DO_SPACES_BUCKET: 'bench-bucket',
+  DO_SPACES_URL: 'https://bench-bucket.fra1.digitaloceanspaces.com',
+  SWEEP_INTERVAL_SECONDS: '0',
+} satisfies NodeJS.ProcessEnv;
+
+/** How often a server that starts is asked whether it listens. */
+const POLL_MS = 5;
+
+type Options = {
+  /** Whether a commit waits for the disk, as in production. Uploads are measured without: their disk is the storage's. */
+  readonly durable?: boolean;
+  /** Added to the environment of all servers. */
+  readonly environment?: NodeJS.ProcessEnv;
+  /** What is in the database. */
+  readonly fill?: (database: DataSource) => Promise<unknown>;
+};
+
 /** The database, the storage and the environment that all servers of a benchmark share. */
 export class Bench {
   private readonly servers: Server[] = [];
 
   private constructor(
     readonly environment: NodeJS.ProcessEnv & { readonly DATABASE_URL: string },
-    /** A bearer token of the patient of appointment 145. */
-    readonly token: string,
     readonly storage: 'S3' | 'local disk',
+    private readonly postgres: EmbeddedDatabase,
     private readonly cleanUp: () => Promise<void>,
-  ) {}
+  ) {
+    const interrupted = (): void => void this.close().finally(() => process.exit(130));
+    process.once('SIGINT', interrupted).once('SIGTERM', interrupted);
+  }
 
-  static async open(): Promise<Bench> {
+  static async open({
+    durable = false,
+    environment: more = {},
+    fill = oneAppointment,
+  }: Options = {}): Promise<Bench> {
     const folder = await mkdtemp(join(tmpdir(), 'chat-image-bench-'));
-    const postgres = await startEmbeddedPostgres('throwaway');
-    const url = await postgres.database('bench');
-    const dataSource = await new DataSource(
-      migrationDataSourceOptions({ url, poolSize: 2, connectTimeoutMs: 5000, statementTimeoutMs: 0 }),
-    ).initialize();
-    await migrateUp(dataSource);
-    await dataSource.query('INSERT INTO users (id) VALUES (1), (2)');
-    await dataSource.query('INSERT INTO appointments (id, patient_id, doctor_id) VALUES (145, 1, 2)');
-    await dataSource.destroy();
+    const postgres = await startEmbeddedPostgres(
+      durable
+        ? { directory: join(tmpdir(), `chat-image-bench-${randomUUID()}`), password: JWT_SECRET.slice(0, 4) }
+        : 'throwaway',
+    );
+    const cleanUp = async (): Promise<void> => {
+      await postgres.stop();
+      await rm(postgres.directory, { recursive: true, force: true });
+      await rm(folder, { recursive: true, force: true });
+    };
     const s3 = s3Environment();
     const environment = {
       NODE_ENV: 'production',
+      LOG_LEVEL: 'info',
       APP_URL: 'http://localhost:3000',
-      DATABASE_URL: url,
+      DATABASE_URL: await postgres.database('bench'),
       JWT_SECRET,
       STORAGE_DRIVER: 'local',
       LOCAL_STORAGE_DIR: folder,
       LOCAL_STORAGE_SECRET: JWT_SECRET,
       RATE_LIMIT_UPLOADS_PER_MINUTE: '1000000',
       RATE_LIMIT_SIGNED_URLS_PER_MINUTE: '1000000',
+      RATE_LIMIT_UNAUTHENTICATED_PER_MINUTE: '1000000',
       ...s3,
+      ...more,
     };
-    const token = signToken(1, { algorithm: 'HS256', key: JWT_SECRET, issuer: undefined }, 3600);
-    return new Bench(environment, token, s3 ? 'S3' : 'local disk', async () => {
-      await postgres.stop();
-      await rm(folder, { recursive: true, force: true });
-    });
+    const bench = new Bench(environment, s3 ? 'S3' : 'local disk', postgres, cleanUp);
+    try {
+      await bench.addDatabase('bench', fill);
+    } catch (error) {
+      await bench.close();
+      throw error;
+    }
+    return bench;
   }
 
-  /** Starts a server program of the build, which says "listening" when it does. */
+  /**
+   * Makes, migrates and fills a database beside the others.
+   *
+   * @returns its URL
+   */
+  async addDatabase(name: string, fill: (database: DataSource) => Promise<unknown>): Promise<string> {
+    const url = await this.postgres.database(name);
+    await withDatabase(url, async (database) => {
+      await migrateUp(database);
+      await fill(database);
+    });
+    return url;
+  }
+
+  /** A bearer token of a user, for a day. */
+  tokenOf(userId: number): string {
+    return signToken(userId, { algorithm: 'HS256', key: JWT_SECRET, issuer: undefined }, 86_400);
+  }
+
+  /** The process of PostgreSQL that all its others are children of. */
+  async postgresPid(): Promise<number> {
+    return parseInt(await readFile(join(this.postgres.directory, 'postmaster.pid'), 'utf8'), 10);
+  }
+
+  /** Starts a server program of the build and waits until it listens. */
   async start(name: string, program: string, more: NodeJS.ProcessEnv = {}): Promise<Server> {
     const port = await freePort();
     const child = spawn(process.execPath, [program], {
       env: { ...this.environment, ...more, PATH: process.env.PATH, PORT: String(port) },
-      stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
-    });
-    await new Promise<void>((resolve, reject) => {
-      child.stdout?.on('data', (chunk: Buffer) => chunk.includes('"listening"') && resolve());
-      child.on('exit', () => reject(new Error(`${name} did not start.`)));
+      // What is logged is written, but goes nowhere: whoever read it would do so on the cores that are measured.
+      stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
     });
     const server = { name, port, process: child };
     this.servers.push(server);
+    while (!(await accepts(port))) {
+      if (!isRunning(child)) throw new Error(`${name} did not start.`);
+      await setTimeout(POLL_MS);
+    }
     return server;
   }
 
   async close(): Promise<void> {
-    for (const server of this.servers.filter(({ process: { exitCode } }) => exitCode === null)) {
-      server.process.kill('SIGTERM');
-      await once(server.process, 'exit');
+    for (const { process: child } of this.servers.filter(({ process: child }) => isRunning(child))) {
+      child.kill('SIGTERM');
+      await once(child, 'exit');
     }
     await this.cleanUp();
   }
 }
+
+/** Looks into a database, with the same entities and types as the service. */
+export async function withDatabase<T>(url: string, work: (database: DataSource) => Promise<T>): Promise<T> {
+  const database = await new DataSource(
+    migrationDataSourceOptions({ url, poolSize: 2, connectTimeoutMs: 5000, statementTimeoutMs: 0 }),
+  ).initialize();
+  try {
+    return await work(database);
+  } finally {
+    await database.destroy();
+  }
+}
+
+/** A patient, a doctor, and appointment 145. */
+async function oneAppointment(database: DataSource): Promise<void> {
+  await database.query('INSERT INTO users (id) VALUES (1), (2)');
+  await database.query('INSERT INTO appointments (id, patient_id, doctor_id) VALUES (145, 1, 2)');
+}
+
+async function accepts(port: number): Promise<boolean> {
+  const socket = connect(port, '127.0.0.1');
+  try {
+    await once(socket, 'connect');
+    return true;
+  } catch {
+    return false;
+  } finally {
+    socket.destroy();
+  }
+}
+
+const isRunning = ({ exitCode, signalCode }: ChildProcess): boolean =>
+  exitCode === null && signalCode === null;
 
 /** Peak of a server's resident memory since the last reset, in MiB; not a number where the system does not tell it. */
 export async function peakMiB({ process: { pid } }: Server, { reset }: { reset: boolean }): Promise<number> {

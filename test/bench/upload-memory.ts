@@ -64,7 +64,7 @@ try {
   const bodies = Array.from({ length: CLIENTS }, () => large.next());
   const agent = new Agent({ maxSockets: CLIENTS });
   const statuses = await Promise.all(
-    bodies.map((body) => upload(server, bench.token, large.type, body, agent)),
+    bodies.map((body) => upload(server, bench.tokenOf(1), large.type, body, agent)),
   );
   const counts = Object.fromEntries(
     [...new Set(statuses)].map((status) => [status, statuses.filter((one) => one === status).length]),
@@ -83,14 +83,14 @@ try {
   const normal = forms(await photograph(1278, 720, 82));
   const time = async (): Promise<number> => {
     const from = performance.now();
-    const status = await upload(server, bench.token, normal.type, normal.next());
+    const status = await upload(server, bench.tokenOf(1), normal.type, normal.next());
     if (status !== 200) throw new Error(`A normal upload was answered ${status}.`);
     return performance.now() - from;
   };
   await time();
   const alone = await time();
   const stop = Array.from({ length: LORIS_CLIENTS }, () =>
-    loris(server, bench.token, normal.type, large.next()),
+    loris(server, bench.tokenOf(1), normal.type, large.next()),
   );
   await new Promise((resolve) => setTimeout(resolve, 5 * LORIS_INTERVAL_MS));
   const among = await time();

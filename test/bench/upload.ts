@@ -66,7 +66,7 @@ try {
       const results = servers.map(() => [] as Result[]);
       for (let round = 0; round < ROUNDS; round += 1) {
         for (const [index, server] of servers.entries()) {
-          results[index]?.push(await measure(server, photo, concurrency, bench.token));
+          results[index]?.push(await measure(server, photo, concurrency, bench.tokenOf(1)));
         }
       }
       const [service, bare] = results.map((all) => ({
