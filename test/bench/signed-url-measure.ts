@@ -1,0 +1,100 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { type Bench, median, type Server } from './service-under-test.js';
+import type { LoadGenerator, LoadRequest } from './signed-url-load.js';
+
+export const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 3);
+export const MEASURE_MS = Number(process.env.BENCH_MS ?? 5000);
+const WARM_UP_MS = Number(process.env.BENCH_WARM_UP_MS ?? 2000);
+
+/** What one round gave, or the medians of several. */
+export type Figure = {
+  readonly perSecond: number;
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+  /** Microseconds of CPU per request: of the server's process, and of all of PostgreSQL's. */
+  readonly serverCpu: number;
+  readonly postgresCpu: number;
+};
+
+/** The medians of the rounds, and the requests per second of the slowest and the fastest one. */
+export type Figures = Figure & { readonly slowest: number; readonly fastest: number };
+
+/** Which server is sent which requests. */
+export type Run = readonly [server: Server, requests: readonly LoadRequest[]];
+
+/** A run of each first, so that the first to be measured is compiled to machine code as the last. */
+export async function warmUp(load: LoadGenerator, runs: readonly Run[], connections: number): Promise<void> {
+  for (const [server, requests] of runs) await load.run(server, requests, connections, WARM_UP_MS);
+}
+
+/** Measures run by run in each round, so that what changes on the machine meanwhile meets all of them. */
+export async function interleaved(
+  bench: Bench,
+  load: LoadGenerator,
+  runs: readonly Run[],
+  connections: number,
+): Promise<readonly Figures[]> {
+  const postgresPid = await bench.postgresPid();
+  const rounds = runs.map(() => [] as Figure[]);
+  for (let round = 0; round < ROUNDS; round += 1) {
+    for (const [index, run] of runs.entries()) {
+      rounds[index]?.push(await measure(load, run, connections, postgresPid));
+    }
+  }
+  return rounds.map(medians);
+}
+
+async function measure(
+  load: LoadGenerator,
+  [server, requests]: Run,
+  connections: number,
+  postgresPid: number,
+): Promise<Figure> {
+  await load.run(server, requests, connections, WARM_UP_MS);
+  const pids = [server.process.pid ?? NaN, postgresPid];
+  const before = await Promise.all(pids.map(cpuMicroseconds));
+  const result = await load.run(server, requests, connections, MEASURE_MS);
+  const after = await Promise.all(pids.map(cpuMicroseconds));
+  const [serverCpu = NaN, postgresCpu = NaN] = after.map(
+    (microseconds, index) => (microseconds - (before[index] ?? NaN)) / result.requests,
+  );
+  return { ...result, serverCpu, postgresCpu };
+}
+
+function medians(rounds: readonly Figure[]): Figures {
+  const of = (name: keyof Figure): readonly number[] => rounds.map((round) => round[name]);
+  return {
+    perSecond: median(of('perSecond')),
+    p50Ms: median(of('p50Ms')),
+    p99Ms: median(of('p99Ms')),
+    serverCpu: median(of('serverCpu')),
+    postgresCpu: median(of('postgresCpu')),
+    slowest: Math.min(...of('perSecond')),
+    fastest: Math.max(...of('perSecond')),
+  };
+}
+
+/** Linux counts CPU time in hundredths of a second. */
+const TICK_MICROSECONDS = 10_000;
+
+/**
+ * CPU time of a process and of its children, those that have ended included, so far, in microseconds. Not a number where
+ * the system does not tell.
+ */
+async function cpuMicroseconds(pid: number): Promise<number> {
+  if (process.platform !== 'linux') return NaN;
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
+  const stats = await Promise.all(
+    pids.map((name) => readFile(`/proc/${name}/stat`, 'utf8').catch(() => undefined)),
+  );
+  let ticks = 0;
+  for (const stat of stats.filter((text) => text !== undefined)) {
+    // What comes before is the pid and the name, which may hold anything.
+    const [, parent, ...fields] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    const [user, system, usersOfEnded, systemsOfEnded] = fields.slice(9).map(Number);
+    const own = parseInt(stat, 10) === pid;
+    if (own || Number(parent) === pid) ticks += (user ?? 0) + (system ?? 0);
+    if (own) ticks += (usersOfEnded ?? 0) + (systemsOfEnded ?? 0);
+  }
+  return ticks * TICK_MICROSECONDS;
+}
