@@ -183,7 +183,9 @@ try {
     for (let repeat = 0; repeat < REPEATS; repeat += 1) {
       await setTimeout(200);
       await longestBlock(server);
-      const clients = Array.from({ length: one.clients ?? 1 }, () => send(server, bench.token, body, one));
+      const clients = Array.from({ length: one.clients ?? 1 }, () =>
+        send(server, bench.tokenOf(1), body, one),
+      );
       for (const status of await Promise.all(clients)) answers.add(status);
       await setTimeout(50);
       blocks.push(await longestBlock(server));
