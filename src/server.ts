@@ -6,6 +6,7 @@ import type { Server } from 'node:http';
 import type { Logger } from 'pino';
 import { AppModule } from './app.module.js';
 import type { Settings } from './config/settings.js';
+import { JsonReplyAdapter } from './json-reply.adapter.js';
 import { NestLogger } from './logging/logger.js';
 import { REQUEST_ID_HEADER, requestLog } from './logging/request-log.js';
 import { answerExpectations, readAwayUnreadBodies } from './unread-bodies.js';
@@ -32,9 +33,31 @@ const IDLE_TIMEOUT_MS = 60_000;
 
 const SWAGGER_PATH = 'api/docs';
 
+/**
+ * For answers that are data: a browser may do nothing with them but read them (OWASP REST Security Cheat Sheet, "Security
+ * Headers"). Without the headers that only speak of pages, as each costs every answer.
+ */
+const ANSWER_HEADERS = helmet({
+  contentSecurityPolicy: {
+    useDefaults: false,
+    directives: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] },
+  },
+  xFrameOptions: { action: 'deny' },
+  crossOriginOpenerPolicy: false,
+  originAgentCluster: false,
+  xDnsPrefetchControl: false,
+  xDownloadOptions: false,
+  xPermittedCrossDomainPolicies: false,
+  xXssProtection: false,
+});
+
+/** For the Swagger page; without upgrading to https, which would break it where QA opens it over http. */
+const PAGE_HEADERS = helmet({ contentSecurityPolicy: { directives: { upgradeInsecureRequests: null } } });
+
 /** Makes the whole application, ready to listen. */
 export async function createApp(settings: Settings, logger: Logger): Promise<NestExpressApplication> {
-  const app = await NestFactory.create<NestExpressApplication>(AppModule.with(settings, logger), {
+  const module = AppModule.with(settings, logger);
+  const app = await NestFactory.create<NestExpressApplication>(module, new JsonReplyAdapter(), {
     logger: new NestLogger(logger),
     // No route reads a body that the framework would have to parse; an upload parses its own.
     bodyParser: false,
@@ -45,16 +68,18 @@ export async function createApp(settings: Settings, logger: Logger): Promise<Nes
   // Answers are made for one request and never stored: hashing each for an ETag would serve nobody.
   app.disable('etag');
   app.use(requestLog(logger), readAwayUnreadBodies, readBrokenEscapesAsText);
-  // Without upgrading to https, which would break the Swagger page where QA opens it over http.
-  app.use(helmet({ contentSecurityPolicy: { directives: { upgradeInsecureRequests: null } } }));
-  app.enableCors({
-    origin: [...settings.corsOrigins],
-    methods: ['GET', 'HEAD', 'POST'],
-    allowedHeaders: CORS_HEADERS,
-    exposedHeaders: [REQUEST_ID_HEADER, 'Retry-After'],
-    maxAge: 3600,
-  });
+  app.use(ANSWER_HEADERS);
+  if (settings.corsOrigins.length > 0) {
+    app.enableCors({
+      origin: [...settings.corsOrigins],
+      methods: ['GET', 'HEAD', 'POST'],
+      allowedHeaders: CORS_HEADERS,
+      exposedHeaders: [REQUEST_ID_HEADER, 'Retry-After'],
+      maxAge: 3600,
+    });
+  }
   if (settings.swaggerEnabled) {
+    app.use(`/${SWAGGER_PATH}`, PAGE_HEADERS);
     SwaggerModule.setup(SWAGGER_PATH, app, () => openApiDocument(app), {
       jsonDocumentUrl: `${SWAGGER_PATH}-json`,
       raw: ['json'],

@@ -60,8 +60,13 @@ describe('the manners of the service', () => {
     const { headers } = await test.fetch('/api/health');
     expect(headers.get('x-content-type-options')).toBe('nosniff');
     expect(headers.get('strict-transport-security')).toMatch(/max-age/);
-    expect(headers.get('content-security-policy')).toContain("default-src 'self'");
+    expect(headers.get('content-security-policy')).toBe("default-src 'none';frame-ancestors 'none'");
+    expect(headers.get('x-frame-options')).toBe('DENY');
+    expect(headers.get('referrer-policy')).toBe('no-referrer');
+    expect(headers.get('cross-origin-resource-policy')).toBe('same-origin');
     expect(headers.get('x-powered-by')).toBeNull();
+    const page = await test.fetch('/api/docs');
+    expect(page.headers.get('content-security-policy')).toContain("default-src 'self'");
   });
 
   it('logs one line a request, with the route and never with the URL', async () => {
