@@ -1,5 +1,5 @@
-import { type DynamicModule, Module, StandardSchemaValidationPipe } from '@nestjs/common';
-import { APP_FILTER, APP_GUARD, APP_PIPE } from '@nestjs/core';
+import { type DynamicModule, Module } from '@nestjs/common';
+import { APP_FILTER, APP_GUARD } from '@nestjs/core';
 import { TypeOrmModule } from '@nestjs/typeorm';
 import type { Logger } from 'pino';
 import { JwtAuthGuard } from './auth/jwt-auth.guard.js';
@@ -9,7 +9,6 @@ import { StorageModule } from './chat-images/storage/storage.module.js';
 import { SETTINGS, type Settings } from './config/settings.js';
 import { dataSourceOptions } from './database/data-source-options.js';
 import { PreparedStatements } from './database/prepared-statements.js';
-import { validationFailedBy } from './errors/app-error.js';
 import { AppErrorFilter } from './errors/app-error.filter.js';
 import { HealthModule } from './health/health.module.js';
 import { LOGGER } from './logging/logger.js';
@@ -43,10 +42,6 @@ export class AppModule {
         { provide: APP_GUARD, useClass: JwtAuthGuard },
         { provide: APP_GUARD, useClass: UserRateLimitGuard },
         { provide: APP_FILTER, useClass: AppErrorFilter },
-        {
-          provide: APP_PIPE,
-          useValue: new StandardSchemaValidationPipe({ exceptionFactory: validationFailedBy }),
-        },
       ],
       exports: [SETTINGS, LOGGER, PreparedStatements, RateLimits, TokenVerifier],
     };

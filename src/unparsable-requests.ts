@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { NextFunction, Request, Response } from 'express';
+import type { Request } from 'express';
 import type { Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Logger } from 'pino';
@@ -50,14 +50,13 @@ export function answerUnparsableRequests(server: Server, logger: Logger): void {
  * Lets an address with broken escapes (`/api/chat-images/%zz/…`) go the way of all others, to the guard and to a 404:
  * its escapes are taken as the text they are. Express would refuse it before anybody is asked for a token.
  */
-export function readBrokenEscapesAsText(request: Request, _: Response, next: NextFunction): void {
+export function readBrokenEscapesAsText(request: Request): void {
+  if (!request.url.includes('%')) return;
   const [path = '', ...query] = request.url.split('?');
   if (!isDecodable(path)) request.url = [path.replaceAll('%', '%25'), ...query].join('?');
-  next();
 }
 
 function isDecodable(path: string): boolean {
-  if (!path.includes('%')) return true;
   try {
     decodeURIComponent(path);
     return true;

@@ -1,4 +1,4 @@
-import type { NextFunction, Request, Response } from 'express';
+import type { Request, Response } from 'express';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { MAX_FILE_BYTES, MAX_FORM_OVERHEAD_BYTES } from './chat-images/upload-form.js';
 
@@ -7,22 +7,20 @@ const MAX_UNREAD_BYTES = 2 * (MAX_FILE_BYTES + MAX_FORM_OVERHEAD_BYTES);
 const MAX_UNREAD_MS = 30_000;
 
 /**
- * Ends requests cleanly that are answered before their body was read, as every refusal of an upload is. Many clients
+ * Ends a request cleanly that is answered before its body was read, as every refusal of an upload is. Many clients
  * look at the answer only after they have sent all, and a connection that is closed on unread data is reset, with the
  * answer lost on its way. So the whole answer is sent at once, but it ends only when what is left of the body has been
  * read and thrown away, within limits.
  */
-export function readAwayUnreadBodies(request: Request, response: Response, next: NextFunction): void {
-  if (hasBody(request)) {
-    const end = response.end.bind(response);
-    response.end = ((chunk?: Buffer | string, encoding?: BufferEncoding): Response => {
-      if (request.complete || request.destroyed) return end(chunk, encoding ?? 'utf8');
-      response.write(chunk ?? '', encoding ?? 'utf8');
-      readAway(request, () => end());
-      return response;
-    }) as Response['end'];
-  }
-  next();
+export function readAwayUnreadBody(request: Request, response: Response): void {
+  if (!hasBody(request)) return;
+  const end = response.end.bind(response);
+  response.end = ((chunk?: Buffer | string, encoding?: BufferEncoding): Response => {
+    if (request.complete || request.destroyed) return end(chunk, encoding ?? 'utf8');
+    response.write(chunk ?? '', encoding ?? 'utf8');
+    readAway(request, () => end());
+    return response;
+  }) as Response['end'];
 }
 
 function hasBody({ headers }: IncomingMessage): boolean {

@@ -38,7 +38,7 @@ export class JwtAuthGuard implements CanActivate {
   ) {}
 
   canActivate(context: ExecutionContext): boolean | Promise<boolean> {
-    if (this.reflector.getAllAndOverride<string>(PUBLIC, [context.getHandler(), context.getClass()]))
+    if (this.reflector.get(PUBLIC, context.getHandler()) ?? this.reflector.get(PUBLIC, context.getClass()))
       return true;
     const request = context.switchToHttp().getRequest<Request>();
     const token = bearerToken(request);

@@ -79,18 +79,18 @@ export class AppointmentParticipantGuard implements CanActivate {
     private readonly budget: UploadBudget,
   ) {}
 
-  async canActivate(context: ExecutionContext): Promise<boolean> {
+  canActivate(context: ExecutionContext): Promise<boolean> {
     const request = context.switchToHttp().getRequest<GuardedRequest>();
     const { user } = request;
     if (!user) throw new AppError('UNAUTHENTICATED');
-    try {
-      await this.authorize(this.reflector.get(SUBJECT, context.getHandler()), request, user);
-    } catch (error) {
-      if (error instanceof AppError && error.code === 'UNAUTHENTICATED')
-        this.tokens.forget(bearerToken(request) ?? '');
-      throw error;
-    }
-    return true;
+    return this.authorize(this.reflector.get(SUBJECT, context.getHandler()), request, user).then(
+      () => true,
+      (error: unknown) => {
+        if (error instanceof AppError && error.code === 'UNAUTHENTICATED')
+          this.tokens.forget(bearerToken(request) ?? '');
+        throw error;
+      },
+    );
   }
 
   private async authorize(

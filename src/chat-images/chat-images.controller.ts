@@ -1,4 +1,4 @@
-import { Controller, Get, Header, HttpCode, Inject, Post, Query } from '@nestjs/common';
+import { Controller, Get, Header, HttpCode, Inject, Post } from '@nestjs/common';
 import {
   ApiBearerAuth,
   ApiBody,
@@ -15,6 +15,7 @@ import type { AuthenticatedUser } from '../auth/token-verifier.js';
 import { CurrentUser } from '../auth/current-user.decorator.js';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { ApiErrors } from '../errors/api-errors.decorator.js';
+import { ValidQuery } from '../errors/valid-query.decorator.js';
 import { RateLimited } from '../rate-limits/user-rate-limit.guard.js';
 import { RateLimits } from '../rate-limits/rate-limits.js';
 import {
@@ -104,7 +105,7 @@ export class ChatImagesController {
     @AuthorizedUpload() form: UploadForm,
   ): Promise<UploadedChatImageResponseDto> {
     const image = await this.uploads.upload(user, form);
-    const signedUrl = await this.chatImages.signedUrl(image);
+    const signedUrl = this.chatImages.signedUrl(image);
     return new UploadedChatImageResponseDto(new UploadedChatImageDto(image, signedUrl, this.settings.appUrl));
   }
 
@@ -116,8 +117,8 @@ export class ChatImagesController {
   @ApiParam(IMAGE_NAME)
   @ApiOkResponse({ type: SignedUrlResponseDto })
   @ApiErrors('IMAGE_NOT_FOUND', 'APPOINTMENT_NOT_FOUND')
-  async signedUrl(@AuthorizedImage() image: GrantedImage): Promise<SignedUrlResponseDto> {
-    return new SignedUrlResponseDto(new SignedUrlDto(await this.chatImages.signedUrl(image)));
+  signedUrl(@AuthorizedImage() image: GrantedImage): SignedUrlResponseDto {
+    return new SignedUrlResponseDto(new SignedUrlDto(this.chatImages.signedUrl(image)));
   }
 
   @Post('chat-images/signed-urls')
@@ -133,13 +134,14 @@ export class ChatImagesController {
   @ApiBody({ type: SignedUrlsRequestDto })
   @ApiOkResponse({ type: SignedUrlsResponseDto })
   @ApiErrors('FILE_TOO_LARGE', 'UNSUPPORTED_MEDIA_TYPE', 'VALIDATION_FAILED')
-  async signedUrls(@DecidedImages() images: readonly DecidedImage[]): Promise<SignedUrlsResponseDto> {
-    const entries = images.map(async ({ name, decision }) =>
-      'refusal' in decision
-        ? new NoSignedUrlDto(name, decision.refusal)
-        : new SignedUrlOfImageDto(decision.granted.id, await this.chatImages.signedUrl(decision.granted)),
+  signedUrls(@DecidedImages() images: readonly DecidedImage[]): SignedUrlsResponseDto {
+    return new SignedUrlsResponseDto(
+      images.map(({ name, decision }) =>
+        'refusal' in decision
+          ? new NoSignedUrlDto(name, decision.refusal)
+          : new SignedUrlOfImageDto(decision.granted.id, this.chatImages.signedUrl(decision.granted)),
+      ),
     );
-    return new SignedUrlsResponseDto(await Promise.all(entries));
   }
 
   @Get('chat-images/:id')
@@ -181,19 +183,15 @@ export class ChatImagesController {
   async list(
     @CurrentUser() user: AuthenticatedUser,
     @AuthorizedAppointment() appointmentId: number,
-    @Query({ schema: listQuerySchema }) { signed_urls: signedUrls, ...query }: ListQuery,
+    @ValidQuery(listQuerySchema) { signed_urls: signedUrls, ...query }: ListQuery,
   ): Promise<ChatImageListResponseDto> {
     // The request itself has been counted.
     if (signedUrls) await this.limits.consume('signed-urls', user.id, query.limit - 1);
     const { images, nextCursor } = await this.listed.page(user, appointmentId, query, signedUrls);
-    const entries = images.map(
-      async (image) =>
-        new ListedChatImageDto(
-          image,
-          this.settings.appUrl,
-          signedUrls ? await this.chatImages.signedUrl(image) : undefined,
-        ),
-    );
-    return new ChatImageListResponseDto(new ChatImageListDto(await Promise.all(entries), nextCursor));
+    const entries = images.map((image) => {
+      const signedUrl = signedUrls ? this.chatImages.signedUrl(image) : undefined;
+      return new ListedChatImageDto(image, this.settings.appUrl, signedUrl);
+    });
+    return new ChatImageListResponseDto(new ChatImageListDto(entries, nextCursor));
   }
 }

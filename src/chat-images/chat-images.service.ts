@@ -26,13 +26,13 @@ export class ChatImagesService {
    * The signing path. Within one window of the settings the URL of an image stays the same, so that phones and browsers keep
    * the picture that they have; it is then as old as the window, and works for less long.
    */
-  async signedUrl({ filePath }: Pick<ChatImage, 'filePath'>): Promise<SignedUrl> {
+  signedUrl({ filePath }: Pick<ChatImage, 'filePath'>): SignedUrl {
     const { signedUrlExpiresSeconds, signedUrlWindowSeconds } = this.settings;
     const now = Date.now();
     if (signedUrlWindowSeconds === 0)
       return this.storage.signedUrl(filePath, signedUrlExpiresSeconds, new Date(now));
     const windowBegan = now - (now % (signedUrlWindowSeconds * 1000));
-    const signed = await this.storage.signedUrl(filePath, signedUrlExpiresSeconds, new Date(windowBegan));
+    const signed = this.storage.signedUrl(filePath, signedUrlExpiresSeconds, new Date(windowBegan));
     return { ...signed, expiresIn: Math.floor((signed.expiresAt.getTime() - now) / 1000) };
   }
 }

@@ -36,11 +36,11 @@ export class MediaController {
     'DATABASE_UNAVAILABLE',
     'INTERNAL_ERROR',
   )
-  async open(
+  open(
     @AuthorizedImage() image: GrantedImage,
     @Res({ passthrough: true }) response: Response,
-  ): Promise<SignedUrlResponseDto> {
-    const signedUrl = await this.chatImages.signedUrl(image);
+  ): SignedUrlResponseDto {
+    const signedUrl = this.chatImages.signedUrl(image);
     response.setHeader('Location', signedUrl.url);
     return new SignedUrlResponseDto(new SignedUrlDto(signedUrl));
   }

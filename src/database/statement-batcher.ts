@@ -40,6 +40,10 @@ export class StatementBatcher<Item, Result> {
     return new Promise((resolve, reject) => {
       this.waiting.push({ item, resolve, reject });
       if (this.scheduled || this.inFlight >= this.limits.maxInFlight) return;
+      if (this.inFlight === 0) {
+        this.start();
+        return;
+      }
       this.scheduled = true;
       setImmediate(() => {
         this.scheduled = false;

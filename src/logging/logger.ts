@@ -2,9 +2,6 @@ import type { LoggerService } from '@nestjs/common';
 import { type DestinationStream, type Logger as PinoLogger, type LoggerOptions, pino } from 'pino';
 import type { Settings } from '../config/settings.js';
 
-const LOG_BUFFER_BYTES = 8 * 1024;
-const LOG_FLUSH_MS = 100;
-
 /** DI token of the process's pino logger. */
 export const LOGGER = Symbol('Logger');
 
@@ -25,15 +22,7 @@ export function createLogger(
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label) => ({ level: label }) },
   };
-  return pino(options, destination ?? bufferedOutput());
-}
-
-/**
- * Standard output, many lines in one write: a write for each line would hold up every request. All is written when the process
- * ends, whether by itself or by an error; a kill that can't be caught loses what came in the last moment.
- */
-function bufferedOutput(): DestinationStream {
-  return pino.destination({ sync: false, minLength: LOG_BUFFER_BYTES, periodicFlush: LOG_FLUSH_MS });
+  return destination ? pino(options, destination) : pino(options);
 }
 
 /** Lets NestJS' own messages go through the process's logger. */

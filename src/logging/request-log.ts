@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { NextFunction, Request, RequestHandler, Response } from 'express';
+import type { Request, Response } from 'express';
 import type { Logger } from 'pino';
 
 export const REQUEST_ID_HEADER = 'X-Request-Id';
@@ -16,29 +16,24 @@ export function requestIdOf(response: Response): string {
 }
 
 /**
- * Names each request, and logs one line when its answer has left or its client has gone: id, user, method, route,
- * status and milliseconds. The route is the pattern, never the URL: paths name images, and queries hold signatures.
+ * Names a request, and logs one line when its answer has left or its client has gone: id, user, method, route, status and
+ * milliseconds. The route is the pattern, never the URL: paths name images, and queries hold signatures.
  */
-export function requestLog(logger: Logger): RequestHandler {
-  return (request: Request, response: Response, next: NextFunction): void => {
-    const started = performance.now();
-    const given = request.get(REQUEST_ID_HEADER);
-    response.setHeader(
-      REQUEST_ID_HEADER,
-      given !== undefined && REQUEST_ID.test(given) ? given : randomUUID(),
-    );
-    response.once('close', () => {
-      const line = {
-        requestId: requestIdOf(response),
-        userId: request.user?.id,
-        method: request.method,
-        route: (request.route as { path?: string } | undefined)?.path ?? 'none',
-        status: response.writableEnded ? response.statusCode : CLIENT_GONE,
-        ms: Math.round((performance.now() - started) * 10) / 10,
-      };
-      if (line.status >= 500) logger.error(line, 'request');
-      else logger.info(line, 'request');
-    });
-    next();
-  };
+export function logRequest(request: Request, response: Response, logger: Logger): void {
+  const started = performance.now();
+  const given = request.headers['x-request-id'];
+  const requestId = typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
+  response.setHeader(REQUEST_ID_HEADER, requestId);
+  response.on('close', () => {
+    const line = {
+      requestId,
+      userId: request.user?.id,
+      method: request.method,
+      route: (request.route as { path?: string } | undefined)?.path ?? 'none',
+      status: response.writableEnded ? response.statusCode : CLIENT_GONE,
+      ms: Math.round((performance.now() - started) * 10) / 10,
+    };
+    if (line.status >= 500) logger.error(line, 'request');
+    else logger.info(line, 'request');
+  });
 }

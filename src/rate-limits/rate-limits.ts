@@ -28,12 +28,10 @@ export class RateLimits {
    * @param points how much is asked for
    * @throws AppError TOO_MANY_REQUESTS when the minute's budget does not allow it
    */
-  async consume(budget: Budget, who: string | number, points = 1): Promise<void> {
-    try {
-      await this.limiters[budget].consume(who, points);
-    } catch (error) {
+  consume(budget: Budget, who: string | number, points = 1): Promise<unknown> {
+    return this.limiters[budget].consume(who, points).catch((error: unknown) => {
       if (!(error instanceof RateLimiterRes)) throw error;
       throw new AppError('TOO_MANY_REQUESTS', { retryAfterSeconds: Math.ceil(error.msBeforeNext / 1000) });
-    }
+    });
   }
 }

@@ -90,12 +90,12 @@ export class LocalStorageProvider extends StorageProvider {
     }
   }
 
-  signedUrl(key: string, expiresIn: number, signedAt: Date): Promise<SignedUrl> {
+  signedUrl(key: string, expiresIn: number, signedAt: Date): SignedUrl {
     assertStorageKey(key);
     const expires = Math.floor(signedAt.getTime() / 1000) + expiresIn;
     const path = key.split('/').map(encodeURIComponent).join('/');
     const url = `${this.appUrl}${LOCAL_STORAGE_PATH}/${path}?Expires=${expires}&Signature=${this.signature(key, String(expires))}`;
-    return Promise.resolve({ url, expiresIn, expiresAt: new Date(expires * 1000) });
+    return { url, expiresIn, expiresAt: new Date(expires * 1000) };
   }
 
   /**

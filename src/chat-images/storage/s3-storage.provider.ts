@@ -128,11 +128,11 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
     } while (page.NextContinuationToken !== undefined);
   }
 
-  signedUrl(key: string, expiresIn: number, signedAt: Date): Promise<SignedUrl> {
+  signedUrl(key: string, expiresIn: number, signedAt: Date): SignedUrl {
     assertStorageKey(key);
     const second = Math.floor(signedAt.getTime() / 1000) * 1000;
     const url = this.signer.sign(key, expiresIn, new Date(second));
-    return Promise.resolve({ url, expiresIn, expiresAt: new Date(second + expiresIn * 1000) });
+    return { url, expiresIn, expiresAt: new Date(second + expiresIn * 1000) };
   }
 
   async ping(signal: AbortSignal): Promise<void> {

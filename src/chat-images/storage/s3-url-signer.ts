@@ -1,4 +1,4 @@
-import { createHash, createHmac } from 'node:crypto';
+import { createHmac, createSecretKey, hash, type KeyObject } from 'node:crypto';
 
 /** What a SigV4 signature is made with. */
 export type SigningCredentials = {
@@ -7,7 +7,22 @@ export type SigningCredentials = {
   readonly region: string;
 };
 
+/** What the URLs that are signed in one second share. */
+type SigningMoment = {
+  /** Since 1970. */
+  readonly second: number;
+  readonly time: string;
+  readonly day: string;
+  readonly scope: string;
+  readonly dayKey: KeyObject;
+  /** The query's beginning. */
+  readonly parameters: string;
+};
+
 const ALGORITHM = 'AWS4-HMAC-SHA256';
+
+/** Neither escaped by encodeURIComponent nor reserved: the letters of nearly every key. */
+const PLAIN_PATH = /^[\w./~-]*$/;
 
 /**
  * Signs URLs that read an object, by AWS Signature Version 4 with the signature in the query. The same URLs as the SDK's
@@ -19,10 +34,7 @@ export class S3UrlSigner {
   private readonly origin: string;
   private readonly host: string;
   private readonly basePath: string;
-  private day = '';
-  private dayKey: Buffer = Buffer.alloc(0);
-  private scope = '';
-  private encodedCredential = '';
+  private moment: SigningMoment | undefined;
 
   /** @param publicUrl the bucket's own address as clients reach it, path included */
   constructor(
@@ -41,33 +53,50 @@ export class S3UrlSigner {
    * @param signedAt counts to the second
    */
   sign(key: string, expiresIn: number, signedAt: Date): string {
-    const time = `${signedAt.toISOString().slice(0, 19).replaceAll(/[-:]/g, '')}Z`;
-    this.useDay(time.slice(0, 8));
+    const { time, scope, dayKey, parameters } = this.momentOf(signedAt);
     const path = `${this.basePath}/${encodePath(key)}`;
     // In the order of the names' bytes, as the signature wants them; the signature itself is between the last two.
-    const before = `X-Amz-Algorithm=${ALGORITHM}&X-Amz-Content-Sha256=UNSIGNED-PAYLOAD&X-Amz-Credential=${this.encodedCredential}&X-Amz-Date=${time}&X-Amz-Expires=${expiresIn}`;
+    const before = `${parameters}&X-Amz-Expires=${expiresIn}`;
     const after = 'X-Amz-SignedHeaders=host&x-id=GetObject';
     const request = `GET\n${path}\n${before}&${after}\nhost:${this.host}\n\nhost\nUNSIGNED-PAYLOAD`;
-    const toSign = `${ALGORITHM}\n${time}\n${this.scope}\n${createHash('sha256').update(request).digest('hex')}`;
-    const signature = createHmac('sha256', this.dayKey).update(toSign).digest('hex');
+    const toSign = `${ALGORITHM}\n${time}\n${scope}\n${hash('sha256', request)}`;
+    const signature = createHmac('sha256', dayKey).update(toSign).digest('hex');
     return `${this.origin}${path}?${before}&X-Amz-Signature=${signature}&${after}`;
   }
 
-  /** Derives the key that signs on one day (UTC), unless it is the one at hand. */
-  private useDay(day: string): void {
-    if (day === this.day) return;
-    const { accessKeyId, secretAccessKey, region } = this.credentials;
+  /** What all URLs of one second have in common; the key is that of the day (UTC). */
+  private momentOf(signedAt: Date): SigningMoment {
+    const second = Math.floor(signedAt.getTime() / 1000);
+    if (this.moment?.second === second) return this.moment;
+    const time = `${signedAt.toISOString().slice(0, 19).replaceAll(/[-:]/g, '')}Z`;
+    const day = time.slice(0, 8);
+    const { accessKeyId, region } = this.credentials;
+    const scope = `${day}/${region}/s3/aws4_request`;
+    const credential = encodeURIComponent(`${accessKeyId}/${scope}`);
+    this.moment = {
+      second,
+      time,
+      day,
+      scope,
+      dayKey: this.moment?.day === day ? this.moment.dayKey : this.deriveKey(day),
+      parameters: `X-Amz-Algorithm=${ALGORITHM}&X-Amz-Content-Sha256=UNSIGNED-PAYLOAD&X-Amz-Credential=${credential}&X-Amz-Date=${time}`,
+    };
+    return this.moment;
+  }
+
+  private deriveKey(day: string): KeyObject {
+    const { secretAccessKey, region } = this.credentials;
     const hmac = (key: string | Buffer, data: string): Buffer =>
       createHmac('sha256', key).update(data).digest();
-    this.dayKey = hmac(hmac(hmac(hmac(`AWS4${secretAccessKey}`, day), region), 's3'), 'aws4_request');
-    this.scope = `${day}/${region}/s3/aws4_request`;
-    this.encodedCredential = encodeURIComponent(`${accessKeyId}/${this.scope}`);
-    this.day = day;
+    return createSecretKey(
+      hmac(hmac(hmac(hmac(`AWS4${secretAccessKey}`, day), region), 's3'), 'aws4_request'),
+    );
   }
 }
 
 /** Percent-encodes all but the unreserved characters of RFC 3986 and the slashes between the segments. */
 export function encodePath(key: string): string {
+  if (PLAIN_PATH.test(key)) return key;
   return encodeURIComponent(key)
     .replaceAll('%2F', '/')
     .replaceAll(/[!'()*]/g, (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`);
