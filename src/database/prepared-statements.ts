@@ -21,6 +21,20 @@ export function preparedStatement(name: string, sql: string): PreparedStatement 
 const LOCK_TIMEOUT_MS = 1000;
 
 /**
+ * One plan for all values, and only look-ups in indexes: every value is a key. Left to its statistics, the server would
+ * read a small table from end to end, and keep doing so for some time while the table grows.
+ */
+const LOOK_UPS_ONLY = Object.entries({
+  plan_cache_mode: 'force_generic_plan',
+  enable_seqscan: 'off',
+  enable_hashjoin: 'off',
+  enable_mergejoin: 'off',
+  jit: 'off',
+})
+  .map(([name, value]) => `-c ${name}=${value}`)
+  .join(' ');
+
+/**
  * Runs the few statements that most requests consist of, on connections of their own where each is parsed and planned
  * once: planning one takes longer than running it. The plan is made without looking at the values, as it should be where
  * every value is a key of an index; statements that depend on their values go through TypeORM.
@@ -37,7 +51,9 @@ export class PreparedStatements implements OnApplicationShutdown {
       max: database.poolSize,
       connectionTimeoutMillis: database.connectTimeoutMs,
       lock_timeout: LOCK_TIMEOUT_MS,
-      options: '-c plan_cache_mode=force_generic_plan',
+      // A connection that was closed when idle would have to prepare all anew, for the first who asks again.
+      idleTimeoutMillis: 0,
+      options: LOOK_UPS_ONLY,
       types: ID_TYPES,
     });
     const logger = new Logger(PreparedStatements.name);

@@ -26,14 +26,30 @@ const make = (statements: Statements): StatementBatcher<string, string> =>
   new StatementBatcher(statements.run, (error) => error === lost, { maxItems: 3, maxInFlight: 2 });
 
 describe('the statement batcher', () => {
-  it('starts in the same turn of the event loop when a place is free, with all that arrived in it', async () => {
+  it('starts at once when nothing is under way, with all that one piece of code submits', async () => {
     const statements = new Statements();
     const batcher = make(statements);
     const results = Promise.all([batcher.submit('a'), batcher.submit('b')]);
-    await setImmediate();
+    await Promise.resolve();
     expect(statements.batches).toEqual([['a', 'b']]);
     await statements.end(0);
     expect(await results).toEqual(['A', 'B']);
+  });
+
+  it('gathers for one turn of the event loop while a statement is under way and a place is free', async () => {
+    const statements = new Statements();
+    const batcher = make(statements);
+    const results = [batcher.submit('a')];
+    await Promise.resolve();
+    results.push(batcher.submit('b'));
+    await Promise.resolve();
+    results.push(batcher.submit('c'));
+    expect(statements.batches).toEqual([['a']]);
+    await setImmediate();
+    expect(statements.batches).toEqual([['a'], ['b', 'c']]);
+    await statements.end(0);
+    await statements.end(1);
+    expect(await Promise.all(results)).toEqual(['A', 'B', 'C']);
   });
 
   it('has no more statements under way than it may, and no more items in one', async () => {

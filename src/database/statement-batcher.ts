@@ -12,10 +12,10 @@ export type BatchLimits = {
 };
 
 /**
- * Lets requests that wait at the same moment share one statement. An item that comes while a place is free goes at
- * once, together with what else has arrived in the same turn of the event loop; those that come while all places are
- * taken go together when one becomes free. So nobody waits for a clock, and the busier the database, the larger the
- * batches.
+ * Lets requests that wait at the same moment share one statement. An item that comes while nothing is under way goes at
+ * once; one that comes while a place is free, with what else arrives in the same turn of the event loop; those that come
+ * while all places are taken go together when one becomes free. So nobody waits for a clock, and the busier the database,
+ * the larger the batches.
  *
  * Each item gets its own result or its own error: when a batch fails for a reason that may be one item's, each of its
  * items is run once more, alone.
@@ -40,12 +40,11 @@ export class StatementBatcher<Item, Result> {
     return new Promise((resolve, reject) => {
       this.waiting.push({ item, resolve, reject });
       if (this.scheduled || this.inFlight >= this.limits.maxInFlight) return;
-      if (this.inFlight === 0) {
-        this.start();
-        return;
-      }
       this.scheduled = true;
-      setImmediate(() => {
+      // Nothing under way: at once, with what the same piece of code submits beside it. Else with all that this turn of
+      // the event loop brings.
+      const schedule = this.inFlight === 0 ? queueMicrotask : setImmediate;
+      schedule(() => {
         this.scheduled = false;
         this.start();
       });
