@@ -41,7 +41,7 @@ export type ChatImagePage = { readonly images: readonly ChatImage[]; readonly ne
  * One more row than the page holds, which tells whether another page follows. Audit rows only for the page, in the same
  * transaction.
  */
-const LIST = preparedStatement(
+export const LIST_IMAGES = preparedStatement(
   'list-images',
   `WITH page AS (
      SELECT * FROM chat_images
@@ -69,7 +69,7 @@ export class ChatImageList {
     { limit, cursor }: Pick<ListQuery, 'limit' | 'cursor'>,
     recorded: boolean,
   ): Promise<ChatImagePage> {
-    const rows = await this.statements.run<ChatImage>(LIST, [
+    const rows = await this.statements.run<ChatImage>(LIST_IMAGES, [
       appointmentId,
       cursor?.createdAt ?? 'infinity',
       cursor?.id ?? Number.MAX_SAFE_INTEGER,
@@ -88,9 +88,9 @@ function cursorOf({ createdAt, id }: Position): string {
 }
 
 function parseCursor(text: string): Position | undefined {
-  const [time, id] = Buffer.from(text, 'base64url').toString().split('.');
-  const position = { createdAt: new Date(Number(time)), id: parseId(id ?? '') };
-  if (position.id === undefined || Number.isNaN(position.createdAt.getTime())) return undefined;
-  const { createdAt } = position;
-  return cursorOf({ createdAt, id: position.id }) === text ? { createdAt, id: position.id } : undefined;
+  const [time = '', idText = ''] = Buffer.from(text, 'base64url').toString().split('.');
+  const createdAt = new Date(Number(time));
+  const id = parseId(idText);
+  if (id === undefined || !(createdAt.getTime() >= 0)) return undefined;
+  return cursorOf({ createdAt, id }) === text ? { createdAt, id } : undefined;
 }

@@ -43,7 +43,7 @@ const isParticipant = (user: string): string =>
  * Decides on any number of requests and writes the audit rows of those that it grants. One row an item, in their order.
  * An image exists when it is stored; whoever is no user any more is told nothing of images.
  */
-const DECIDE_IMAGES = preparedStatement(
+export const DECIDE_IMAGES = preparedStatement(
   'decide-images',
   `
     WITH asked AS (

@@ -19,10 +19,11 @@ const ADDRESSES = [
 /** The SDK's own signer, the judge of ours. */
 function sdkSigner(
   publicUrl: string,
+  { region, ...keys } = credentials,
 ): (key: string, expiresIn: number, signingDate: Date) => Promise<string> {
   const client = new S3Client({
-    region: credentials.region,
-    credentials,
+    region,
+    credentials: keys,
     bucketEndpoint: true,
     requestChecksumCalculation: 'WHEN_REQUIRED',
     responseChecksumValidation: 'WHEN_REQUIRED',
@@ -63,6 +64,20 @@ describe('S3UrlSigner', () => {
     const theirs = sdkSigner(address);
     for (const time of ['2026-02-03T23:59:59.999Z', '2026-02-04T00:00:00.000Z', '2026-02-03T23:59:58.000Z']) {
       const signedAt = new Date(time);
+      expect(ours.sign('a.jpg', 3600, signedAt)).toBe(await theirs('a.jpg', 3600, signedAt));
+    }
+  });
+
+  it('shares nothing with a signer of other credentials, also within one second', async () => {
+    const address = 'https://bucket.example.com';
+    const signedAt = new Date('2026-02-03T12:00:00.000Z');
+    const signers = [
+      credentials,
+      { ...credentials, secretAccessKey: 'a rotated secret' },
+      { ...credentials, accessKeyId: 'ROTATED' },
+      { ...credentials, region: 'ams3' },
+    ].map((each) => [new S3UrlSigner(address, each), sdkSigner(address, each)] as const);
+    for (const [ours, theirs] of [...signers, ...signers]) {
       expect(ours.sign('a.jpg', 3600, signedAt)).toBe(await theirs('a.jpg', 3600, signedAt));
     }
   });

@@ -1,0 +1,89 @@
+import { afterEach, describe, expect, it, jest } from '@jest/globals';
+import { DataSource } from 'typeorm';
+import { loadSettings } from '../config/settings.js';
+import { ChatImagesService } from './chat-images.service.js';
+import { S3StorageProvider } from './storage/s3-storage.provider.js';
+
+const ENVIRONMENT = {
+  APP_URL: 'http://localhost:3000',
+  DATABASE_URL: 'postgres://localhost/none',
+  JWT_SECRET: 'a secret that only this test knows, 0123456789',
+  DO_SPACES_KEY: 'KEY',
+  DO_SPACES_SECRET: 'secret',
+  DO_SPACES_ENDPOINT: 'https://fra1.example.com',
+  DO_SPACES_REGION: 'fra1',
+  DO_SPACES_BUCKET: 'bucket',
+  DO_SPACES_URL: 'https://bucket.fra1.example.com',
+};
+
+const image = { filePath: 'chat_images/appointment_145/1762379401_YoxmX4UUfE.jpg' };
+
+/** Signs at a moment; no storage and no database is asked. */
+function signerAt(environment: NodeJS.ProcessEnv): (moment: string) => {
+  url: string;
+  expiresIn: number;
+  expiresAt: Date;
+} {
+  const settings = loadSettings({ ...ENVIRONMENT, ...environment });
+  if (settings.storage.driver !== 's3') throw new Error('The test is about S3.');
+  const service = new ChatImagesService(
+    new DataSource({ type: 'postgres' }),
+    new S3StorageProvider(settings.storage),
+    settings,
+  );
+  return (moment) => {
+    jest.spyOn(Date, 'now').mockReturnValue(new Date(moment).getTime());
+    return service.signedUrl(image);
+  };
+}
+
+describe('a signed URL', () => {
+  afterEach(() => {
+    jest.restoreAllMocks();
+  });
+
+  it('is a fresh one each second, for exactly an hour, without a window', () => {
+    const sign = signerAt({});
+    const first = sign('2026-02-03T12:00:00.900Z');
+    const second = sign('2026-02-03T12:00:01.000Z');
+    expect(first).toMatchObject({ expiresIn: 3600, expiresAt: new Date('2026-02-03T13:00:00.000Z') });
+    expect(second).toMatchObject({ expiresIn: 3600, expiresAt: new Date('2026-02-03T13:00:01.000Z') });
+    expect(second.url).not.toBe(first.url);
+  });
+
+  it('is the same to the byte within a window, and tells what is left of it', () => {
+    const sign = signerAt({ SIGNED_URL_WINDOW_SECONDS: '600' });
+    const first = sign('2026-02-03T12:10:00.000Z');
+    const last = sign('2026-02-03T12:19:59.999Z');
+    const next = sign('2026-02-03T12:20:00.000Z');
+    expect(last.url).toBe(first.url);
+    expect(first).toMatchObject({ expiresIn: 3600, expiresAt: new Date('2026-02-03T13:10:00.000Z') });
+    // Never more than is left: half a second of it is none.
+    expect(last).toMatchObject({ expiresIn: 3000, expiresAt: new Date('2026-02-03T13:10:00.000Z') });
+    expect(next.url).not.toBe(first.url);
+    expect(next).toMatchObject({ expiresIn: 3600, expiresAt: new Date('2026-02-03T13:20:00.000Z') });
+  });
+
+  it('says in itself when it expires, window or none', () => {
+    for (const window of ['0', '7', '1800']) {
+      const { url, expiresAt } = signerAt({ SIGNED_URL_WINDOW_SECONDS: window })('2026-02-03T12:34:56.789Z');
+      const query = new URL(url).searchParams;
+      const date = (query.get('X-Amz-Date') ?? '').replace(
+        /(....)(..)(..)T(..)(..)(..)Z/,
+        '$1-$2-$3T$4:$5:$6Z',
+      );
+      const expires = new Date(new Date(date).getTime() + Number(query.get('X-Amz-Expires')) * 1000);
+      expect([window, expires]).toEqual([window, expiresAt]);
+    }
+  });
+
+  it('has no window that takes more than half of its life', () => {
+    expect(() =>
+      loadSettings({
+        ...ENVIRONMENT,
+        SIGNED_URL_WINDOW_SECONDS: '301',
+        SIGNED_URL_EXPIRES_SECONDS: '600',
+      }),
+    ).toThrow(/^SIGNED_URL_WINDOW_SECONDS must be at most half of SIGNED_URL_EXPIRES_SECONDS/);
+  });
+});
