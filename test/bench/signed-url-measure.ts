@@ -81,7 +81,7 @@ const TICK_MICROSECONDS = 10_000;
  * CPU time of a process and of its children, those that have ended included, so far, in microseconds. Not a number where
  * the system does not tell.
  */
-async function cpuMicroseconds(pid: number): Promise<number> {
+export async function cpuMicroseconds(pid: number): Promise<number> {
   if (process.platform !== 'linux') return NaN;
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
   const stats = await Promise.all(

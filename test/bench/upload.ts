@@ -6,13 +6,19 @@
 import { once } from 'node:events';
 import { Agent, type IncomingMessage, request } from 'node:http';
 import { Bench, forms, median, peakMiB, photograph, type Server } from './service-under-test.js';
+import { cpuMicroseconds } from './signed-url-measure.js';
 
 const WARM_UP_MS = 1000;
 const MEASURE_MS = Number(process.env.BENCH_MS ?? 4000);
 const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 3);
 const CONCURRENCIES = [1, 8, 32];
 
-type Result = { readonly perSecond: number; readonly peakMiB: number };
+type Result = {
+  readonly perSecond: number;
+  readonly peakMiB: number;
+  /** Milliseconds of the server's CPU for each upload. */
+  readonly cpuMs: number;
+};
 
 async function measure(server: Server, photo: Buffer, concurrency: number, token: string): Promise<Result> {
   const agent = new Agent({ keepAlive: true, maxSockets: concurrency });
@@ -32,8 +38,10 @@ async function measure(server: Server, photo: Buffer, concurrency: number, token
     await once(answer, 'end');
     if (answer.statusCode !== 200) throw new Error(`${server.name} answered ${answer.statusCode}.`);
   };
-  const run = async (milliseconds: number): Promise<number> => {
+  const pid = server.process.pid ?? NaN;
+  const run = async (milliseconds: number): Promise<Omit<Result, 'peakMiB'>> => {
     const started = performance.now();
+    const cpu = await cpuMicroseconds(pid);
     let done = 0;
     const client = async (): Promise<void> => {
       while (performance.now() - started < milliseconds) {
@@ -42,14 +50,15 @@ async function measure(server: Server, photo: Buffer, concurrency: number, token
       }
     };
     await Promise.all(Array.from({ length: concurrency }, client));
-    return done / ((performance.now() - started) / 1000);
+    const seconds = (performance.now() - started) / 1000;
+    return { perSecond: done / seconds, cpuMs: ((await cpuMicroseconds(pid)) - cpu) / done / 1000 };
   };
   await run(WARM_UP_MS);
   await peakMiB(server, { reset: true });
-  const perSecond = await run(MEASURE_MS);
+  const figures = await run(MEASURE_MS);
   const peak = await peakMiB(server, { reset: false });
   agent.destroy();
-  return { perSecond, peakMiB: peak };
+  return { ...figures, peakMiB: peak };
 }
 
 const bench = await Bench.open();
@@ -58,7 +67,7 @@ try {
     await bench.start('this service', 'dist/main.js'),
     await bench.start('bare node:http', 'dist/bench/test/bench/bare-upload-server.js'),
   ];
-  const photos = { '200 KB': await photograph(1278, 720, 82), '3 MB': await photograph(4000, 3000, 87) };
+  const photos = { '200 KB': await photograph(1278, 720, 82), '3 MB': await photograph(4000, 3000, 93) };
   console.log(`storage: ${bench.storage}; medians of ${ROUNDS} rounds of ${MEASURE_MS} ms`);
   const rows: Record<string, string>[] = [];
   for (const [size, photo] of Object.entries(photos)) {
@@ -71,6 +80,7 @@ try {
       }
       const [service, bare] = results.map((all) => ({
         perSecond: median(all.map(({ perSecond }) => perSecond)),
+        cpuMs: median(all.map(({ cpuMs }) => cpuMs)),
         peakMiB: Math.max(...all.map(({ peakMiB: peak }) => peak)),
       }));
       if (!service || !bare) throw new Error('Nothing was measured.');
@@ -80,6 +90,8 @@ try {
         'uploads/s': service.perSecond.toFixed(1),
         'bare uploads/s': bare.perSecond.toFixed(1),
         ratio: `${Math.round((100 * service.perSecond) / bare.perSecond)} %`,
+        'CPU ms': service.cpuMs.toFixed(1),
+        'bare CPU ms': bare.cpuMs.toFixed(1),
         'peak MiB': service.peakMiB.toFixed(0),
         'bare peak MiB': bare.peakMiB.toFixed(0),
       });
