@@ -9,10 +9,14 @@ import type { Response } from 'express';
 export class JsonReplyAdapter extends ExpressAdapter {
   override reply(response: Response, body: unknown, statusCode?: number): unknown {
     if (!isJson(body)) return super.reply(response, body, statusCode);
-    if (statusCode !== undefined) response.statusCode = statusCode;
     const text = JSON.stringify(body);
-    response.setHeader('Content-Type', 'application/json; charset=utf-8');
-    response.setHeader('Content-Length', Buffer.byteLength(text));
+    const length = String(Buffer.byteLength(text));
+    response.writeHead(statusCode ?? response.statusCode, [
+      'Content-Type',
+      'application/json; charset=utf-8',
+      'Content-Length',
+      length,
+    ]);
     return response.end(text);
   }
 }

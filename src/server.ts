@@ -5,11 +5,12 @@ import type { NextFunction, Request, Response } from 'express';
 import helmet from 'helmet';
 import type { Server } from 'node:http';
 import type { Logger } from 'pino';
+import { REQUEST_ID_HEADER } from './answer-headers.js';
 import { AppModule } from './app.module.js';
 import type { Settings } from './config/settings.js';
 import { JsonReplyAdapter } from './json-reply.adapter.js';
 import { NestLogger } from './logging/logger.js';
-import { logRequest, REQUEST_ID_HEADER } from './logging/request-log.js';
+import { logRequest } from './logging/request-log.js';
 import { answerExpectations, readAwayUnreadBody } from './unread-bodies.js';
 import { answerUnparsableRequests, readBrokenEscapesAsText } from './unparsable-requests.js';
 
@@ -34,19 +35,6 @@ const IDLE_TIMEOUT_MS = 60_000;
 
 const SWAGGER_PATH = 'api/docs';
 
-/**
- * For answers that are data: a browser may do nothing with them but read them (OWASP REST Security Cheat Sheet, "Security
- * Headers"). Those that only speak of pages are left out, as each costs every answer.
- */
-const ANSWER_HEADERS = [
-  ['Content-Security-Policy', "default-src 'none'; frame-ancestors 'none'"],
-  ['Cross-Origin-Resource-Policy', 'same-origin'],
-  ['Referrer-Policy', 'no-referrer'],
-  ['Strict-Transport-Security', 'max-age=31536000; includeSubDomains'],
-  ['X-Content-Type-Options', 'nosniff'],
-  ['X-Frame-Options', 'DENY'],
-] as const;
-
 /** For the Swagger page; without upgrading to https, which would break it where QA opens it over http. */
 const PAGE_HEADERS = helmet({ contentSecurityPolicy: { directives: { upgradeInsecureRequests: null } } });
 
@@ -67,7 +55,6 @@ export async function createApp(settings: Settings, logger: Logger): Promise<Nes
     logRequest(request, response, logger);
     readAwayUnreadBody(request, response);
     readBrokenEscapesAsText(request);
-    for (const [name, value] of ANSWER_HEADERS) response.setHeader(name, value);
     next();
   });
   if (settings.corsOrigins.length > 0) {

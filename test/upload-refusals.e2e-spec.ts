@@ -508,9 +508,9 @@ describe('uploads that together are over the memory for them', () => {
     test = await TestApp.start({ UPLOAD_MEMORY_MIB: '154', UPLOAD_WAIT_MS: '300' });
     serverOf(test).prependListener('request', (request: IncomingMessage, response: ServerResponse) => {
       const writeHead = response.writeHead.bind(response);
-      response.writeHead = (status: number): ServerResponse => {
+      response.writeHead = (status: number, ...rest: never[]): ServerResponse => {
         answered.push({ status, bytesRead: request.socket.bytesRead });
-        return writeHead(status);
+        return writeHead(status, ...rest);
       };
     });
   });

@@ -1,4 +1,4 @@
-import { Controller, Get, Header, HttpCode, Inject, Post } from '@nestjs/common';
+import { Controller, Get, HttpCode, Inject, Post } from '@nestjs/common';
 import {
   ApiBearerAuth,
   ApiBody,
@@ -75,7 +75,6 @@ export class ChatImagesController {
 
   @Post('upload/chat-image')
   @HttpCode(200)
-  @Header('Cache-Control', 'no-store')
   @ParticipantsOnly('upload-form')
   @RateLimited('uploads')
   @ApiOperation({ summary: 'Upload a picture to the chat of an appointment' })
@@ -110,7 +109,6 @@ export class ChatImagesController {
   }
 
   @Get('chat-images/:id/signed-url')
-  @Header('Cache-Control', 'no-store')
   @ParticipantsOnly('image-url')
   @RateLimited('signed-urls')
   @ApiOperation({ summary: 'Get a URL that reads a picture for an hour' })
@@ -123,7 +121,6 @@ export class ChatImagesController {
 
   @Post('chat-images/signed-urls')
   @HttpCode(200)
-  @Header('Cache-Control', 'no-store')
   @ParticipantsOnly('image-urls')
   @RateLimited('signed-urls')
   @ApiOperation({
@@ -145,7 +142,6 @@ export class ChatImagesController {
   }
 
   @Get('chat-images/:id')
-  @Header('Cache-Control', 'no-store')
   @ParticipantsOnly('image')
   @RateLimited('signed-urls')
   @ApiOperation({ summary: 'Get what is known of a picture' })
@@ -158,7 +154,6 @@ export class ChatImagesController {
   }
 
   @Get('appointments/:appointmentId/chat-images')
-  @Header('Cache-Control', 'no-store')
   @ParticipantsOnly('appointment')
   @RateLimited('signed-urls')
   @ApiOperation({

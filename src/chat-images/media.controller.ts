@@ -1,4 +1,4 @@
-import { Controller, Get, Header, HttpCode, Res } from '@nestjs/common';
+import { Controller, Get, HttpCode, Res } from '@nestjs/common';
 import { ApiBearerAuth, ApiOperation, ApiResponse, ApiTags } from '@nestjs/swagger';
 import type { Response } from 'express';
 import { ApiErrors } from '../errors/api-errors.decorator.js';
@@ -17,7 +17,6 @@ export class MediaController {
 
   @Get('appointment_:appointmentId/:filename')
   @HttpCode(302)
-  @Header('Cache-Control', 'no-store')
   @ParticipantsOnly('image-url-by-path')
   @RateLimited('signed-urls')
   @ApiOperation({ summary: 'Open the picture at its stable address' })

@@ -12,7 +12,6 @@ import type { Logger } from 'pino';
 import { ObjectNotFoundError, StorageUnavailableError } from '../chat-images/storage/storage-errors.js';
 import { isDatabaseUnavailable } from '../database/database-failure.js';
 import { LOGGER } from '../logging/logger.js';
-import { requestIdOf } from '../logging/request-log.js';
 import { AppError, type ErrorCode } from './app-error.js';
 import { ErrorBodyDto } from './error-body.dto.js';
 
@@ -38,7 +37,7 @@ export class AppErrorFilter implements ExceptionFilter {
   catch(exception: unknown, host: ArgumentsHost): void {
     const response = host.switchToHttp().getResponse<Response>();
     const error = toAppError(exception);
-    const requestId = requestIdOf(response);
+    const { requestId = '' } = response;
     if (error.status >= 500)
       this.logger.error({ requestId, code: error.code, ...describeCause(exception) }, 'failure');
     if (response.headersSent) {
@@ -48,7 +47,6 @@ export class AppErrorFilter implements ExceptionFilter {
     }
     if (error.status === 401) response.setHeader('WWW-Authenticate', 'Bearer');
     if (error.retryAfterSeconds !== undefined) response.setHeader('Retry-After', error.retryAfterSeconds);
-    response.setHeader('Cache-Control', 'no-store');
     response.status(error.status).json(new ErrorBodyDto(error, requestId));
   }
 }

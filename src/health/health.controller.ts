@@ -1,4 +1,4 @@
-import { Controller, Get, Header, Inject } from '@nestjs/common';
+import { Controller, Get, Inject } from '@nestjs/common';
 import { ApiOkResponse, ApiOperation, ApiProperty, ApiTags } from '@nestjs/swagger';
 import { HealthIndicatorService, TypeOrmHealthIndicator } from '@nestjs/terminus';
 import { Public } from '../auth/public.decorator.js';
@@ -36,7 +36,6 @@ export class HealthController {
 
   @Get()
   @Public('says only that the process runs')
-  @Header('Cache-Control', 'no-store')
   @ApiOperation({ summary: 'Liveness: the process answers' })
   @ApiOkResponse({ type: HealthDto })
   live(): HealthDto {
@@ -45,7 +44,6 @@ export class HealthController {
 
   @Get('ready')
   @Public('says only whether the backends answer')
-  @Header('Cache-Control', 'no-store')
   @ApiOperation({ summary: 'Readiness: the database and the storage answer in time' })
   @ApiOkResponse({ type: HealthDto })
   @ApiErrors('DATABASE_UNAVAILABLE', 'STORAGE_UNAVAILABLE')

@@ -1,19 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import type { Request, Response } from 'express';
 import type { Logger } from 'pino';
-
-export const REQUEST_ID_HEADER = 'X-Request-Id';
+import { addAnswerHeaders } from '../answer-headers.js';
 
 /** What stands for the status in the log when the client left before its answer; nginx' number for it. */
 const CLIENT_GONE = 499;
 
 /** An id from a proxy is kept when it is nothing but an id. */
 const REQUEST_ID = /^[\w-]{8,64}$/;
-
-/** The id that names a request in its answer and in the logs. */
-export function requestIdOf(response: Response): string {
-  return String(response.getHeader(REQUEST_ID_HEADER));
-}
 
 /**
  * Names a request, and logs one line when its answer has left or its client has gone: id, user, method, route, status and
@@ -23,7 +17,7 @@ export function logRequest(request: Request, response: Response, logger: Logger)
   const started = performance.now();
   const given = request.headers['x-request-id'];
   const requestId = typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
-  response.setHeader(REQUEST_ID_HEADER, requestId);
+  addAnswerHeaders(response, requestId);
   response.on('close', () => {
     const line = {
       requestId,

@@ -1,0 +1,49 @@
+import type { Response } from 'express';
+
+declare global {
+  // Express' types are extended by merging.
+  namespace Express {
+    interface Response {
+      /** Names the request in its answer and in the logs. */
+      requestId?: string;
+    }
+  }
+}
+
+export const REQUEST_ID_HEADER = 'X-Request-Id';
+
+/**
+ * The headers of every answer that does not say otherwise. Answers are data: a browser may do nothing with them but read
+ * them (OWASP REST Security Cheat Sheet, "Security Headers"), and nobody keeps them.
+ */
+const DEFAULTS = [
+  ['Cache-Control', 'no-store'],
+  ['Content-Security-Policy', "default-src 'none'; frame-ancestors 'none'"],
+  ['Cross-Origin-Resource-Policy', 'same-origin'],
+  ['Referrer-Policy', 'no-referrer'],
+  ['Strict-Transport-Security', 'max-age=31536000; includeSubDomains'],
+  ['X-Content-Type-Options', 'nosniff'],
+  ['X-Frame-Options', 'DENY'],
+] as const;
+
+const FLAT_DEFAULTS = DEFAULTS.flat();
+
+/**
+ * Names an answer, and gives it the default headers at the moment at which its head is written, by whichever layer. Setting
+ * them one by one beforehand would cost each answer several times as much.
+ */
+export function addAnswerHeaders(response: Response, requestId: string): void {
+  response.requestId = requestId;
+  const writeHead = response.writeHead.bind(response) as (...args: readonly unknown[]) => Response;
+  response.writeHead = ((status: number, ...rest: readonly unknown[]): Response => {
+    const [headers = []] = rest;
+    // An answer of JSON: nothing was set before, and all that it needs is given here.
+    if (rest.length <= 1 && Array.isArray(headers) && response.getHeaderNames().length === 0) {
+      const given = headers as readonly string[];
+      return writeHead(status, [...FLAT_DEFAULTS, REQUEST_ID_HEADER, requestId, ...given]);
+    }
+    response.setHeader(REQUEST_ID_HEADER, requestId);
+    for (const [name, value] of DEFAULTS) if (!response.hasHeader(name)) response.setHeader(name, value);
+    return writeHead(status, ...rest);
+  }) as Response['writeHead'];
+}
