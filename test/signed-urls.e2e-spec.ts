@@ -142,6 +142,13 @@ describe('signed URLs', () => {
         as: PATIENT,
       });
       expect((await refused(text)).slice(0, 2)).toEqual([415, 'UNSUPPORTED_MEDIA_TYPE']);
+      const latin = await test.fetch('/api/chat-images/signed-urls', {
+        method: 'POST',
+        headers: { 'content-type': 'application/json; charset=latin9' },
+        body: '{"ids":[7]}',
+        as: PATIENT,
+      });
+      expect((await refused(latin)).slice(0, 2)).toEqual([415, 'UNSUPPORTED_MEDIA_TYPE']);
       const large = await post({ ids: ['x'.repeat(300_000)] });
       expect((await refused(large)).slice(0, 2)).toEqual([413, 'FILE_TOO_LARGE']);
       expect(await trail()).toHaveLength(100);
@@ -171,6 +178,11 @@ describe('signed URLs', () => {
       await test.database.query('DELETE FROM users WHERE id = 50');
       expect((await refused(await post({ ids: [1] }, 50))).slice(0, 2)).toEqual([401, 'UNAUTHENTICATED']);
     });
+  });
+
+  it('leave no trail when only their head is asked for', async () => {
+    const head = await test.fetch('/api/chat-images/1/signed-url', { method: 'HEAD', as: PATIENT });
+    expect([head.status, await head.text(), await trail()]).toEqual([200, '', []]);
   });
 
   describe('of requests that come at the same moment', () => {
@@ -405,6 +417,7 @@ describe('signed URLs', () => {
         return;
       }
       const [status, code, errors] = await refused(response);
+      expect(JSON.stringify(errors)).toContain(`The ${field} must be`);
       expect([status, code, Object.keys(errors ?? {})]).toEqual([422, 'VALIDATION_FAILED', [field]]);
     });
   });
@@ -456,15 +469,18 @@ describe('the budget of signed URLs', () => {
           body: JSON.stringify({ ids: Array.from({ length: count }, (_, index) => index + 1) }),
           as,
         });
-      expect((await post(18, PATIENT)).status).toBe(200);
+      expect((await post(15, PATIENT)).status).toBe(200);
       expect((await test.fetch('/api/chat-images/1/signed-url', { as: PATIENT })).status).toBe(200);
-      expect((await post(2, PATIENT)).status).toBe(429);
+      // One that asks for too much counts as one, and what is left is still there for others.
+      expect((await post(100, PATIENT)).status).toBe(429);
+      expect((await post(3, PATIENT)).status).toBe(200);
+      expect((await post(1, PATIENT)).status).toBe(429);
       const list = (limit: number, as: number): Promise<Response> =>
         test.fetch(`/api/appointments/${APPOINTMENT}/chat-images?limit=${limit}&signed_urls=true`, { as });
       expect((await list(15, DOCTOR)).status).toBe(200);
       expect((await list(15, DOCTOR)).status).toBe(429);
       const rows = await test.database.query<unknown[]>('SELECT FROM chat_image_access');
-      expect(rows).toHaveLength(18 + 1 + 15);
+      expect(rows).toHaveLength(15 + 1 + 3 + 15);
     } finally {
       await test.stop();
     }

@@ -104,7 +104,8 @@ export class AppointmentParticipantGuard implements CanActivate {
         request.image = await this.authorizedImage(
           user,
           imageReference(request.params.id),
-          subject === 'image-url',
+          // The answer to a HEAD holds no URL.
+          subject === 'image-url' && request.method !== 'HEAD',
         );
         return;
       case 'image-url-by-path':

@@ -11,21 +11,21 @@ type Position = { readonly createdAt: Date; readonly id: number };
 const MAX_LIMIT = 100;
 const DEFAULT_LIMIT = 50;
 
+const LIMIT_EXPECTED = `The limit must be a whole number from 1 to ${MAX_LIMIT}.`;
+const CURSOR_EXPECTED = 'The cursor must be a next_cursor of this list.';
+
 /** The query of a list's request. */
 export const listQuerySchema = z.object({
   limit: z
-    .string()
-    .regex(/^\d{1,3}$/, `The limit must be a whole number from 1 to ${MAX_LIMIT}.`)
+    .string(LIMIT_EXPECTED)
+    .regex(/^\d{1,3}$/, LIMIT_EXPECTED)
     .transform(Number)
-    .refine(
-      (limit) => limit >= 1 && limit <= MAX_LIMIT,
-      `The limit must be a whole number from 1 to ${MAX_LIMIT}.`,
-    )
+    .refine((limit) => limit >= 1 && limit <= MAX_LIMIT, LIMIT_EXPECTED)
     .default(DEFAULT_LIMIT),
   cursor: z
-    .string()
+    .string(CURSOR_EXPECTED)
     .transform(parseCursor)
-    .refine((position) => position !== undefined, 'The cursor must be a next_cursor of this list.')
+    .refine((position) => position !== undefined, CURSOR_EXPECTED)
     .optional(),
   signed_urls: z
     .enum(['true', 'false'], 'The signed_urls must be true or false.')

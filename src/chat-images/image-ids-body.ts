@@ -47,9 +47,14 @@ export async function readImageIds(request: Request): Promise<readonly ImageName
   return data.ids;
 }
 
-function refusal(error: unknown): AppError {
-  const tooLarge = isNativeError(error) && 'status' in error && error.status === 413;
-  return tooLarge
-    ? new AppError('FILE_TOO_LARGE', { message: 'The request is too large.', cause: error })
-    : new AppError('VALIDATION_FAILED', { message: 'The body could not be read as JSON.', cause: error });
+/** What the parser says of a body, in the words of the catalogue. */
+function refusal(cause: unknown): AppError {
+  const status = isNativeError(cause) && 'status' in cause ? cause.status : undefined;
+  if (status === 413) return new AppError('FILE_TOO_LARGE', { message: 'The request is too large.', cause });
+  if (status === 415)
+    return new AppError('UNSUPPORTED_MEDIA_TYPE', {
+      message: 'Please send the ids as JSON in UTF-8.',
+      cause,
+    });
+  return new AppError('VALIDATION_FAILED', { message: 'The body could not be read as JSON.', cause });
 }

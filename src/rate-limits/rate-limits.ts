@@ -29,8 +29,10 @@ export class RateLimits {
    * @throws AppError TOO_MANY_REQUESTS when the minute's budget does not allow it
    */
   consume(budget: Budget, who: string | number, points = 1): Promise<unknown> {
-    return this.limiters[budget].consume(who, points).catch((error: unknown) => {
+    return this.limiters[budget].consume(who, points).catch(async (error: unknown) => {
       if (!(error instanceof RateLimiterRes)) throw error;
+      // What was refused was not handed out: a request for less may still be answered.
+      await this.limiters[budget].reward(who, points);
       throw new AppError('TOO_MANY_REQUESTS', { retryAfterSeconds: Math.ceil(error.msBeforeNext / 1000) });
     });
   }
