@@ -29,8 +29,8 @@ const DEFAULTS = [
 const FLAT_DEFAULTS = DEFAULTS.flat();
 
 /**
- * Names an answer, and gives it the default headers at the moment at which its head is written, by whichever layer. Setting
- * them one by one beforehand would cost each answer several times as much.
+ * Names an answer, and gives it the default headers at the moment at which its head is written, by whichever layer: in one
+ * list, as setting them one by one beforehand costs each answer more.
  */
 export function addAnswerHeaders(response: Response, requestId: string): void {
   response.requestId = requestId;
