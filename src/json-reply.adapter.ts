@@ -4,7 +4,7 @@ import type { Response } from 'express';
 
 /**
  * Express, but for how an answer of JSON is written: at once, without looking for what none of them has (an ETag to
- * compare, a media type to complete, a length to leave out). `npm run bench` measures what that is worth.
+ * compare, a media type to complete, a length to leave out).
  */
 export class JsonReplyAdapter extends ExpressAdapter {
   override reply(response: Response, body: unknown, statusCode?: number): unknown {

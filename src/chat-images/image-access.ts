@@ -124,9 +124,10 @@ export class ImageAccess {
   async decideEach(requests: readonly ImageAccessRequest[]): Promise<readonly ImageDecision[]> {
     const decisions = await Promise.allSettled(requests.map((request) => this.decide(request)));
     const failures = decisions.filter((decision) => decision.status === 'rejected');
-    const fatal = failures.find(({ reason }) => !isDatabaseUnavailable(reason));
-    const [first] = fatal || failures.length < decisions.length ? [fatal] : failures;
-    if (first) throw first.reason;
+    const ofTheService = failures.find(({ reason }) => !isDatabaseUnavailable(reason));
+    const ofAll = failures.length === decisions.length ? failures[0] : undefined;
+    const failure = ofTheService ?? ofAll;
+    if (failure) throw failure.reason;
     return decisions.map((decision) =>
       decision.status === 'fulfilled' ? decision.value : { refusal: 'DATABASE_UNAVAILABLE' },
     );

@@ -23,8 +23,8 @@ export class ObjectRefusedError extends Error {
 }
 
 /**
- * Writes objects with the SDK's own connections and signature, but without the pipeline around them, which costs more
- * than the rest of the request (`npm run bench:upload`).
+ * Writes objects with the SDK's own connections and signature, but without the pipeline around them, which takes more
+ * of the processor than the rest of the request.
  */
 export class S3ObjectWriter {
   private readonly endpoint: URL;
