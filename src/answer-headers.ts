@@ -1,4 +1,4 @@
-import type { Response } from 'express';
+import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
 
 declare global {
   // Express' types are extended by merging.
@@ -29,21 +29,22 @@ const DEFAULTS = [
 const FLAT_DEFAULTS = DEFAULTS.flat();
 
 /**
- * Names an answer, and gives it the default headers at the moment at which its head is written, by whichever layer: in one
- * list, as setting them one by one beforehand costs each answer more.
+ * Gives an answer its request's id and the default headers at the moment at which its head is written, by whichever layer:
+ * in one list, as setting them one by one beforehand costs each answer more.
+ *
+ * @param given what `writeHead` was given behind the status
+ * @returns what it is to be given instead
  */
-export function addAnswerHeaders(response: Response, requestId: string): void {
-  response.requestId = requestId;
-  const writeHead = response.writeHead.bind(response) as (...args: readonly unknown[]) => Response;
-  response.writeHead = ((status: number, ...rest: readonly unknown[]): Response => {
-    const [headers = []] = rest;
-    // An answer of JSON: nothing was set before, and all that it needs is given here.
-    if (rest.length <= 1 && Array.isArray(headers) && response.getHeaderNames().length === 0) {
-      const given = headers as readonly string[];
-      return writeHead(status, [...FLAT_DEFAULTS, REQUEST_ID_HEADER, requestId, ...given]);
-    }
-    response.setHeader(REQUEST_ID_HEADER, requestId);
-    for (const [name, value] of DEFAULTS) if (!response.hasHeader(name)) response.setHeader(name, value);
-    return writeHead(status, ...rest);
-  }) as Response['writeHead'];
+export function completeHead(
+  response: ServerResponse & { readonly requestId?: string },
+  given: readonly unknown[],
+): [headers?: OutgoingHttpHeaders | string[]] {
+  const { requestId = '' } = response;
+  const [headers = []] = given;
+  // An answer of JSON: nothing was set before, and all that it needs is given here.
+  if (given.length <= 1 && Array.isArray(headers) && response.getHeaderNames().length === 0)
+    return [[...FLAT_DEFAULTS, REQUEST_ID_HEADER, requestId, ...(headers as string[])]];
+  response.setHeader(REQUEST_ID_HEADER, requestId);
+  for (const [name, value] of DEFAULTS) if (!response.hasHeader(name)) response.setHeader(name, value);
+  return [...given] as [OutgoingHttpHeaders?];
 }

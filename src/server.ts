@@ -8,7 +8,7 @@ import type { Logger } from 'pino';
 import { REQUEST_ID_HEADER } from './answer-headers.js';
 import { AppModule } from './app.module.js';
 import type { Settings } from './config/settings.js';
-import { JsonReplyAdapter } from './json-reply.adapter.js';
+import { LeanExpressAdapter } from './lean-express.adapter.js';
 import { NestLogger } from './logging/logger.js';
 import { logRequest } from './logging/request-log.js';
 import { answerExpectations, readAwayUnreadBody } from './unread-bodies.js';
@@ -41,7 +41,7 @@ const PAGE_HEADERS = helmet({ contentSecurityPolicy: { directives: { upgradeInse
 /** Makes the whole application, ready to listen. */
 export async function createApp(settings: Settings, logger: Logger): Promise<NestExpressApplication> {
   const module = AppModule.with(settings, logger);
-  const app = await NestFactory.create<NestExpressApplication>(module, new JsonReplyAdapter(), {
+  const app = await NestFactory.create<NestExpressApplication>(module, new LeanExpressAdapter(), {
     logger: new NestLogger(logger),
     // No route reads a body that the framework would have to parse; an upload parses its own.
     bodyParser: false,

@@ -1,7 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Request, Response } from 'express';
 import type { Logger } from 'pino';
-import { addAnswerHeaders } from '../answer-headers.js';
 
 /** What stands for the status in the log when the client left before its answer; nginx' number for it. */
 const CLIENT_GONE = 499;
@@ -17,7 +16,7 @@ export function logRequest(request: Request, response: Response, logger: Logger)
   const started = performance.now();
   const given = request.headers['x-request-id'];
   const requestId = typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
-  addAnswerHeaders(response, requestId);
+  response.requestId = requestId;
   response.on('close', () => {
     const line = {
       requestId,
