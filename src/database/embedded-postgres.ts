@@ -15,7 +15,7 @@ const HOST = '127.0.0.1';
 const ROOT_DIRECTORY = '/var/lib/chat-image-store';
 
 /** Trades the safety of the data for speed: for a database that is thrown away. */
-const THROWAWAY_FLAGS = ['-c', 'fsync=off', '-c', 'synchronous_commit=off', '-c', 'full_page_writes=off'];
+const THROWAWAY_SETTINGS = { fsync: 'off', synchronous_commit: 'off', full_page_writes: 'off' };
 
 /** A real PostgreSQL server of this process, listening on 127.0.0.1. */
 export type EmbeddedDatabase = {
@@ -30,8 +30,12 @@ export type EmbeddedDatabase = {
 };
 
 type Options =
-  /** Data that stays, and the password that it was made with. */
-  | { readonly directory: string; readonly password: string }
+  /** Data that stays, and the password that it was made with; settings as in `postgresql.conf`. */
+  | {
+      readonly directory: string;
+      readonly password: string;
+      readonly settings?: Readonly<Record<string, string>>;
+    }
   /** A database for one run, in a temporary folder. */
   | 'throwaway';
 
@@ -45,6 +49,7 @@ export async function startEmbeddedPostgres(options: Options): Promise<EmbeddedD
   const asRoot = process.getuid?.() === 0;
   const persistent = options !== 'throwaway';
   const password = persistent ? options.password : 'throwaway';
+  const settings = persistent ? options.settings : THROWAWAY_SETTINGS;
   const directory = persistent ? await dataDirectory(options.directory) : await temporaryDirectory();
   const port = await freePort();
   let output = '';
@@ -58,10 +63,11 @@ export async function startEmbeddedPostgres(options: Options): Promise<EmbeddedD
     persistent,
     createPostgresUser: asRoot,
     initdbFlags: ['--encoding=UTF8', '--no-locale'],
-    postgresFlags: [
-      ...['-c', `listen_addresses=${HOST}`, '-c', 'unix_socket_directories='],
-      ...(persistent ? [] : THROWAWAY_FLAGS),
-    ],
+    postgresFlags: Object.entries({
+      listen_addresses: HOST,
+      unix_socket_directories: '',
+      ...settings,
+    }).flatMap(([name, value]) => ['-c', `${name}=${value}`]),
     onLog: (message) => (output = `${output}${message}`.slice(-4000)),
     onError: (error) => (output = `${output}${String(error)}`.slice(-4000)),
   });

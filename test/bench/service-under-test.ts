@@ -34,6 +34,13 @@ export const OFFLINE_BUCKET = {
   SWEEP_INTERVAL_SECONDS: '0',
 } satisfies NodeJS.ProcessEnv;
 
+/**
+ * What the installation leaves to the operator: the default, 128 MB, is made for starting on any machine.
+ *
+ * @see https://www.postgresql.org/docs/current/runtime-config-resource.html#GUC-SHARED-BUFFERS
+ */
+const SIZED_FOR_ITS_DATA = { shared_buffers: process.env.BENCH_SHARED_BUFFERS ?? '2GB' };
+
 /** How often a server that starts is asked whether it listens. */
 const POLL_MS = 5;
 
@@ -68,7 +75,11 @@ export class Bench {
     const folder = await mkdtemp(join(tmpdir(), 'chat-image-bench-'));
     const postgres = await startEmbeddedPostgres(
       durable
-        ? { directory: join(tmpdir(), `chat-image-bench-${randomUUID()}`), password: JWT_SECRET.slice(0, 4) }
+        ? {
+            directory: join(tmpdir(), `chat-image-bench-${randomUUID()}`),
+            password: JWT_SECRET.slice(0, 4),
+            settings: SIZED_FOR_ITS_DATA,
+          }
         : 'throwaway',
     );
     const cleanUp = async (): Promise<void> => {

@@ -3,12 +3,14 @@
  * endpoint as most would write it, and two ceilings that answer a constant; interleaved in one run, on a database that
  * waits for the disk at every commit. Sends with wrk where it is installed, else with autocannon.
  *
- * BENCH_IMAGES, BENCH_ROUNDS, BENCH_MS and BENCH_WARM_UP_MS say how much of it; TMPDIR names the disk.
+ * BENCH_IMAGES, BENCH_ROUNDS, BENCH_MS and BENCH_WARM_UP_MS say how much of it, BENCH_SHARED_BUFFERS how much memory
+ * PostgreSQL has for its pages (2GB), TMPDIR which disk.
  */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
+import { S3UrlSigner } from '../../src/chat-images/storage/s3-url-signer.js';
 import { seed } from './seed.js';
-import { Bench, OFFLINE_BUCKET, type Server, withDatabase } from './service-under-test.js';
+import { Bench, median, OFFLINE_BUCKET, type Server, withDatabase } from './service-under-test.js';
 import { assertSameAnswers, type Servers } from './signed-url-answers.js';
 import { barChart } from './signed-url-chart.js';
 import { BATCH_SIZE, LoadGenerator, type LoadRequest, signedUrlRequests } from './signed-url-load.js';
@@ -24,6 +26,8 @@ type Results = {
   readonly singles: Readonly<Record<(typeof CONNECTIONS)[number], Readonly<Record<Role, Figures>>>>;
   /** At one connection; none where the service has no such route. */
   readonly batch: { readonly single: Figures; readonly batch: Figures } | undefined;
+  /** URLs that the signer alone makes a second, in this process. */
+  readonly signedPerSecond: number;
 };
 
 /** What the service must reach. */
@@ -59,8 +63,9 @@ async function measure(bench: Bench, load: LoadGenerator, servers: Servers): Pro
       Figures
     >;
   }
+  const signedPerSecond = median(Array.from({ length: ROUNDS }, signInALoop));
   const { service } = servers;
-  if (!batch[0] || !(await knows(service, batch[0]))) return { singles, batch: undefined };
+  if (!batch[0] || !(await knows(service, batch[0]))) return { singles, batch: undefined, signedPerSecond };
   const [ofOne, ofMany] = await interleaved(
     bench,
     load,
@@ -70,7 +75,21 @@ async function measure(bench: Bench, load: LoadGenerator, servers: Servers): Pro
     ],
     1,
   );
-  return { singles, batch: ofOne && ofMany && { single: ofOne, batch: ofMany } };
+  return { singles, batch: ofOne && ofMany && { single: ofOne, batch: ofMany }, signedPerSecond };
+}
+
+/** @returns URLs a second, of a key of its own each, as of the time at which it is signed */
+function signInALoop(): number {
+  const signer = new S3UrlSigner(OFFLINE_BUCKET.DO_SPACES_URL, {
+    accessKeyId: OFFLINE_BUCKET.DO_SPACES_KEY,
+    secretAccessKey: OFFLINE_BUCKET.DO_SPACES_SECRET,
+    region: OFFLINE_BUCKET.DO_SPACES_REGION,
+  });
+  const began = performance.now();
+  let signed = 0;
+  for (; performance.now() - began < MEASURE_MS; signed += 1)
+    signer.sign(`chat_images/appointment_${signed % 1000}/1762379401_${signed}.jpg`, 3600, new Date());
+  return (signed / (performance.now() - began)) * 1000;
 }
 
 /** Whether a server has the route of a request. */
@@ -80,7 +99,7 @@ async function knows({ port }: Server, { method, path, token, body }: LoadReques
   return status !== 404;
 }
 
-function goalsOf({ singles, batch }: Results): readonly Goal[] {
+function goalsOf({ singles, batch, signedPerSecond }: Results): readonly Goal[] {
   const { service, bare, plain, nestConstant } = singles[64];
   const alone = singles[1];
   return [
@@ -114,6 +133,7 @@ function goalsOf({ singles, batch }: Results): readonly Goal[] {
       value: batch && batch.batch.p50Ms / batch.single.p50Ms,
       atMost: 5,
     },
+    { name: 'URLs signed a second, by the signer alone', value: signedPerSecond, atLeast: 100_000 },
   ];
 }
 
