@@ -30,14 +30,15 @@ export class LeanExpressAdapter extends ExpressAdapter {
   override reply(response: Response, body: unknown, statusCode?: number): unknown {
     if (!isJson(body)) return super.reply(response, body, statusCode);
     const text = JSON.stringify(body);
-    const length = String(Buffer.byteLength(text));
+    const length = Buffer.byteLength(text);
     response.writeHead(statusCode ?? response.statusCode, [
       'Content-Type',
       'application/json; charset=utf-8',
       'Content-Length',
-      length,
+      String(length),
     ]);
-    return response.end(text);
+    // What has a byte a character is ASCII, and need not be looked through for what is not.
+    return response.end(text, length === text.length ? 'latin1' : 'utf8');
   }
 }
 

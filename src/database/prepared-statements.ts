@@ -29,6 +29,7 @@ const LOOK_UPS_ONLY = Object.entries({
   enable_seqscan: 'off',
   enable_hashjoin: 'off',
   enable_mergejoin: 'off',
+  enable_memoize: 'off',
   jit: 'off',
 })
   .map(([name, value]) => `-c ${name}=${value}`)

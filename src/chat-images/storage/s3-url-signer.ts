@@ -1,4 +1,4 @@
-import { createHmac, createSecretKey, hash, type KeyObject } from 'node:crypto';
+import { createHmac, hash } from 'node:crypto';
 
 /** What a SigV4 signature is made with. */
 export type SigningCredentials = {
@@ -14,12 +14,16 @@ type SigningMoment = {
   readonly time: string;
   readonly day: string;
   readonly scope: string;
-  readonly dayKey: KeyObject;
+  readonly signatureOf: (toSign: string) => string;
   /** The query's beginning. */
   readonly parameters: string;
 };
 
 const ALGORITHM = 'AWS4-HMAC-SHA256';
+
+/** Of a SHA-256: the bytes that it works on at once, and those of its result. */
+const BLOCK_BYTES = 64;
+const DIGEST_BYTES = 32;
 
 /** Neither escaped by encodeURIComponent nor reserved: the letters of nearly every key. */
 const PLAIN_PATH = /^[\w./~-]*$/;
@@ -53,14 +57,13 @@ export class S3UrlSigner {
    * @param signedAt counts to the second
    */
   sign(key: string, expiresIn: number, signedAt: Date): string {
-    const { time, scope, dayKey, parameters } = this.momentOf(signedAt);
+    const { time, scope, signatureOf, parameters } = this.momentOf(signedAt);
     const path = `${this.basePath}/${encodePath(key)}`;
     // In the order of the names' bytes, as the signature wants them; the signature itself is between the last two.
     const before = `${parameters}&X-Amz-Expires=${expiresIn}`;
     const after = 'X-Amz-SignedHeaders=host&x-id=GetObject';
     const request = `GET\n${path}\n${before}&${after}\nhost:${this.host}\n\nhost\nUNSIGNED-PAYLOAD`;
-    const toSign = `${ALGORITHM}\n${time}\n${scope}\n${hash('sha256', request)}`;
-    const signature = createHmac('sha256', dayKey).update(toSign).digest('hex');
+    const signature = signatureOf(`${ALGORITHM}\n${time}\n${scope}\n${hash('sha256', request)}`);
     return `${this.origin}${path}?${before}&X-Amz-Signature=${signature}&${after}`;
   }
 
@@ -78,20 +81,42 @@ export class S3UrlSigner {
       time,
       day,
       scope,
-      dayKey: this.moment?.day === day ? this.moment.dayKey : this.deriveKey(day),
+      signatureOf: this.moment?.day === day ? this.moment.signatureOf : this.signatureBy(day, scope),
       parameters: `X-Amz-Algorithm=${ALGORITHM}&X-Amz-Content-Sha256=UNSIGNED-PAYLOAD&X-Amz-Credential=${credential}&X-Amz-Date=${time}`,
     };
     return this.moment;
   }
 
-  private deriveKey(day: string): KeyObject {
+  /** Signs by the key of a day; all that is signed on it has one length. */
+  private signatureBy(day: string, scope: string): (toSign: string) => string {
     const { secretAccessKey, region } = this.credentials;
     const hmac = (key: string | Buffer, data: string): Buffer =>
       createHmac('sha256', key).update(data).digest();
-    return createSecretKey(
-      hmac(hmac(hmac(hmac(`AWS4${secretAccessKey}`, day), region), 's3'), 'aws4_request'),
-    );
+    const key = hmac(hmac(hmac(hmac(`AWS4${secretAccessKey}`, day), region), 's3'), 'aws4_request');
+    const length = Buffer.byteLength(`${ALGORITHM}\n${day}T000000Z\n${scope}\n`) + 2 * DIGEST_BYTES;
+    return hmacSha256(key, length);
   }
+}
+
+/**
+ * HMAC-SHA256 of texts of one length (RFC 2104, 2): two hashes, as the object that `createHmac` makes for each text costs
+ * more than both.
+ *
+ * @param key at most a block
+ * @param textBytes how long each text is, in UTF-8
+ */
+function hmacSha256(key: Buffer, textBytes: number): (text: string) => string {
+  const inner = Buffer.alloc(BLOCK_BYTES + textBytes, 0x36);
+  const outer = Buffer.alloc(BLOCK_BYTES + DIGEST_BYTES, 0x5c);
+  for (const [index, byte] of key.entries()) {
+    inner[index] = byte ^ 0x36;
+    outer[index] = byte ^ 0x5c;
+  }
+  return (text) => {
+    inner.write(text, BLOCK_BYTES);
+    outer.write(hash('sha256', inner, 'binary'), BLOCK_BYTES, 'binary');
+    return hash('sha256', outer);
+  };
 }
 
 /** Percent-encodes all but the unreserved characters of RFC 3986 and the slashes between the segments. */
