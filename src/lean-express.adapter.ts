@@ -9,7 +9,8 @@ export class LeanExpressAdapter extends ExpressAdapter {
   /**
    * Express gives every request and response another prototype. V8 then shares no more hidden classes among them: each
    * property that is added makes a new one, and nothing that reads them stays fast, which costs most of the time of a
-   * request. So the server makes them with the prototypes that Express wants, and setting these again does nothing.
+   * request. So the server makes them with the prototypes that Express wants, and setting these again does nothing. Of the
+   * application's options none is about the server.
    */
   override initHttpServer(): void {
     const express: Express = this.getInstance();

@@ -180,10 +180,13 @@ describe('signed URLs', () => {
     });
   });
 
-  it('leave no trail when only their head is asked for', async () => {
-    const head = await test.fetch('/api/chat-images/1/signed-url', { method: 'HEAD', as: PATIENT });
-    expect([head.status, await head.text(), await trail()]).toEqual([200, '', []]);
-  });
+  it.each(['/api/chat-images/1/signed-url', `/api/appointments/${APPOINTMENT}/chat-images?signed_urls=true`])(
+    'leave no trail when only their head is asked for: %s',
+    async (path) => {
+      const head = await test.fetch(path, { method: 'HEAD', as: PATIENT });
+      expect([head.status, await head.text(), await trail()]).toEqual([200, '', []]);
+    },
+  );
 
   describe('of requests that come at the same moment', () => {
     it('are each of its own user, with its own row or its own error', async () => {

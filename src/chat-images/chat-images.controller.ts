@@ -1,4 +1,4 @@
-import { Controller, Get, HttpCode, Inject, Post } from '@nestjs/common';
+import { Controller, Get, HttpCode, Inject, Post, Req } from '@nestjs/common';
 import {
   ApiBearerAuth,
   ApiBody,
@@ -11,6 +11,7 @@ import {
   ApiQuery,
   ApiTags,
 } from '@nestjs/swagger';
+import type { Request } from 'express';
 import type { AuthenticatedUser } from '../auth/token-verifier.js';
 import { CurrentUser } from '../auth/current-user.decorator.js';
 import { SETTINGS, type Settings } from '../config/settings.js';
@@ -176,13 +177,16 @@ export class ChatImagesController {
   @ApiOkResponse({ type: ChatImageListResponseDto })
   @ApiErrors('APPOINTMENT_NOT_FOUND', 'VALIDATION_FAILED')
   async list(
+    @Req() { method }: Request,
     @CurrentUser() user: AuthenticatedUser,
     @AuthorizedAppointment() appointmentId: number,
     @ValidQuery(listQuerySchema) { signed_urls: signedUrls, ...query }: ListQuery,
   ): Promise<ChatImageListResponseDto> {
     // The request itself has been counted.
     if (signedUrls) await this.limits.consume('signed-urls', user.id, query.limit - 1);
-    const { images, nextCursor } = await this.listed.page(user, appointmentId, query, signedUrls);
+    // The answer to a HEAD holds no URL.
+    const recorded = signedUrls && method !== 'HEAD';
+    const { images, nextCursor } = await this.listed.page(user, appointmentId, query, recorded);
     const entries = images.map((image) => {
       const signedUrl = signedUrls ? this.chatImages.signedUrl(image) : undefined;
       return new ListedChatImageDto(image, this.settings.appUrl, signedUrl);
