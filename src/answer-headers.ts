@@ -16,7 +16,7 @@ export const REQUEST_ID_HEADER = 'X-Request-Id';
  * The headers of every answer that does not say otherwise. Answers are data: a browser may do nothing with them but read
  * them (OWASP REST Security Cheat Sheet, "Security Headers"), and nobody keeps them.
  */
-const DEFAULTS = [
+export const DEFAULT_HEADERS = [
   ['Cache-Control', 'no-store'],
   ['Content-Security-Policy', "default-src 'none'; frame-ancestors 'none'"],
   ['Cross-Origin-Resource-Policy', 'same-origin'],
@@ -26,7 +26,7 @@ const DEFAULTS = [
   ['X-Frame-Options', 'DENY'],
 ] as const;
 
-const FLAT_DEFAULTS = DEFAULTS.flat();
+const FLAT_DEFAULT_HEADERS = DEFAULT_HEADERS.flat();
 
 /**
  * Gives an answer its request's id and the default headers at the moment at which its head is written, by whichever layer:
@@ -43,8 +43,8 @@ export function completeHead(
   const [headers = []] = given;
   // An answer of JSON: nothing was set before, and all that it needs is given here.
   if (given.length <= 1 && Array.isArray(headers) && response.getHeaderNames().length === 0)
-    return [[...FLAT_DEFAULTS, REQUEST_ID_HEADER, requestId, ...(headers as string[])]];
+    return [[...FLAT_DEFAULT_HEADERS, REQUEST_ID_HEADER, requestId, ...(headers as string[])]];
   response.setHeader(REQUEST_ID_HEADER, requestId);
-  for (const [name, value] of DEFAULTS) if (!response.hasHeader(name)) response.setHeader(name, value);
+  for (const [name, value] of DEFAULT_HEADERS) if (!response.hasHeader(name)) response.setHeader(name, value);
   return [...given] as [OutgoingHttpHeaders?];
 }

@@ -17,6 +17,8 @@ export class LeanExpressAdapter extends ExpressAdapter {
     class Request extends IncomingMessage {}
     class Response<R extends IncomingMessage = IncomingMessage> extends ServerResponse<R> {
       override writeHead(status: number, ...given: unknown[]): this {
+        // The last on its connection, once the server takes no new ones.
+        if (!server.listening) this.shouldKeepAlive = false;
         return super.writeHead(status, ...completeHead(this, given));
       }
     }
@@ -24,7 +26,8 @@ export class LeanExpressAdapter extends ExpressAdapter {
     Object.setPrototypeOf(Response.prototype, express.response);
     express.request = Request.prototype as Express['request'];
     express.response = Response.prototype as Express['response'];
-    this.httpServer = createServer({ IncomingMessage: Request, ServerResponse: Response }, express);
+    const server = createServer({ IncomingMessage: Request, ServerResponse: Response }, express);
+    this.httpServer = server;
   }
 
   /** An answer of JSON is written at once, without an ETag to compare, a media type to complete, a length to leave out. */

@@ -143,7 +143,7 @@ describe('the server program', () => {
     await child.printed(/"stopping"/);
     await expect(fetch(`http://127.0.0.1:${env.PORT}/api/health`)).rejects.toThrow('fetch failed');
     upload.finish();
-    expect(await upload.answer).toMatch(/HTTP\/1\.1 200 OK.*"success":true/s);
+    expect(await upload.answer).toMatch(/HTTP\/1\.1 200 OK.*\r\nConnection: close\r\n.*"success":true/s);
     expect(await child.exit).toBe(0);
   });
 

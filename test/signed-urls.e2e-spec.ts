@@ -53,6 +53,17 @@ describe('signed URLs', () => {
   const trail = (): Promise<Access[]> =>
     test.database.query<Access[]>('SELECT chat_image_id, accessed_by FROM chat_image_access ORDER BY id');
 
+  /** Waits until a statement waits for a row. */
+  async function isHeld({ name }: { readonly name: string }): Promise<void> {
+    for (let waiting = false; !waiting;) {
+      const [row] = await test.database.query<{ waiting: boolean }[]>(
+        `SELECT count(*) > 0 AS waiting FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE $1`,
+        [`/* ${name} */%`],
+      );
+      waiting = row?.waiting ?? false;
+    }
+  }
+
   const post = (body: unknown, as: number | undefined = PATIENT): Promise<Response> =>
     test.fetch('/api/chat-images/signed-urls', {
       method: 'POST',
@@ -250,13 +261,7 @@ describe('signed URLs', () => {
         [10, 41, 11].map((id) => access.decide({ user: { id: PATIENT }, image: { id }, recorded: true })),
       );
       // Its statement has seen the row, and waits for the transaction that removes it.
-      for (let waiting = false; !waiting;) {
-        const [row] = await test.database.query<{ waiting: boolean }[]>(
-          `SELECT count(*) > 0 AS waiting FROM pg_stat_activity
-           WHERE wait_event_type = 'Lock' AND query LIKE '/* decide-images */%'`,
-        );
-        waiting = row?.waiting ?? false;
-      }
+      await isHeld(DECIDE_IMAGES);
       await holder.commitTransaction();
       await holder.release();
       expect(await decisions).toEqual([
@@ -313,6 +318,33 @@ describe('signed URLs', () => {
       expect([response.status, response.headers.get('cache-control')]).toEqual([200, 'no-store']);
       return ((await response.json()) as ChatImageListResponseDto).data;
     }
+
+    it.each([
+      ['without an image that is removed meanwhile', 'DELETE FROM chat_images WHERE id = 42', 200],
+      ['to nobody who is removed meanwhile', 'DELETE FROM users WHERE id = 51', 401],
+    ])('are given %s', async (_, removal, status) => {
+      await test.database.query('INSERT INTO users (id) VALUES (51)');
+      await test.database.query('INSERT INTO appointments (id, patient_id, doctor_id) VALUES (147, 51, $1)', [
+        DOCTOR,
+      ]);
+      await test.database.query(
+        `INSERT INTO chat_images (id, appointment_id, file_path, filename, uploaded_by, size, mime_type)
+         SELECT id, 147, 'path of ' || id, id || '.jpg', $1, 1, 'image/jpeg' FROM generate_series(42, 43) id`,
+        [DOCTOR],
+      );
+      const holder = test.database.createQueryRunner();
+      await holder.startTransaction();
+      await holder.query(removal);
+      const answer = test.fetch('/api/appointments/147/chat-images?signed_urls=true', { as: 51 });
+      await isHeld(LIST_IMAGES);
+      await holder.commitTransaction();
+      await holder.release();
+      expect((await answer).status).toBe(status);
+      const images = status === 200 ? [43] : [];
+      expect((await trail()).map(({ chat_image_id: id }) => id)).toEqual(images);
+      await test.database.query('DELETE FROM appointments WHERE id = 147');
+      await test.database.query('DELETE FROM users WHERE id = 51');
+    });
 
     it('are the newest first, with what is known of each, and leave no trail', async () => {
       const { images, next_cursor: next } = await list('');

@@ -1,8 +1,10 @@
 import { Injectable } from '@nestjs/common';
 import { z } from 'zod';
 import type { AuthenticatedUser } from '../auth/token-verifier.js';
+import { sqlState, violatedConstraint } from '../database/database-failure.js';
 import { parseId } from '../database/parse-id.js';
 import { preparedStatement, PreparedStatements } from '../database/prepared-statements.js';
+import { AppError } from '../errors/app-error.js';
 import { CHAT_IMAGE_COLUMNS, type ChatImage } from './chat-image.entity.js';
 
 /** The place of an image in the list of its appointment. */
@@ -10,6 +12,9 @@ type Position = { readonly createdAt: Date; readonly id: number };
 
 const MAX_LIMIT = 100;
 const DEFAULT_LIMIT = 50;
+
+const FOREIGN_KEY_VIOLATION = '23503';
+const ACCESSED_BY = 'chat_image_access_accessed_by_foreign';
 
 const LIMIT_EXPECTED = `The limit must be a whole number from 1 to ${MAX_LIMIT}.`;
 const CURSOR_EXPECTED = 'The cursor must be a next_cursor of this list.';
@@ -62,6 +67,7 @@ export class ChatImageList {
   /**
    * @param recorded whether the user is handed their URLs: an audit row for each is committed then
    * @returns pictures, newest first, from behind the cursor on
+   * @throws AppError UNAUTHENTICATED when the user has just been removed
    */
   async page(
     user: AuthenticatedUser,
@@ -69,14 +75,21 @@ export class ChatImageList {
     { limit, cursor }: Pick<ListQuery, 'limit' | 'cursor'>,
     recorded: boolean,
   ): Promise<ChatImagePage> {
-    const rows = await this.statements.run<ChatImage>(LIST_IMAGES, [
-      appointmentId,
-      cursor?.createdAt ?? 'infinity',
-      cursor?.id ?? Number.MAX_SAFE_INTEGER,
-      limit,
-      recorded,
-      user.id,
-    ]);
+    const select = (): Promise<ChatImage[]> =>
+      this.statements.run<ChatImage>(LIST_IMAGES, [
+        appointmentId,
+        cursor?.createdAt ?? 'infinity',
+        cursor?.id ?? Number.MAX_SAFE_INTEGER,
+        limit,
+        recorded,
+        user.id,
+      ]);
+    const rows = await select().catch((error: unknown) => {
+      // What the audit row names was removed while its statement ran.
+      if (sqlState(error) !== FOREIGN_KEY_VIOLATION) throw error;
+      if (violatedConstraint(error) === ACCESSED_BY) throw new AppError('UNAUTHENTICATED', { cause: error });
+      return select();
+    });
     const images = rows.slice(0, limit);
     const last = images.at(-1);
     return { images, nextCursor: last && rows.length > limit ? cursorOf(last) : null };

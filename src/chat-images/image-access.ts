@@ -94,9 +94,9 @@ const FIND_USER = preparedStatement('find-user', 'SELECT id FROM users WHERE id 
 
 /**
  * Room for the hundred that one client may ask for and for others beside them; two at a time, as one waits for its commit
- * while the other is worked at.
+ * while the other is worked at. A batch lasts some milliseconds: who has waited for a second waits for a database that hangs.
  */
-const BATCH_LIMITS = { maxItems: 200, maxInFlight: 2 };
+const BATCH_LIMITS = { maxItems: 200, maxInFlight: 2, maxWaitMs: 1000 };
 
 /** What the database knows of who may see which image. The AppointmentParticipantGuard asks, and enforces the answer. */
 @Injectable()

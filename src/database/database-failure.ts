@@ -50,6 +50,14 @@ export function sqlState(error: unknown): string | undefined {
   return cause && 'code' in cause && typeof cause.code === 'string' ? cause.code : undefined;
 }
 
+/** The name of the constraint that a failed statement violated. */
+export function violatedConstraint(error: unknown): string | undefined {
+  const cause = driverError(error);
+  return cause && 'constraint' in cause && typeof cause.constraint === 'string'
+    ? cause.constraint
+    : undefined;
+}
+
 /** TypeORM wraps the driver's error of a failed statement. */
 function driverError(error: unknown): Error | undefined {
   const cause: unknown = isNativeError(error) && 'driverError' in error ? error.driverError : error;

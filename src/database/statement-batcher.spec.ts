@@ -22,8 +22,8 @@ class Statements {
 }
 
 const lost = new Error('connection lost');
-const make = (statements: Statements): StatementBatcher<string, string> =>
-  new StatementBatcher(statements.run, (error) => error === lost, { maxItems: 3, maxInFlight: 2 });
+const make = (statements: Statements, maxWaitMs = Infinity): StatementBatcher<string, string> =>
+  new StatementBatcher(statements.run, (error) => error === lost, { maxItems: 3, maxInFlight: 2, maxWaitMs });
 
 describe('the statement batcher', () => {
   it('starts at once when nothing is under way, with all that one piece of code submits', async () => {
@@ -105,11 +105,28 @@ describe('the statement batcher', () => {
     expect(await later).toBe('C');
   });
 
+  it('fails those who have waited too long with the batch that fails for everybody, and only them', async () => {
+    const outcome = async (maxWaitMs: number): Promise<readonly string[]> => {
+      const statements = new Statements();
+      const batcher = make(statements, maxWaitMs);
+      const results = Promise.allSettled(Array.from('abcdefgh', (item) => batcher.submit(item)));
+      await setImmediate();
+      await statements.end(0, lost);
+      await statements.end(1);
+      await statements.end(2);
+      return (await results).map(({ status }) => status);
+    };
+    const [failed, answered] = ['rejected', 'fulfilled'];
+    const firstTwo = [failed, failed, failed, answered, answered, answered];
+    expect(await outcome(0)).toEqual([...firstTwo, failed, failed]);
+    expect(await outcome(60_000)).toEqual([...firstTwo, answered, answered]);
+  });
+
   it('refuses an item for which the statement has no result', async () => {
     const batcher = new StatementBatcher(
       () => Promise.resolve(['only one']),
       () => true,
-      { maxItems: 3, maxInFlight: 1 },
+      { maxItems: 3, maxInFlight: 1, maxWaitMs: Infinity },
     );
     const results = await Promise.allSettled([batcher.submit('a'), batcher.submit('b')]);
     expect(results.map(({ status }) => status)).toEqual(['fulfilled', 'rejected']);

@@ -1,5 +1,7 @@
 type Waiting<Item, Result> = {
   readonly item: Item;
+  /** By the clock of `performance.now()`. */
+  readonly since: number;
   readonly resolve: (result: Result) => void;
   readonly reject: (error: unknown) => void;
 };
@@ -9,6 +11,8 @@ export type BatchLimits = {
   readonly maxItems: number;
   /** How many statements may be under way at the same moment. */
   readonly maxInFlight: number;
+  /** Who has waited for so long when a statement fails for a reason that is everybody's, fails with it. */
+  readonly maxWaitMs: number;
 };
 
 /**
@@ -18,7 +22,8 @@ export type BatchLimits = {
  * the larger the batches.
  *
  * Each item gets its own result or its own error: when a batch fails for a reason that may be one item's, each of its
- * items is run once more, alone.
+ * items is run once more, alone. When it fails for a reason that is everybody's, such as a server that does not answer, those
+ * who have long waited for a place fail with it, instead of one batch after the other.
  */
 export class StatementBatcher<Item, Result> {
   private readonly waiting: Waiting<Item, Result>[] = [];
@@ -38,7 +43,7 @@ export class StatementBatcher<Item, Result> {
 
   submit(item: Item): Promise<Result> {
     return new Promise((resolve, reject) => {
-      this.waiting.push({ item, resolve, reject });
+      this.waiting.push({ item, since: performance.now(), resolve, reject });
       if (this.scheduled || this.inFlight >= this.limits.maxInFlight) return;
       this.scheduled = true;
       // Nothing under way: at once, with what the same piece of code submits beside it. Else with all that this turn of
@@ -72,8 +77,14 @@ export class StatementBatcher<Item, Result> {
         else resolve(result);
       });
     } catch (error) {
-      if (lastTry || this.concernsAll(error)) for (const { reject } of batch) reject(error);
+      if (this.concernsAll(error)) for (const { reject } of [...batch, ...this.takeOverdue()]) reject(error);
+      else if (lastTry) for (const { reject } of batch) reject(error);
       else await Promise.all(batch.map((one) => this.settle([one], true)));
     }
+  }
+  private takeOverdue(): readonly Waiting<Item, Result>[] {
+    const overdue = performance.now() - this.limits.maxWaitMs;
+    const kept = this.waiting.findIndex(({ since }) => since > overdue);
+    return this.waiting.splice(0, kept === -1 ? this.waiting.length : kept);
   }
 }
