@@ -157,7 +157,7 @@ class TwoInstances {
 
   async audits(imageId: number): Promise<unknown[]> {
     return this.healthy.database.query<unknown[]>(
-      'SELECT accessed_by FROM chat_image_access WHERE chat_image_id = $1',
+      'SELECT accessed_by FROM chat_image_access WHERE chat_image_id = $1 ORDER BY id',
       [imageId],
     );
   }

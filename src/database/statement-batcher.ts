@@ -82,6 +82,7 @@ export class StatementBatcher<Item, Result> {
       else await Promise.all(batch.map((one) => this.settle([one], true)));
     }
   }
+
   private takeOverdue(): readonly Waiting<Item, Result>[] {
     const overdue = performance.now() - this.limits.maxWaitMs;
     const kept = this.waiting.findIndex(({ since }) => since > overdue);
