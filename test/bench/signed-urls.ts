@@ -54,7 +54,9 @@ async function measure(bench: Bench, load: LoadGenerator, servers: Servers): Pro
   await assertSameAnswers(bench, servers, single);
   const roles = Object.keys(servers) as Role[];
   const runs = roles.map((role) => [servers[role], single] as const);
-  await warmUp(load, runs, Math.max(...CONNECTIONS));
+  const { service } = servers;
+  const batches = batch[0] && (await knows(service, batch[0])) ? ([[service, batch]] as const) : [];
+  await warmUp(load, [...runs, ...batches], Math.max(...CONNECTIONS));
   const singles = {} as Record<(typeof CONNECTIONS)[number], Record<Role, Figures>>;
   for (const connections of CONNECTIONS) {
     const figures = await interleaved(bench, load, runs, connections);
@@ -64,17 +66,8 @@ async function measure(bench: Bench, load: LoadGenerator, servers: Servers): Pro
     >;
   }
   const signedPerSecond = median(Array.from({ length: ROUNDS }, signInALoop));
-  const { service } = servers;
-  if (!batch[0] || !(await knows(service, batch[0]))) return { singles, batch: undefined, signedPerSecond };
-  const [ofOne, ofMany] = await interleaved(
-    bench,
-    load,
-    [
-      [service, single],
-      [service, batch],
-    ],
-    1,
-  );
+  if (batches.length === 0) return { singles, batch: undefined, signedPerSecond };
+  const [ofOne, ofMany] = await interleaved(bench, load, [[service, single], ...batches], 1);
   return { singles, batch: ofOne && ofMany && { single: ofOne, batch: ofMany }, signedPerSecond };
 }
 
