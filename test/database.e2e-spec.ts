@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { DataSource } from 'typeorm';
+import { loadDatabaseSettings } from '../src/config/settings.js';
 import { dataSourceOptions } from '../src/database/data-source-options.js';
 import { type EmbeddedDatabase, startEmbeddedPostgres } from '../src/database/embedded-postgres.js';
 import { migrateDown, migrateUp } from '../src/database/migrate.js';
@@ -19,9 +20,8 @@ describe('the migrations', () => {
   afterAll(() => postgres.stop());
 
   async function withDatabase(name: string, work: (dataSource: DataSource) => Promise<void>): Promise<void> {
-    const url = await postgres.database(name);
-    const limits = { poolSize: 5, connectTimeoutMs: 5000, statementTimeoutMs: 10_000 };
-    const dataSource = await new DataSource(dataSourceOptions({ url, ...limits })).initialize();
+    const settings = loadDatabaseSettings({ DATABASE_URL: await postgres.database(name) });
+    const dataSource = await new DataSource(dataSourceOptions(settings)).initialize();
     try {
       await work(dataSource);
     } finally {

@@ -1,5 +1,5 @@
-import { createPublicKey } from 'node:crypto';
-import { existsSync } from 'node:fs';
+import { createPublicKey, X509Certificate } from 'node:crypto';
+import { existsSync, readFileSync } from 'node:fs';
 import { z } from 'zod';
 
 /** DI token of the validated {@link Settings}. */
@@ -68,7 +68,20 @@ export const environmentSchema = z.object({
   DATABASE_URL: z
     .string()
     .refine(isPostgresUrl, 'must be a PostgreSQL URL, e.g. postgres://user:password@host:5432/database'),
-  DATABASE_POOL_SIZE: wholeNumber(1, 200, 10),
+  DATABASE_DIRECT_URL: z
+    .string()
+    .refine(isPostgresUrl, 'must be a PostgreSQL URL, e.g. postgres://user:password@host:5432/database')
+    .optional(),
+  DATABASE_POOLER: z.enum(['none', 'transaction'], 'must be none or transaction').default('none'),
+  DATABASE_CA_CERT: z
+    .string()
+    .transform(readPem)
+    .refine(
+      isCertificate,
+      'must be a CA certificate in PEM form (line breaks may be written as \\n), or a path to one',
+    )
+    .optional(),
+  DATABASE_POOL_SIZE: wholeNumber(3, 200, 10),
   DATABASE_CONNECT_TIMEOUT_MS: wholeNumber(1, 60_000, 3000),
   DATABASE_STATEMENT_TIMEOUT_MS: wholeNumber(1, 600_000, 5000),
 
@@ -83,6 +96,7 @@ export const environmentSchema = z.object({
     .refine(isPublicKey, 'must be a public key in PEM form (line breaks may be written as \\n)')
     .optional(),
   JWT_ISSUER: z.string().optional(),
+  REVOCATION_CACHE_SECONDS: wholeNumber(0, 3600, 30),
 
   STORAGE_DRIVER: z.enum(['s3', 'local'], 'must be s3 or local').default('s3'),
   DO_SPACES_KEY: text('the access key of the bucket').optional(),
@@ -91,6 +105,7 @@ export const environmentSchema = z.object({
   DO_SPACES_REGION: text('the region of the bucket, e.g. fra1').optional(),
   DO_SPACES_BUCKET: text('the name of the bucket, e.g. docavailable-storage').optional(),
   DO_SPACES_URL: httpUrl('https://docavailable-storage.fra1.digitaloceanspaces.com').optional(),
+  DO_SPACES_OBJECT_ACL: z.enum(['private', 'none'], 'must be private or none').default('private'),
   STORAGE_CONNECT_TIMEOUT_MS: wholeNumber(1, 60_000, 2000),
   STORAGE_REQUEST_TIMEOUT_MS: wholeNumber(1, 600_000, 10_000),
   STORAGE_MAX_ATTEMPTS: wholeNumber(1, 10, 3),
@@ -99,6 +114,13 @@ export const environmentSchema = z.object({
     .string()
     .min(32, 'must be at least 32 characters: the secret that signs the URLs of the local driver')
     .optional(),
+
+  MIGRATION_PHASE: z
+    .enum(['1', '2', '3', '4'], 'must be 1, 2, 3 or 4')
+    .transform((phase) => Number(phase) as 1 | 2 | 3 | 4)
+    .default(4),
+  LEGACY_MEDIA_URL: httpUrl('https://docavailable-storage.fra1.digitaloceanspaces.com').optional(),
+  LINK_URL_EXPIRES_SECONDS: wholeNumber(1, 3600, 300),
 
   UPLOAD_MEMORY_MIB: wholeNumber(128, 65_536, 256),
   UPLOAD_WAIT_MS: wholeNumber(0, 120_000, 10_000),
@@ -110,9 +132,21 @@ export const environmentSchema = z.object({
   RATE_LIMIT_SIGNED_URLS_PER_MINUTE: wholeNumber(1, 1_000_000, 600),
   RATE_LIMIT_UPLOADS_PER_MINUTE: wholeNumber(1, 1_000_000, 60),
   RATE_LIMIT_UNAUTHENTICATED_PER_MINUTE: wholeNumber(1, 1_000_000, 300),
+  RATE_LIMIT_LINK_OPENS_PER_MINUTE: wholeNumber(1, 10_000_000, 6000),
 });
 
 type Environment = z.output<typeof environmentSchema>;
+
+type DatabaseEnvironment = Pick<
+  Environment,
+  | 'DATABASE_URL'
+  | 'DATABASE_DIRECT_URL'
+  | 'DATABASE_POOLER'
+  | 'DATABASE_CA_CERT'
+  | 'DATABASE_POOL_SIZE'
+  | 'DATABASE_CONNECT_TIMEOUT_MS'
+  | 'DATABASE_STATEMENT_TIMEOUT_MS'
+>;
 
 /** How bearer tokens are verified: one algorithm with its one key. */
 export type JwtSettings = {
@@ -133,6 +167,8 @@ export type S3Settings = {
   readonly bucket: string;
   /** The bucket's own address as clients reach it; signed URLs are made for it, path included. */
   readonly publicUrl: string;
+  /** The `x-amz-acl` of every object; `none` for buckets that refuse ACLs, whose objects have their owner's rights alone. */
+  readonly objectAcl: 'private' | 'none';
   readonly connectTimeoutMs: number;
   readonly requestTimeoutMs: number;
   readonly maxAttempts: number;
@@ -144,6 +180,23 @@ export type LocalStorageSettings = {
   /** Signs the URLs that the service itself serves. */
   readonly secret: string;
 };
+
+export type DatabaseSettings = {
+  readonly url: string;
+  /** The database's own address, for migrations, where `url` is a pooler's. */
+  readonly directUrl: string | undefined;
+  /** Whether `url` is a pooler's that gives each transaction another connection (PgBouncer, `pool_mode = transaction`). */
+  readonly pooled: boolean;
+  /** The certificate authority of the database, in PEM form, instead of the public ones. */
+  readonly caCert: string | undefined;
+  /** How many connections the process holds at most, for requests and upkeep together. */
+  readonly poolSize: number;
+  readonly connectTimeoutMs: number;
+  readonly statementTimeoutMs: number;
+};
+
+/** The requirements' migration path, from the old public pictures to private ones; `migration-phase.ts` says what each does. */
+export type MigrationPhase = Environment['MIGRATION_PHASE'];
 
 /** The whole configuration, validated. Times end in `Ms` or `Seconds`, by their unit. */
 export type Settings = {
@@ -157,13 +210,10 @@ export type Settings = {
   readonly corsOrigins: readonly string[];
   /** Express' `trust proxy`: how many proxies, or which addresses, may name the client's address. */
   readonly trustProxy: number | string;
-  readonly database: {
-    readonly url: string;
-    readonly poolSize: number;
-    readonly connectTimeoutMs: number;
-    readonly statementTimeoutMs: number;
-  };
+  readonly database: DatabaseSettings;
   readonly jwt: JwtSettings;
+  /** For how long a look at the main application's revoked tokens is good; 0 to look with every request. */
+  readonly revocationCacheSeconds: number;
   readonly storage: S3Settings | LocalStorageSettings;
   readonly uploads: {
     /** How much memory the uploads of this process may hold together. */
@@ -180,10 +230,18 @@ export type Settings = {
   readonly signedUrlExpiresSeconds: number;
   /** For how long the URL of an image stays the same; 0 for a fresh one each time. At most half of its life. */
   readonly signedUrlWindowSeconds: number;
+  readonly migration: {
+    readonly phase: MigrationPhase;
+    /** Where the old pictures are public: it takes the place of `{appUrl}/storage` in their addresses. */
+    readonly legacyMediaUrl: string | undefined;
+    /** How long a URL works that is handed out to a request without a token. */
+    readonly linkUrlExpiresSeconds: number;
+  };
   readonly rateLimits: {
     readonly signedUrlsPerMinute: number;
     readonly uploadsPerMinute: number;
     readonly unauthenticatedPerMinute: number;
+    readonly linkOpensPerMinute: number;
   };
 };
 
@@ -230,6 +288,7 @@ export function loadSettings(environment: NodeJS.ProcessEnv): Settings {
     trustProxy: env.TRUST_PROXY,
     database: databaseSettings(env),
     jwt: jwtSettings(env),
+    revocationCacheSeconds: env.REVOCATION_CACHE_SECONDS,
     storage: storageSettings(env),
     uploads: {
       memoryBytes: env.UPLOAD_MEMORY_MIB * 1024 * 1024,
@@ -240,10 +299,16 @@ export function loadSettings(environment: NodeJS.ProcessEnv): Settings {
     },
     signedUrlExpiresSeconds: env.SIGNED_URL_EXPIRES_SECONDS,
     signedUrlWindowSeconds: env.SIGNED_URL_WINDOW_SECONDS,
+    migration: {
+      phase: env.MIGRATION_PHASE,
+      legacyMediaUrl: env.LEGACY_MEDIA_URL,
+      linkUrlExpiresSeconds: env.LINK_URL_EXPIRES_SECONDS,
+    },
     rateLimits: {
       signedUrlsPerMinute: env.RATE_LIMIT_SIGNED_URLS_PER_MINUTE,
       uploadsPerMinute: env.RATE_LIMIT_UPLOADS_PER_MINUTE,
       unauthenticatedPerMinute: env.RATE_LIMIT_UNAUTHENTICATED_PER_MINUTE,
+      linkOpensPerMinute: env.RATE_LIMIT_LINK_OPENS_PER_MINUTE,
     },
   };
 }
@@ -268,9 +333,12 @@ export function loadJwtSettings(environment: NodeJS.ProcessEnv): JwtSettings {
  *
  * @throws SettingsError as {@link loadSettings}
  */
-export function loadDatabaseSettings(environment: NodeJS.ProcessEnv): Settings['database'] {
+export function loadDatabaseSettings(environment: NodeJS.ProcessEnv): DatabaseSettings {
   const schema = environmentSchema.pick({
     DATABASE_URL: true,
+    DATABASE_DIRECT_URL: true,
+    DATABASE_POOLER: true,
+    DATABASE_CA_CERT: true,
     DATABASE_POOL_SIZE: true,
     DATABASE_CONNECT_TIMEOUT_MS: true,
     DATABASE_STATEMENT_TIMEOUT_MS: true,
@@ -339,14 +407,12 @@ function jwtSettings(
   return { algorithm, key, issuer: env.JWT_ISSUER };
 }
 
-function databaseSettings(
-  env: Pick<
-    Environment,
-    'DATABASE_URL' | 'DATABASE_POOL_SIZE' | 'DATABASE_CONNECT_TIMEOUT_MS' | 'DATABASE_STATEMENT_TIMEOUT_MS'
-  >,
-): Settings['database'] {
+function databaseSettings(env: DatabaseEnvironment): DatabaseSettings {
   return {
     url: env.DATABASE_URL,
+    directUrl: env.DATABASE_DIRECT_URL,
+    pooled: env.DATABASE_POOLER === 'transaction',
+    caCert: env.DATABASE_CA_CERT,
     poolSize: env.DATABASE_POOL_SIZE,
     connectTimeoutMs: env.DATABASE_CONNECT_TIMEOUT_MS,
     statementTimeoutMs: env.DATABASE_STATEMENT_TIMEOUT_MS,
@@ -369,6 +435,7 @@ function storageSettings(env: Environment): S3Settings | LocalStorageSettings {
     region: present(env.DO_SPACES_REGION),
     bucket: present(env.DO_SPACES_BUCKET),
     publicUrl: present(env.DO_SPACES_URL),
+    objectAcl: env.DO_SPACES_OBJECT_ACL,
     connectTimeoutMs: env.STORAGE_CONNECT_TIMEOUT_MS,
     requestTimeoutMs: env.STORAGE_REQUEST_TIMEOUT_MS,
     maxAttempts: env.STORAGE_MAX_ATTEMPTS,
@@ -395,6 +462,24 @@ function isHttpUrl(value: string): boolean {
 
 function isPostgresUrl(value: string): boolean {
   return URL.canParse(value) && /^postgres(ql)?:$/.test(new URL(value).protocol);
+}
+
+/** A text in PEM form as it is, with its line breaks; of anything else, the file of that name. */
+function readPem(value: string): string {
+  if (value.includes('-----BEGIN ')) return value.replaceAll('\\n', '\n');
+  try {
+    return readFileSync(value, 'utf8');
+  } catch {
+    return '';
+  }
+}
+
+function isCertificate(value: string): boolean {
+  try {
+    return new X509Certificate(value).ca;
+  } catch {
+    return false;
+  }
 }
 
 function isPublicKey(value: string): boolean {

@@ -9,6 +9,7 @@ import { setTimeout } from 'node:timers/promises';
 import sharp from 'sharp';
 import { DataSource } from 'typeorm';
 import { signToken } from '../../src/auth/sign-token.js';
+import { loadDatabaseSettings } from '../../src/config/settings.js';
 import { migrationDataSourceOptions } from '../../src/database/data-source-options.js';
 import {
   type EmbeddedDatabase,
@@ -166,7 +167,7 @@ export class Bench {
 /** Looks into a database, with the same entities and types as the service. */
 export async function withDatabase<T>(url: string, work: (database: DataSource) => Promise<T>): Promise<T> {
   const database = await new DataSource(
-    migrationDataSourceOptions({ url, poolSize: 2, connectTimeoutMs: 5000, statementTimeoutMs: 0 }),
+    migrationDataSourceOptions(loadDatabaseSettings({ DATABASE_URL: url })),
   ).initialize();
   try {
     return await work(database);
