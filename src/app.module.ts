@@ -3,12 +3,14 @@ import { APP_FILTER, APP_GUARD } from '@nestjs/core';
 import { TypeOrmModule } from '@nestjs/typeorm';
 import type { Logger } from 'pino';
 import { JwtAuthGuard } from './auth/jwt-auth.guard.js';
+import { SessionRevocations } from './auth/session-revocations.js';
 import { TokenVerifier } from './auth/token-verifier.js';
 import { ChatImagesModule } from './chat-images/chat-images.module.js';
 import { StorageModule } from './chat-images/storage/storage.module.js';
 import { SETTINGS, type Settings } from './config/settings.js';
+import { isUnreachable } from './database/connection-hints.js';
 import { dataSourceOptions } from './database/data-source-options.js';
-import { PreparedStatements } from './database/prepared-statements.js';
+import { RequestDatabase, UPKEEP_CONNECTIONS } from './database/request-database.js';
 import { AppErrorFilter } from './errors/app-error.filter.js';
 import { HealthModule } from './health/health.module.js';
 import { LOGGER } from './logging/logger.js';
@@ -24,9 +26,12 @@ export class AppModule {
       global: true,
       imports: [
         TypeOrmModule.forRoot({
-          ...dataSourceOptions(settings.database),
+          ...dataSourceOptions({ ...settings.database, poolSize: UPKEEP_CONNECTIONS }),
           retryAttempts: 3,
           retryDelay: 1000,
+          // What an operator has to mend does not mend itself in a second.
+          toRetry: isUnreachable,
+          verboseRetryLog: false,
         }),
         StorageModule.with(settings),
         ChatImagesModule,
@@ -35,15 +40,16 @@ export class AppModule {
       providers: [
         { provide: SETTINGS, useValue: settings },
         { provide: LOGGER, useValue: logger },
-        PreparedStatements,
+        RequestDatabase,
         RateLimits,
+        SessionRevocations,
         TokenVerifier,
         // Guards run in this order: who is it, and has that user asked too often.
         { provide: APP_GUARD, useClass: JwtAuthGuard },
         { provide: APP_GUARD, useClass: UserRateLimitGuard },
         { provide: APP_FILTER, useClass: AppErrorFilter },
       ],
-      exports: [SETTINGS, LOGGER, PreparedStatements, RateLimits, TokenVerifier],
+      exports: [SETTINGS, LOGGER, RequestDatabase, RateLimits, TokenVerifier],
     };
   }
 }

@@ -1,3 +1,4 @@
+import { type DynamicModule, Module } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import type { NestExpressApplication } from '@nestjs/platform-express';
 import { DocumentBuilder, type OpenAPIObject, SwaggerModule } from '@nestjs/swagger';
@@ -7,6 +8,7 @@ import type { Server } from 'node:http';
 import type { Logger } from 'pino';
 import { REQUEST_ID_HEADER } from './answer-headers.js';
 import { AppModule } from './app.module.js';
+import { UpkeepScheduleModule } from './chat-images/upkeep-schedule.js';
 import type { Settings } from './config/settings.js';
 import { LeanExpressAdapter } from './lean-express.adapter.js';
 import { NestLogger } from './logging/logger.js';
@@ -38,9 +40,17 @@ const SWAGGER_PATH = 'api/docs';
 /** For the Swagger page; without upgrading to https, which would break it where QA opens it over http. */
 const PAGE_HEADERS = helmet({ contentSecurityPolicy: { directives: { upgradeInsecureRequests: null } } });
 
+/** The application as a server: with what it does on its own, which no command that starts the application does. */
+@Module({})
+class ServerModule {
+  static with(settings: Settings, logger: Logger): DynamicModule {
+    return { module: ServerModule, imports: [AppModule.with(settings, logger), UpkeepScheduleModule] };
+  }
+}
+
 /** Makes the whole application, ready to listen. */
 export async function createApp(settings: Settings, logger: Logger): Promise<NestExpressApplication> {
-  const module = AppModule.with(settings, logger);
+  const module = ServerModule.with(settings, logger);
   const app = await NestFactory.create<NestExpressApplication>(module, new LeanExpressAdapter(), {
     logger: new NestLogger(logger),
     // No route reads a body that the framework would have to parse; an upload parses its own.

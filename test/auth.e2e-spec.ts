@@ -69,6 +69,14 @@ describe('with JWT_ALGORITHM=HS256', () => {
     ).toBe(IN);
     expect(await knock(test, `Bearer ${hs256(without('iss'))}`)).toBe(IN);
     expect(await knock(test, `Bearer ${hs256(without('nbf'))}`)).toBe(IN);
+    expect(await knock(test, `Bearer ${hs256(without('iat'))}`)).toBe(IN);
+    expect(await knock(test, `Bearer ${hs256(claims({ sub: 1 }))}`)).toBe(IN);
+  });
+
+  it('lets in a token of a server whose clock is ahead by less than a minute, but none that has expired', async () => {
+    const ahead = now() + 50;
+    expect(await knock(test, `Bearer ${hs256(claims({ nbf: ahead, iat: ahead }))}`)).toBe(IN);
+    expect(await knock(test, `Bearer ${hs256(claims({ exp: now() - 1 }))}`)).toBe(OUT);
   });
 
   const wrong: [what: string, authorization: () => string | undefined][] = [
@@ -96,14 +104,22 @@ describe('with JWT_ALGORITHM=HS256', () => {
       () => `Bearer ${hs256(claims()).replace(/\.[^.]+\./, `.${encode(claims({ sub: '2' }))}.`)}`,
     ],
     ['an expired token', () => `Bearer ${hs256(claims({ exp: now() - 1 }))}`],
-    ['a token that is not valid yet', () => `Bearer ${hs256(claims({ nbf: now() + 60 }))}`],
+    ['a token that is not valid yet', () => `Bearer ${hs256(claims({ nbf: now() + 90 }))}`],
+    ['a token of the future', () => `Bearer ${hs256(claims({ iat: now() + 90 }))}`],
+    ['nbf as text', () => `Bearer ${hs256(claims({ nbf: String(now()) }))}`],
+    ['iat as text', () => `Bearer ${hs256(claims({ iat: String(now()) }))}`],
     ['no exp', () => `Bearer ${hs256(without('exp'))}`],
     ['exp as text', () => `Bearer ${hs256(claims({ exp: String(now() + 3600) }))}`],
     ['exp null', () => `Bearer ${hs256(claims({ exp: null }))}`],
     ['no sub', () => `Bearer ${hs256(without('sub'))}`],
     ...[
-      7,
-      1,
+      4711,
+      0,
+      -1,
+      1.5,
+      1e300,
+      Number.MAX_SAFE_INTEGER + 1,
+      true,
       null,
       '',
       'abc',

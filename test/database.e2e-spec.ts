@@ -47,7 +47,11 @@ describe('the migrations', () => {
       expect(await tables(dataSource)).toEqual([
         'appointments',
         'chat_image_access',
+        'chat_image_adopted_tables',
+        'chat_image_link_opens',
         'chat_image_migrations',
+        'chat_image_tombstones',
+        'chat_image_upkeep_tasks',
         'chat_image_upload_keys',
         'chat_images',
         'users',

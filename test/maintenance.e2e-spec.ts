@@ -1,4 +1,4 @@
-import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from '@jest/globals';
 import { utimes } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,7 +9,12 @@ import type {
 import { StorageProvider } from '../src/chat-images/storage/storage-provider.js';
 import { picture } from './pictures.js';
 import { RunningProcess } from './run-process.js';
-import { APPOINTMENT, PATIENT, TEST_ENVIRONMENT, TestApp } from './test-app.js';
+import { TEST_ENVIRONMENT, TestApp } from './test-app.js';
+
+/** Each test starts several commands, one after the other. */
+const TIMEOUT_MS = 120_000;
+
+jest.setTimeout(TIMEOUT_MS);
 
 describe('the commands that look after the storage', () => {
   let test: TestApp;
@@ -33,14 +38,21 @@ describe('the commands that look after the storage', () => {
     return test.settings.storage.directory;
   }
 
+  /** @param args a program's name, its arguments, and variables of its environment as NAME=value */
   async function run(...args: string[]): Promise<{ exit: number | null; output: string }> {
+    const isVariable = (text: string): boolean => /^[A-Z_]+=/.test(text);
+    const variables = args.filter(isVariable).map((text) => text.split('='));
     const env = {
       ...TEST_ENVIRONMENT,
       DATABASE_URL: test.settings.database.url,
       LOCAL_STORAGE_DIR: storageFolder(),
       UPLOAD_GRACE_SECONDS: '1',
+      ...(Object.fromEntries(variables) as NodeJS.ProcessEnv),
     };
-    const child = new RunningProcess(args, { env, cwd: tmpdir() });
+    const child = new RunningProcess(
+      args.filter((text) => !isVariable(text)),
+      { env, cwd: tmpdir() },
+    );
     return { exit: await child.exit, output: child.output };
   }
 
@@ -49,9 +61,19 @@ describe('the commands that look after the storage', () => {
     ({ data: uploaded } = (await response.json()) as UploadedChatImageResponseDto);
   };
 
+  /** What others keep below the same folder: four pictures of the system before, and three other things. */
+  const OTHERS = [
+    'chat_images/appointment_145/1700000000_AbCdEfGh12.jpg',
+    'chat_images/appointment_145/1700000000_AbCdEfGh12.JPG',
+    'chat_images/appointment_145/1700000000_AbCdEfGh13',
+    'chat_images/text_session_7/1700000000_AbCdEfGh14.jpeg',
+    'chat_images/appointment_145/readme.txt',
+    'chat_images/thumbs/1700000000_AbCdEfGh12.jpg',
+    'chat_images/appointment_145/thumbs/1700000000_AbCdEfGh12.jpg',
+  ];
+
   /** Puts an object that has no row, an hour ago by its time. */
-  async function orphan(): Promise<string> {
-    const key = `chat_images/appointment_${APPOINTMENT}/orphan.png`;
+  async function orphan(key: string): Promise<string> {
     await storage.put(key, Buffer.from('nobody knows me'), { contentType: 'image/png' });
     const hourAgo = new Date(Date.now() - 3_600_000);
     await utimes(join(storageFolder(), 'objects', key), hourAgo, hourAgo);
@@ -65,25 +87,62 @@ describe('the commands that look after the storage', () => {
     expect(await storage.head(uploaded.file_path)).toBeDefined();
   });
 
-  it('npm run reconcile removes uploads that never ended and objects without an image, and shows them first with --dry-run', async () => {
+  it('npm run reconcile tells objects that no row names apart, and removes none', async () => {
     await uploadOne();
-    await test.database.query(
-      `INSERT INTO chat_images (appointment_id, file_path, filename, uploaded_by, size, mime_type, state, created_at)
-       VALUES ($1, 'chat_images/appointment_145/pending.png', 'pending.png', $2, 1, 'image/png', 'pending', now() - interval '1 hour')`,
-      [APPOINTMENT, PATIENT],
-    );
-    const key = await orphan();
-    const dry = await run('commands/reconcile.js', '--dry-run');
-    expect([dry.exit, dry.output]).toEqual([0, expect.stringContaining(key)]);
-    expect(await storage.head(key)).toBeDefined();
+    const keys = await Promise.all(OTHERS.map(orphan));
+    for (const args of [[], ['--dry-run'], ['--after-restore']]) {
+      const { exit, output } = await run('commands/reconcile.js', ...args);
+      expect([exit, output]).toEqual([0, expect.stringMatching(/no row names\W+7\b/)]);
+      expect(output).toMatch(/form of a picture\W+4\b[^]*another name\W+1\b[^]*another folder\W+2\b/);
+      for (const key of keys) expect(output).toContain(key);
+    }
+    for (const key of keys) expect(await storage.head(key)).toBeDefined();
+  });
 
-    const wet = await run('commands/reconcile.js');
-    expect([wet.exit, wet.output]).toEqual([0, expect.stringMatching(/never ended, removed\W+1\b/)]);
-    expect(await storage.head(key)).toBeUndefined();
+  it('npm run reconcile -- --remove-unknown removes what it lists, once a person has said so', async () => {
+    await uploadOne();
+    const keys = await Promise.all(OTHERS.map(orphan));
+    const remove = (...args: string[]): ReturnType<typeof run> =>
+      run('commands/reconcile.js', '--remove-unknown', ...args);
+    // An hour is less than the 30 days that are waited for when nothing is said.
+    expect(await remove('--yes')).toEqual({ exit: 0, output: 'There is nothing to remove.\n' });
+    const unasked = await remove('--older-than', '30m');
+    expect([unasked.exit, unasked.output]).toEqual([1, expect.stringContaining('nobody can be asked here')]);
+    for (const key of keys) expect(unasked.output).toContain(key);
+    for (const key of keys) expect(await storage.head(key)).toBeDefined();
+
+    const limited = await remove('--older-than', '30m', '--limit', '2', '--yes');
+    expect([limited.exit, limited.output]).toEqual([0, expect.stringContaining('Removed: 2 of 2.')]);
+    const rest = await remove('--older-than', '30m', '--yes');
+    expect([rest.exit, rest.output]).toEqual([0, expect.stringContaining('Removed: 5 of 5.')]);
+    for (const key of keys) expect(await storage.head(key)).toBeUndefined();
     expect(await storage.head(uploaded.file_path)).toBeDefined();
-    expect(await test.database.query<unknown>('SELECT id, state FROM chat_images')).toEqual([
-      { id: uploaded.id, state: 'stored' },
-    ]);
+  });
+
+  it('npm run reconcile -- --remove-unknown keeps pictures that the migration has not imported yet', async () => {
+    const keys = await Promise.all(OTHERS.map(orphan));
+    const { exit, output } = await run(
+      'commands/reconcile.js',
+      ...['--remove-unknown', '--older-than', '30m', '--yes', 'MIGRATION_PHASE=2'],
+    );
+    expect([exit, output]).toEqual([0, expect.stringContaining('Removed: 3 of 3.')]);
+    const left = await Promise.all(keys.map(async (key) => (await storage.head(key)) !== undefined));
+    expect(left).toEqual([true, true, true, true, false, false, false]);
+    for (const key of keys) await storage.delete(key);
+  });
+
+  it.each([
+    ['--older-than', '30d'],
+    ['--yes'],
+    ['--remove-unknown', '--older-than', 'yesterday'],
+    ['--remove-unknown', '--limit', '0'],
+    ['--remove-unknown', '--after-restore'],
+    ['--remove'],
+  ])('npm run reconcile is not misunderstood: %s %s', async (...args) => {
+    expect(await run('commands/reconcile.js', ...args.filter(Boolean))).toEqual({
+      exit: 1,
+      output: expect.stringMatching(/^Usage: /),
+    });
   });
 
   it('npm run reconcile fails when an image has lost its object, and keeps the row', async () => {

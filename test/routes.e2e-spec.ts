@@ -62,8 +62,10 @@ describe('the routes', () => {
       'GET /api/health',
       'GET /api/health/ready',
       'GET /api/images/chat_images/appointment_:appointmentId/:filename',
+      'GET /api/images/chat_images/text_session_:textSessionId/:filename',
       'GET /api/local-storage/*key',
       'GET /storage/chat_images/appointment_:appointmentId/:filename',
+      'GET /storage/chat_images/text_session_:textSessionId/:filename',
       'POST /api/chat-images/signed-urls',
       'POST /api/upload/chat-image',
     ]);
@@ -118,8 +120,10 @@ describe('the routes', () => {
       '/api/health',
       '/api/health/ready',
       '/api/images/chat_images/appointment_{appointmentId}/{filename}',
+      '/api/images/chat_images/text_session_{textSessionId}/{filename}',
       '/api/upload/chat-image',
       '/storage/chat_images/appointment_{appointmentId}/{filename}',
+      '/storage/chat_images/text_session_{textSessionId}/{filename}',
     ]);
     const unavailable = JSON.stringify(document.paths['/api/upload/chat-image']?.post?.responses['503']);
     for (const code of ['OVERLOADED', 'DATABASE_UNAVAILABLE', 'STORAGE_UNAVAILABLE'])

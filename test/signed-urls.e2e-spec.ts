@@ -6,7 +6,7 @@ import type {
 } from '../src/chat-images/dto/chat-image-list.dto.js';
 import type { NoSignedUrlDto, SignedUrlOfImageDto } from '../src/chat-images/dto/signed-urls.dto.js';
 import { DECIDE_IMAGES, ImageAccess } from '../src/chat-images/image-access.js';
-import { PreparedStatements } from '../src/database/prepared-statements.js';
+import { RequestDatabase } from '../src/database/request-database.js';
 import type { ErrorBodyDto } from '../src/errors/error-body.dto.js';
 import { APPOINTMENT, DOCTOR, OUTSIDER, PATIENT, TestApp } from './test-app.js';
 
@@ -166,7 +166,7 @@ describe('signed URLs', () => {
     });
 
     it('are one statement, whatever is in it', async () => {
-      const statements = test.app.get(PreparedStatements);
+      const statements = test.app.get(RequestDatabase);
       const run = statements.run.bind(statements);
       const names: string[] = [];
       statements.run = (statement, values) => {
@@ -458,7 +458,7 @@ describe('signed URLs', () => {
   });
 
   it('are found by look-ups in indexes, also when the tables are small', async () => {
-    const statements = test.app.get(PreparedStatements);
+    const statements = test.app.get(RequestDatabase);
     const plan = async (
       { name, text }: { name: string; text: string },
       values: unknown[],

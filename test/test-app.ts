@@ -54,8 +54,9 @@ export class TestApp {
    * Starts everything, with the users and the appointment of the constants above.
    *
    * @param environment added to {@link TEST_ENVIRONMENT}
+   * @param tables SQL that the main application has run before
    */
-  static async start(environment: NodeJS.ProcessEnv = {}): Promise<TestApp> {
+  static async start(environment: NodeJS.ProcessEnv = {}, tables: readonly string[] = []): Promise<TestApp> {
     const test = new TestApp();
     test.folder = await mkdtemp(join(tmpdir(), 'chat-image-store-storage-'));
     test.postgres = await startEmbeddedPostgres('throwaway');
@@ -74,6 +75,7 @@ export class TestApp {
       test.database = await new DataSource(
         dataSourceOptions({ ...test.settings.database, url }),
       ).initialize();
+      for (const sql of tables) await test.database.query(sql);
       await migrateUp(test.database);
       await test.database.query('INSERT INTO users (id) VALUES ($1), ($2), ($3)', [
         PATIENT,

@@ -19,10 +19,10 @@ import type {
 } from '../src/chat-images/dto/uploaded-chat-image.dto.js';
 import type { SignedUrlResponseDto } from '../src/chat-images/dto/signed-url.dto.js';
 import { StorageProvider } from '../src/chat-images/storage/storage-provider.js';
-import { type Reconciliation, StorageReconciler } from '../src/chat-images/storage-reconciler.js';
+import { type Comparison, StorageReconciler } from '../src/chat-images/storage-reconciler.js';
 import { StoredImageVerifier } from '../src/chat-images/stored-image-verifier.js';
 import { UploadBudget } from '../src/chat-images/upload-budget.js';
-import { UploadSweeper } from '../src/chat-images/upload-sweeper.service.js';
+import { type Sweep, UploadSweeper } from '../src/chat-images/upload-sweeper.service.js';
 import { loadSettings } from '../src/config/settings.js';
 import { freePort } from '../src/database/embedded-postgres.js';
 import type { ErrorBodyDto } from '../src/errors/error-body.dto.js';
@@ -173,14 +173,22 @@ class TwoInstances {
     await this.healthy.database.query(
       `UPDATE chat_images SET created_at = created_at - interval '1 hour' WHERE state <> 'stored'`,
     );
+    await this.healthy.database.query(
+      `UPDATE chat_image_tombstones SET settled_at = settled_at - interval '1 hour', next_attempt_at = now()`,
+    );
   }
 
-  sweep(app: NestExpressApplication = this.healthy.app): Promise<number | undefined> {
+  sweep(app: NestExpressApplication = this.healthy.app): Promise<Sweep> {
     return app.get(UploadSweeper).sweep();
   }
 
-  reconcile(dryRun = false): Promise<Reconciliation> {
-    return this.healthy.app.get(StorageReconciler).reconcile({ dryRun });
+  compare(): Promise<Comparison> {
+    return this.healthy.app.get(StorageReconciler).compare();
+  }
+
+  /** The keys of objects that no row names. */
+  async unknownKeys(): Promise<readonly string[]> {
+    return (await this.compare()).unknown.first.map(({ key }) => key);
   }
 
   /** What is there once everything has had its time and the sweeper ran: images with their objects, and nothing else. */
@@ -521,9 +529,9 @@ describe('uploads, when the database fails', () => {
     async function leaveBehind(withObject: boolean): Promise<string> {
       const path = `chat_images/appointment_${APPOINTMENT}/${randomUUID()}.png`;
       await instances.healthy.database.query(
-        `INSERT INTO chat_images (appointment_id, file_path, filename, uploaded_by, size, mime_type, state)
-         VALUES ($1, $2, $3, $4, 3, 'image/png', 'pending')`,
-        [APPOINTMENT, path, path.split('/').at(-1), PATIENT],
+        `INSERT INTO chat_images (appointment_id, file_path, filename, uploaded_by, size, mime_type, state, sha256_stored)
+         VALUES ($1, $2, $3, $4, 3, 'image/png', 'pending', $5)`,
+        [APPOINTMENT, path, path.split('/').at(-1), PATIENT, sha256(Buffer.from('abc'))],
       );
       if (withObject) await instances.storage.put(path, Buffer.from('abc'), { contentType: 'image/png' });
       return path;
@@ -535,7 +543,7 @@ describe('uploads, when the database fails', () => {
          VALUES ($1, 'p', 'p', $2, 3, 'image/png', 'pending', now() + interval '1 minute')`,
         [APPOINTMENT, PATIENT],
       );
-      expect(await instances.sweep()).toBe(0);
+      expect((await instances.sweep()).uploads).toBe(0);
       expect((await instances.rows()).filter(({ file_path }) => file_path === 'p')).toHaveLength(1);
       await instances.expectTidyAfterSweep();
     });
@@ -543,32 +551,51 @@ describe('uploads, when the database fails', () => {
     it('removes what a crash has left: the row, and the object when there is one', async () => {
       const paths = [await leaveBehind(true), await leaveBehind(false)];
       await instances.letGraceTimePass();
-      expect(await instances.sweep()).toBe(2);
+      expect(await instances.sweep()).toEqual({ uploads: 2, objects: 2, failures: 0 });
       const left = [...(await instances.rows()).map(({ file_path }) => file_path)];
       expect(left.filter((path) => paths.includes(path))).toEqual([]);
       for (const path of paths) expect(await instances.storage.head(path)).toBeUndefined();
     });
 
-    it('works in one instance at a time', async () => {
-      await leaveBehind(true);
+    it('works in several instances at once, each on what no other is at', async () => {
+      const paths = await Promise.all(Array.from({ length: 6 }, () => leaveBehind(true)));
       await instances.letGraceTimePass();
-      instances.proxy.fail({ how: 'hold', at: 'UPDATE "chat_images"' });
-      const first = instances.sweep(instances.faulty);
-      await until(() => instances.proxy.hits > 0);
-      expect(await instances.sweep()).toBeUndefined();
-      instances.proxy.pass();
-      expect(await first).toBe(1);
-      expect(await instances.sweep()).toBe(0);
+      const sweeps = await Promise.all([
+        instances.sweep(),
+        instances.sweep(instances.faulty),
+        instances.sweep(),
+        instances.sweep(instances.faulty),
+      ]);
+      const sum = (of: keyof Sweep): number => sweeps.reduce((total, sweep) => total + sweep[of], 0);
+      expect([sum('uploads'), sum('objects'), sum('failures')]).toEqual([6, 6, 0]);
+      for (const path of paths) expect(await instances.storage.head(path)).toBeUndefined();
     });
 
-    it('that dies in the middle is followed by the next one', async () => {
-      await leaveBehind(true);
-      await instances.letGraceTimePass();
-      instances.proxy.fail({ how: 'cut after', at: 'UPDATE "chat_images"' });
-      await expect(instances.sweep(instances.faulty)).rejects.toThrow();
-      instances.proxy.pass();
-      expect(await until(() => instances.sweep())).toBe(1);
-    });
+    it.each(['DELETE FROM chat_images', 'UPDATE chat_image_tombstones', 'DELETE FROM chat_image_tombstones'])(
+      'that dies in the middle, at %s, is followed by the next one',
+      async (at) => {
+        const path = await leaveBehind(true);
+        await instances.letGraceTimePass();
+        instances.proxy.fail({ how: 'cut after', at });
+        await expect(instances.sweep(instances.faulty)).rejects.toThrow();
+        instances.proxy.pass();
+        await until(async () => {
+          await instances.letGraceTimePass();
+          await instances.sweep();
+          return (await tombstonesOf(path)) === 0;
+        });
+        expect(await instances.storage.head(path)).toBeUndefined();
+      },
+    );
+
+    const tombstonesOf = async (path: string): Promise<number> => {
+      const { database } = instances.healthy;
+      const found = await database.query<unknown[]>(
+        'SELECT FROM chat_image_tombstones WHERE file_path = $1',
+        [path],
+      );
+      return found.length;
+    };
 
     it('that takes an upload under way for a crashed one leaves nothing of it, and its retry works', async () => {
       const bytes = await newPicture();
@@ -576,7 +603,7 @@ describe('uploads, when the database fails', () => {
       const upload = instances.upload(bytes);
       await until(() => instances.proxy.hits > 0);
       await instances.letGraceTimePass();
-      expect(await instances.sweep()).toBe(1);
+      expect((await instances.sweep()).uploads).toBe(1);
       instances.proxy.pass();
       expectFailure(await upload, 503, 'OVERLOADED');
       expect(await instances.rowsOf(bytes)).toEqual([]);
@@ -585,17 +612,16 @@ describe('uploads, when the database fails', () => {
   });
 
   describe('reconcile', () => {
-    it('removes an object without a row, and not on a dry run', async () => {
+    it('tells of an object without a row, and touches it not', async () => {
       const key = `chat_images/appointment_${APPOINTMENT}/1700000000_orphan0000.png`;
       await instances.storage.put(key, Buffer.from('orphan'), { contentType: 'image/png' });
       // Not before it is older than the grace time: it might be an upload's that has just begun.
-      await until(async () => (await instances.reconcile(true)).objectsWithoutImage.includes(key));
+      await until(async () => (await instances.unknownKeys()).includes(key));
       expect(await instances.storage.head(key)).toBeDefined();
-      expect((await instances.reconcile()).objectsWithoutImage).toEqual([key]);
-      expect(await instances.storage.head(key)).toBeUndefined();
+      await instances.storage.delete(key);
     });
 
-    it('removes the objects of a deleted appointment, whose rows the database removes', async () => {
+    it("knows nothing unknown in a deleted appointment's pictures, which the sweeper removes", async () => {
       const appointment = 147;
       const { database } = instances.healthy;
       await database.query('INSERT INTO appointments (id, patient_id, doctor_id) VALUES ($1, $2, $3)', [
@@ -607,7 +633,8 @@ describe('uploads, when the database fails', () => {
       const { file_path } = await instances.expectReadable(await instances.upload(bytes, { appointment }));
       await database.query('DELETE FROM appointments WHERE id = $1', [appointment]);
       expect(await instances.rowsOf(bytes)).toEqual([]);
-      await until(async () => (await instances.reconcile()).objectsWithoutImage.includes(file_path));
+      expect(await instances.unknownKeys()).toEqual([]);
+      expect((await instances.sweep()).objects).toBe(1);
       expect(await instances.storage.head(file_path)).toBeUndefined();
     });
 
@@ -628,10 +655,13 @@ describe('uploads, when the database fails', () => {
       bytes.writeUInt8(bytes.readUInt8(1000) ^ 1, 1000);
       await instances.storage.put(changed.filePath, bytes, { contentType });
       try {
-        expect((await instances.reconcile()).imagesWithoutObject).toEqual([
-          { ...gone, found: 'nothing' },
-          { ...shorter, found: '3 bytes' },
-        ]);
+        expect((await instances.compare()).missing).toEqual({
+          count: 2,
+          first: [
+            { ...gone, found: 'nothing' },
+            { ...shorter, found: '3 bytes' },
+          ],
+        });
         const { counts, damaged } = await instances.healthy.app.get(StoredImageVerifier).verify(undefined);
         expect([...damaged].sort((a, b) => a.id - b.id)).toEqual([
           { ...gone, verdict: 'missing' },
@@ -648,25 +678,16 @@ describe('uploads, when the database fails', () => {
       }
     });
 
-    it('cut off in the middle removes nothing, and works the next time', async () => {
+    it('cut off in the middle works the next time', async () => {
       const before = await instances.objects();
-      for (const at of ['CREATE TEMPORARY TABLE', 'SELECT key FROM listed_objects']) {
+      for (const at of ['SELECT count(*)', 'WITH listed AS']) {
         instances.proxy.fail({ how: 'cut before', at });
         const reconciler = instances.faulty.get(StorageReconciler);
-        await expect(reconciler.reconcile({ dryRun: false })).rejects.toThrow();
+        await expect(reconciler.compare()).rejects.toThrow();
         instances.proxy.pass();
-        expect((await reconciler.reconcile({ dryRun: false })).objects).toBe(before.size);
+        expect((await reconciler.compare()).objects).toBe(before.size);
       }
       expect(await instances.objects()).toEqual(before);
-    });
-
-    it('has more time than a request, and leaves its connection as it was', async () => {
-      const reconciler = instances.faulty.get(StorageReconciler);
-      instances.proxy.fail({ how: 'delay answers', at: 'FROM chat_images LEFT JOIN', ms: 1600 });
-      const { objects } = await reconciler.reconcile({ dryRun: true });
-      instances.proxy.pass();
-      expect(objects).toBe((await instances.objects()).size);
-      expect((await reconciler.reconcile({ dryRun: true })).objects).toBe(objects);
     });
   });
 
@@ -940,7 +961,7 @@ describe('uploads, when the storage fails', () => {
       expect((await instances.healthy.fetch(signedUrl, { as: DOCTOR })).status).toBe(404);
       if (when.startsWith('after')) await until(() => instances.storage.head(row.file_path));
       await instances.letGraceTimePass();
-      expect(await instances.sweep()).toBe(1);
+      expect((await instances.sweep()).uploads).toBe(1);
       instances.proxy.pass();
       const answer = await upload;
       if (answer.status === 200) await instances.expectReadable(answer);
@@ -951,17 +972,22 @@ describe('uploads, when the storage fails', () => {
     },
   );
 
-  it('a sweep while the storage is down removes nothing that it can not remove whole, and does it later', async () => {
+  it('a sweep while the storage is down keeps a tombstone of what it can not remove, and removes it later', async () => {
     const bytes = await newPicture();
     instances.proxy.fail({ how: 'cut after' });
     expectFailure(await instances.upload(bytes), 503, 'STORAGE_UNAVAILABLE');
     await instances.letGraceTimePass();
     instances.proxy.fail({ how: 'answer 500' });
-    await expect(instances.sweep(instances.faulty)).rejects.toThrow();
-    expect(await instances.rowsOf(bytes)).toHaveLength(1);
+    const failed = await instances.sweep(instances.faulty);
+    expect([failed.uploads, failed.objects]).toEqual([1, 0]);
+    expect(failed.failures).toBeGreaterThan(0);
     instances.proxy.pass();
-    // Its grace time is production's, and an hour has passed.
-    expect(await instances.sweep(instances.faulty)).toBe(1);
+    await instances.letGraceTimePass();
+    expect(await instances.sweep(instances.faulty)).toEqual({
+      uploads: 0,
+      objects: failed.failures,
+      failures: 0,
+    });
     await instances.expectTidyAfterSweep();
   });
 
@@ -981,15 +1007,16 @@ describe('uploads, when the storage fails', () => {
     await database.query('DELETE FROM appointments WHERE id = $1', [appointment]);
     instances.proxy.pass();
     expect((await upload).status).not.toBe(200);
+    await instances.letGraceTimePass();
+    await instances.sweep();
     expect(await instances.storage.head(row.file_path)).toBeUndefined();
   });
 
-  /** A put that was held may arrive before, while or after the sweeper runs; what comes after, a comparison finds. */
+  /** A put that was held may arrive before, while or after the sweeper runs: the tombstone stays for that long. */
   async function untilTidy(): Promise<void> {
     await until(async () => {
       await instances.letGraceTimePass();
       await instances.sweep();
-      await instances.reconcile();
       return (await instances.rows()).length === (await instances.objects()).size;
     });
     await instances.expectTidyAfterSweep();

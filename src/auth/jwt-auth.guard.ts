@@ -1,10 +1,14 @@
-import { type CanActivate, type ExecutionContext, Injectable } from '@nestjs/common';
+import { type CanActivate, type ExecutionContext, Inject, Injectable } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
 import type { Request } from 'express';
-import ipaddr from 'ipaddr.js';
+import { SETTINGS, type Settings } from '../config/settings.js';
 import { AppError } from '../errors/app-error.js';
+import { PHASE_RULES } from '../migration/migration-phase.js';
+import { clientNetwork } from '../rate-limits/client-network.js';
 import { RateLimits } from '../rate-limits/rate-limits.js';
+import { OPEN_BY_LINK } from './open-by-link.decorator.js';
 import { PUBLIC } from './public.decorator.js';
+import { SessionRevocations } from './session-revocations.js';
 import { type AuthenticatedUser, TokenVerifier } from './token-verifier.js';
 
 declare global {
@@ -20,6 +24,9 @@ declare global {
 /** The scheme, and the token alone (RFC 6750, 2.1). */
 const BEARER = /^Bearer +([\w.~+/-]+=*)$/i;
 
+/** What apps send that have no token: nothing, an empty header, or the scheme alone. */
+const NO_TOKEN = /^(Bearer)? *$/i;
+
 /** The bearer token of a request; `undefined` when it has none, or something else in its place. */
 export function bearerToken({ headers }: Request): string | undefined {
   return BEARER.exec(headers.authorization ?? '')?.[1];
@@ -27,15 +34,21 @@ export function bearerToken({ headers }: Request): string | undefined {
 
 /**
  * Refuses every request without a valid bearer token, on all routes but those marked with `@Public`. Refusals are
- * counted by the client's address, so that guessing tokens gets a 429 before long.
+ * counted by the client's network, so that guessing tokens gets a 429 before long.
  */
 @Injectable()
 export class JwtAuthGuard implements CanActivate {
+  private readonly opensLinks: boolean;
+
   constructor(
     private readonly reflector: Reflector,
     private readonly tokens: TokenVerifier,
+    private readonly revocations: SessionRevocations,
     private readonly limits: RateLimits,
-  ) {}
+    @Inject(SETTINGS) { migration }: Settings,
+  ) {
+    this.opensLinks = PHASE_RULES[migration.phase].withoutToken === 'opened by link';
+  }
 
   canActivate(context: ExecutionContext): boolean | Promise<boolean> {
     if (this.reflector.get(PUBLIC, context.getHandler()) ?? this.reflector.get(PUBLIC, context.getClass()))
@@ -43,20 +56,35 @@ export class JwtAuthGuard implements CanActivate {
     const request = context.switchToHttp().getRequest<Request>();
     const token = bearerToken(request);
     const user = token === undefined ? undefined : this.tokens.verify(token);
-    if (!user) return this.refuse(request);
+    if (!user) return this.isOpenByLink(context, request) || this.refuse(request);
+    const revoked = this.revocations.isRevoked(user.tokenId);
+    if (revoked === false) {
+      request.user = user;
+      return true;
+    }
+    return this.admitUnlessRevoked(request, user, revoked);
+  }
+
+  private isOpenByLink(context: ExecutionContext, { headers }: Request): boolean {
+    return (
+      this.opensLinks &&
+      NO_TOKEN.test(headers.authorization ?? '') &&
+      this.reflector.get<boolean | undefined>(OPEN_BY_LINK, context.getHandler()) === true
+    );
+  }
+
+  private async admitUnlessRevoked(
+    request: Request,
+    user: AuthenticatedUser,
+    revoked: true | Promise<boolean>,
+  ): Promise<boolean> {
+    if (await revoked) return this.refuse(request);
     request.user = user;
     return true;
   }
 
   private async refuse(request: Request): Promise<never> {
-    await this.limits.consume('unauthenticated', clientNetwork(request.ip ?? ''));
+    await this.limits.consume('unauthenticated', clientNetwork(request));
     throw new AppError('UNAUTHENTICATED');
   }
-}
-
-/** The network of one subscriber: an IPv4 address, or the /64 of an IPv6 one, as a household has all of that. */
-function clientNetwork(ip: string): string {
-  if (!ipaddr.isValid(ip)) return ip;
-  const address = ipaddr.process(ip);
-  return address.kind() === 'ipv6' ? address.toByteArray().slice(0, 8).join(':') : address.toString();
 }

@@ -6,16 +6,23 @@ import { type JwtSettings, SETTINGS, type Settings } from '../config/settings.js
 import { parseId } from '../database/parse-id.js';
 
 /** Who sends the request: `request.user` behind the JwtAuthGuard. */
-export type AuthenticatedUser = { readonly id: number };
+export type AuthenticatedUser = {
+  readonly id: number;
+  /** The `jti` of the token, by which the main application revokes it. */
+  readonly tokenId?: string | undefined;
+};
 
 /** How many characters of verified tokens are remembered: some twenty thousand tokens of the usual size. */
 const REMEMBERED_CHARACTERS = 8 * 1024 * 1024;
+
+/** By how much the clock of the main application may be ahead of this one's: for `nbf` and `iat`, never for `exp`. */
+const LEEWAY_SECONDS = 60;
 
 type VerifiedToken = { readonly user: AuthenticatedUser; readonly expiresAtMs: number };
 
 /**
  * Verifies the bearer tokens that the main application issues: the signature by the one configured algorithm and key,
- * `exp` (required), `nbf`, and a `sub` that is a user's id. Whether that user exists is the database's to say, with every
+ * `exp` (required), `nbf` and `iat`, and a `sub` that is a user's id, as text or as a number. Whether that user exists is the database's to say, with every
  * request.
  *
  * A verified token is remembered until it expires, as an app sends the same one for days and checking an RS256
@@ -34,6 +41,8 @@ export class TokenVerifier {
     this.key = verificationKey(settings);
     this.options = {
       algorithms: [settings.algorithm],
+      // Looked at below, with a leeway that the library would allow `exp` as well.
+      ignoreNotBefore: true,
       ...(settings.issuer === undefined ? {} : { issuer: settings.issuer }),
     };
   }
@@ -64,9 +73,11 @@ export class TokenVerifier {
 
   private check(token: string): VerifiedToken | undefined {
     const claims = this.claimsOf(token);
-    if (typeof claims?.exp !== 'number' || typeof claims.sub !== 'string') return undefined;
-    const id = parseId(claims.sub);
-    return id === undefined ? undefined : { user: { id }, expiresAtMs: claims.exp * 1000 };
+    if (typeof claims?.exp !== 'number' || !hasBegun(claims)) return undefined;
+    const id = userIdOf(claims);
+    if (id === undefined) return undefined;
+    const tokenId = claims.jti === undefined ? undefined : String(claims.jti);
+    return { user: { id, tokenId }, expiresAtMs: claims.exp * 1000 };
   }
 
   private claimsOf(token: string): jwt.JwtPayload | undefined {
@@ -78,6 +89,20 @@ export class TokenVerifier {
       return undefined;
     }
   }
+}
+
+/** By `nbf` and `iat`, each where it is there. */
+function hasBegun({ nbf, iat }: jwt.JwtPayload): boolean {
+  const latest = Date.now() / 1000 + LEEWAY_SECONDS;
+  return [nbf, iat].every(
+    (time: unknown) => time === undefined || (typeof time === 'number' && time <= latest),
+  );
+}
+
+/** Two libraries of the main application's kind differ: one writes `sub` as text, the other as a number. */
+function userIdOf({ sub }: { readonly sub?: unknown }): number | undefined {
+  if (typeof sub === 'string') return parseId(sub);
+  return typeof sub === 'number' && Number.isSafeInteger(sub) && sub > 0 ? sub : undefined;
 }
 
 /** Made once: of a text the library would make a key for every token, and try it as a public key first. */

@@ -3,6 +3,7 @@ import {
   type CanActivate,
   createParamDecorator,
   type ExecutionContext,
+  Inject,
   Injectable,
   SetMetadata,
   UseGuards,
@@ -11,15 +12,20 @@ import { Reflector } from '@nestjs/core';
 import type { Request } from 'express';
 import { bearerToken } from '../auth/jwt-auth.guard.js';
 import { type AuthenticatedUser, TokenVerifier } from '../auth/token-verifier.js';
+import { SETTINGS, type Settings } from '../config/settings.js';
 import { parseId } from '../database/parse-id.js';
 import { AppError } from '../errors/app-error.js';
+import { PHASE_RULES, type PhaseRules } from '../migration/migration-phase.js';
+import { clientNetwork } from '../rate-limits/client-network.js';
 import { RateLimits } from '../rate-limits/rate-limits.js';
-import { appointmentFolder } from './chat-image-path.js';
+import { appointmentFolder, textSessionFolder } from './chat-image-path.js';
 import {
   type GrantedImage,
   ImageAccess,
   type ImageDecision,
   type ImageReference,
+  type LinkOpener,
+  type NamedByPath,
   type Refusal,
 } from './image-access.js';
 import { type ImageName, readImageIds } from './image-ids-body.js';
@@ -32,8 +38,8 @@ type Subject =
   | 'image'
   /** The same, and the request is for its URL. */
   | 'image-url'
-  /** The image at `appointment_{appointmentId}/{filename}`, and the request is for its URL. */
-  | 'image-url-by-path'
+  /** The image at `appointment_{appointmentId}/{filename}`, and the request is for its URL; the migration's phase counts. */
+  | 'stable-address'
   /** The images that the body names, and the request is for their URLs. */
   | 'image-urls'
   /** The appointment whose number is the parameter `appointmentId`. */
@@ -44,7 +50,17 @@ type Subject =
 /** An image as a client named it, and what was decided on it. */
 export type DecidedImage = { readonly name: ImageName; readonly decision: ImageDecision };
 
+/** What a stable address leads to: an image that is here, or the public place of an old one that is not here yet. */
+export type OpenedAddress =
+  | {
+      readonly image: GrantedImage;
+      /** Whether it was opened without a token. */
+      readonly byLink: boolean;
+    }
+  | { readonly legacyUrl: string };
+
 type GuardedRequest = Request & {
+  opened?: OpenedAddress;
   image?: GrantedImage;
   images?: readonly DecidedImage[];
   appointmentId?: number;
@@ -55,6 +71,12 @@ export const SUBJECT = 'participants-only-subject';
 
 /** A column holds no longer name, so none is looked up. */
 const MAX_FILENAME_LENGTH = 255;
+
+/** As much as is kept of what an app says that it is. */
+const MAX_APP_VERSION_LENGTH = 100;
+
+const MAY_NOT_SEND = 'You do not have permission to send images to this appointment.';
+const MAY_NOT_LIST = 'You do not have permission to see the images of this appointment.';
 
 /** Opens a route to the patient and the doctor of the appointment it concerns, and to nobody else. */
 export function ParticipantsOnly(subject: Subject): MethodDecorator & ClassDecorator {
@@ -71,19 +93,25 @@ export function ParticipantsOnly(subject: Subject): MethodDecorator & ClassDecor
  */
 @Injectable()
 export class AppointmentParticipantGuard implements CanActivate {
+  private readonly phase: PhaseRules;
+
   constructor(
     private readonly reflector: Reflector,
     private readonly access: ImageAccess,
     private readonly tokens: TokenVerifier,
     private readonly limits: RateLimits,
     private readonly budget: UploadBudget,
-  ) {}
+    @Inject(SETTINGS) private readonly settings: Settings,
+  ) {
+    this.phase = PHASE_RULES[settings.migration.phase];
+  }
 
   canActivate(context: ExecutionContext): Promise<boolean> {
     const request = context.switchToHttp().getRequest<GuardedRequest>();
     const { user } = request;
-    if (!user) throw new AppError('UNAUTHENTICATED');
-    return this.authorize(this.reflector.get(SUBJECT, context.getHandler()), request, user).then(
+    const subject = this.reflector.get<Subject | undefined>(SUBJECT, context.getHandler());
+    const authorized = user ? this.authorize(subject, request, user) : this.authorizeNobody(subject, request);
+    return authorized.then(
       () => true,
       (error: unknown) => {
         if (error instanceof AppError && error.code === 'UNAUTHENTICATED')
@@ -108,8 +136,8 @@ export class AppointmentParticipantGuard implements CanActivate {
           subject === 'image-url' && request.method !== 'HEAD',
         );
         return;
-      case 'image-url-by-path':
-        request.image = await this.authorizedImage(user, imageByPath(request.params), true);
+      case 'stable-address':
+        request.opened = await this.openedAddress(request, user);
         return;
       case 'image-urls':
         request.images = await this.decidedImages(request, user);
@@ -123,6 +151,44 @@ export class AppointmentParticipantGuard implements CanActivate {
       default:
         throw new AppError('FORBIDDEN');
     }
+  }
+
+  /** Without a token nothing is open but stable addresses, in the phases of the migration that say so. */
+  private async authorizeNobody(subject: Subject | undefined, request: GuardedRequest): Promise<void> {
+    if (subject !== 'stable-address' || this.phase.withoutToken !== 'opened by link')
+      throw new AppError('UNAUTHENTICATED');
+    const opener: LinkOpener = { appVersion: appVersionOf(request), network: clientNetwork(request) };
+    await this.limits.consume('link-opens', opener.network);
+    const recorded = request.method !== 'HEAD';
+    const address = imageByPath(request.params);
+    const image = address && (await this.access.openByLink(address, opener, recorded));
+    if (image) {
+      request.opened = { image, byLink: true };
+      return;
+    }
+    const legacyUrl = this.legacyUrlOf(address);
+    if (recorded) await this.access.countSentOn(opener);
+    request.opened = { legacyUrl };
+  }
+
+  /** With a token every phase applies the full rule; for a picture that is not here yet, to the appointment of its path. */
+  private async openedAddress(request: GuardedRequest, user: AuthenticatedUser): Promise<OpenedAddress> {
+    const address = imageByPath(request.params);
+    const recorded = request.method !== 'HEAD';
+    const decision = await this.access.decide({ user, image: address, recorded });
+    if ('granted' in decision) return { image: decision.granted, byLink: false };
+    if (decision.refusal !== 'IMAGE_NOT_FOUND') return refuse(decision.refusal);
+    const legacyUrl = this.legacyUrlOf(address);
+    await this.authorizedAppointment(user, request.params.appointmentId);
+    return { legacyUrl };
+  }
+
+  /** @throws AppError IMAGE_NOT_FOUND where the phase sends nobody on */
+  private legacyUrlOf(address: NamedByPath | undefined): string {
+    const { legacyMediaUrl } = this.settings.migration;
+    if (!address || legacyMediaUrl === undefined || this.phase.notHereYet !== 'legacy address')
+      throw new AppError('IMAGE_NOT_FOUND');
+    return `${legacyMediaUrl}/${address.filePath}`;
   }
 
   private async authorizedImage(
@@ -157,7 +223,7 @@ export class AppointmentParticipantGuard implements CanActivate {
   ): Promise<number> {
     const appointmentId = typeof text === 'string' ? parseId(text) : undefined;
     if (appointmentId === undefined) throw new AppError('APPOINTMENT_NOT_FOUND');
-    refuse(await this.access.refusalForAppointment(user, appointmentId));
+    refuse(await this.access.refusalForAppointment(user, appointmentId), MAY_NOT_LIST);
     return appointmentId;
   }
 
@@ -168,16 +234,27 @@ export class AppointmentParticipantGuard implements CanActivate {
     // The picture is in memory until its answer has left, or its client has gone.
     request.res?.once('close', () => memory.release());
     return readUploadForm(request, memory, async (appointmentId) => {
-      refuse(await this.access.refusalForAppointment(user, appointmentId));
+      refuse(await this.access.refusalForAppointment(user, appointmentId), MAY_NOT_SEND);
     });
   }
 }
 
 function refuse(refusal: Refusal): never;
-function refuse(refusal: Refusal | undefined): void;
-function refuse(refusal: Refusal | undefined): void {
-  if (refusal) throw new AppError(refusal);
+function refuse(refusal: Refusal | undefined, forbidden: string): void;
+function refuse(refusal: Refusal | undefined, forbidden?: string): void {
+  if (!refusal) return;
+  throw new AppError(
+    refusal,
+    refusal === 'FORBIDDEN' && forbidden !== undefined ? { message: forbidden } : {},
+  );
 }
+
+/** What the stable address leads to that the {@link AppointmentParticipantGuard} has decided on. */
+export const Opened = createParamDecorator((_: unknown, context: ExecutionContext): OpenedAddress => {
+  const { opened } = context.switchToHttp().getRequest<GuardedRequest>();
+  if (!opened) throw new Error('Opened is used on a route that is not ParticipantsOnly.');
+  return opened;
+});
 
 /** The image that the {@link AppointmentParticipantGuard} has resolved and decided on. */
 export const AuthorizedImage = createParamDecorator((_: unknown, context: ExecutionContext): GrantedImage => {
@@ -217,11 +294,23 @@ function imageReference(text: string | string[] | undefined): ImageReference | u
   return id === undefined ? imageByFilename(text) : { id };
 }
 
-function imageByPath(params: Request['params']): ImageReference | undefined {
+/** Old pictures of text sessions lie beside those of appointments. */
+function imageByPath(params: Request['params']): NamedByPath | undefined {
   const appointmentId = parseId(String(params.appointmentId));
+  const textSessionId = parseId(String(params.textSessionId));
   const image = imageByFilename(String(params.filename));
-  if (appointmentId === undefined || !image) return undefined;
-  return { ...image, filePath: `${appointmentFolder(appointmentId)}/${image.filename}` };
+  if (!image) return undefined;
+  if (appointmentId !== undefined)
+    return { ...image, filePath: `${appointmentFolder(appointmentId)}/${image.filename}` };
+  if (textSessionId !== undefined)
+    return { ...image, filePath: `${textSessionFolder(textSessionId)}/${image.filename}` };
+  return undefined;
+}
+
+function appVersionOf(request: Request): string {
+  const version = request.get('X-App-Version')?.trim() || request.get('User-Agent')?.trim() || 'unknown';
+  // Headers are Latin-1 on the wire; what is not printable is no version.
+  return version.replaceAll(/[^\x20-\x7e]/g, '?').slice(0, MAX_APP_VERSION_LENGTH);
 }
 
 /** Looks nothing up that can't be a file name, among it what PostgreSQL would refuse. */

@@ -3,7 +3,7 @@ import { z } from 'zod';
 import type { AuthenticatedUser } from '../auth/token-verifier.js';
 import { sqlState, violatedConstraint } from '../database/database-failure.js';
 import { parseId } from '../database/parse-id.js';
-import { preparedStatement, PreparedStatements } from '../database/prepared-statements.js';
+import { preparedStatement, RequestDatabase } from '../database/request-database.js';
 import { AppError } from '../errors/app-error.js';
 import { CHAT_IMAGE_COLUMNS, type ChatImage } from './chat-image.entity.js';
 
@@ -62,7 +62,7 @@ export const LIST_IMAGES = preparedStatement(
 /** An appointment's pictures. Who may list them has been decided by the guard before. */
 @Injectable()
 export class ChatImageList {
-  constructor(private readonly statements: PreparedStatements) {}
+  constructor(private readonly database: RequestDatabase) {}
 
   /**
    * @param recorded whether the user is handed their URLs: an audit row for each is committed then
@@ -76,7 +76,7 @@ export class ChatImageList {
     recorded: boolean,
   ): Promise<ChatImagePage> {
     const select = (): Promise<ChatImage[]> =>
-      this.statements.run<ChatImage>(LIST_IMAGES, [
+      this.database.run<ChatImage>(LIST_IMAGES, [
         appointmentId,
         cursor?.createdAt ?? 'infinity',
         cursor?.id ?? Number.MAX_SAFE_INTEGER,

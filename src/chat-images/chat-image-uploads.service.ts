@@ -65,7 +65,7 @@ export class ChatImageUploadsService {
     // The sweeper took this upload for one that a crash had left, and has removed its row: the object came after it.
     // Or a twin was faster: its retry will find that.
     await this.claims.abandon(image);
-    await this.storage.delete(image.filePath);
+    await this.claims.leaveTombstone(image);
     throw new AppError('OVERLOADED');
   }
 }

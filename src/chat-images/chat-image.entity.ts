@@ -22,6 +22,7 @@ export type ChatImageState = 'pending' | 'stored' | 'abandoned';
 @Entity('chat_images')
 @Index('chat_images_appointment_id_created_at_index', ['appointmentId', 'createdAt'])
 @Index('chat_images_filename_unique', ['filename'], { unique: true })
+@Index('chat_images_file_path_index', ['filePath'])
 @Index('chat_images_uploaded_by_sha256_sent_index', ['uploadedBy', 'sha256Sent', 'createdAt'])
 @Index('chat_images_pending_picture_unique', ['uploadedBy', 'appointmentId', 'sha256Sent'], {
   unique: true,

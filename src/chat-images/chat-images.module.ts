@@ -36,5 +36,6 @@ import { UploadBudget } from './upload-budget.js';
       useFactory: ({ uploads }: Settings) => new UploadBudget(uploads.memoryBytes, uploads.waitMs),
     },
   ],
+  exports: [StorageReconciler, UploadSweeper],
 })
 export class ChatImagesModule {}

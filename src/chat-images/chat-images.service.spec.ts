@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it, jest } from '@jest/globals';
-import { DataSource } from 'typeorm';
 import { loadSettings } from '../config/settings.js';
+import { RequestDatabase } from '../database/request-database.js';
 import { ChatImagesService } from './chat-images.service.js';
 import { S3StorageProvider } from './storage/s3-storage.provider.js';
 
@@ -27,7 +27,7 @@ function signerAt(environment: NodeJS.ProcessEnv): (moment: string) => {
   const settings = loadSettings({ ...ENVIRONMENT, ...environment });
   if (settings.storage.driver !== 's3') throw new Error('The test is about S3.');
   const service = new ChatImagesService(
-    new DataSource({ type: 'postgres' }),
+    new RequestDatabase(settings),
     new S3StorageProvider(settings.storage),
     settings,
   );

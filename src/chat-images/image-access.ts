@@ -1,15 +1,16 @@
 import { Injectable } from '@nestjs/common';
 import type { AuthenticatedUser } from '../auth/token-verifier.js';
-import { concernsEveryStatement, isDatabaseUnavailable } from '../database/database-failure.js';
-import { preparedStatement, PreparedStatements } from '../database/prepared-statements.js';
+import { concernsEveryStatement, DatabaseUnavailableError } from '../database/database-failure.js';
+import { preparedStatement, RequestDatabase } from '../database/request-database.js';
 import { StatementBatcher } from '../database/statement-batcher.js';
 import type { ErrorCode } from '../errors/app-error.js';
 
+/** An image at a stable address. */
+export type NamedByPath = { readonly filename: string; readonly filePath: string };
+
 /** How a client names an image. */
 export type ImageReference =
-  | { readonly id: number }
-  /** With `filePath`, only the image of that name that lies there. */
-  | { readonly filename: string; readonly filePath?: string };
+  { readonly id: number } | { readonly filename: string; readonly filePath?: undefined } | NamedByPath;
 
 /** Asks whether a user may see an image. */
 export type ImageAccessRequest = {
@@ -17,6 +18,13 @@ export type ImageAccessRequest = {
   readonly image: ImageReference | undefined;
   /** Whether the image's URL is handed out when the answer is yes, which leaves a row in the audit trail. */
   readonly recorded: boolean;
+};
+
+/** Who opens a stable address without a token. */
+export type LinkOpener = {
+  /** `X-App-Version`, else the user agent, shortened. */
+  readonly appVersion: string;
+  readonly network: string;
 };
 
 /** Why a user may not. */
@@ -90,6 +98,26 @@ const DECIDE_APPOINTMENT = preparedStatement(
     LEFT JOIN appointments ON appointments.id = asked.appointment_id`,
 );
 
+/** Opens an image to whoever has its address, in the phases that allow it: recorded, as there is no user to decide on. */
+export const OPEN_BY_LINK = preparedStatement(
+  'open-by-link',
+  `
+    WITH image AS (
+      SELECT chat_images.id, file_path FROM chat_images JOIN appointments ON appointments.id = appointment_id
+      WHERE filename = $1 AND file_path = $2 AND state = 'stored'
+    ), trail AS (
+      INSERT INTO chat_image_link_opens (chat_image_id, app_version, client_network)
+      SELECT id, $3, $4 FROM image WHERE $5::boolean
+    )
+    SELECT id, file_path AS "filePath" FROM image`,
+);
+
+/** Counts a request for a picture that is not here yet. */
+const COUNT_SENT_ON = preparedStatement(
+  'count-sent-on',
+  'INSERT INTO chat_image_link_opens (app_version, client_network) VALUES ($1, $2)',
+);
+
 const FIND_USER = preparedStatement('find-user', 'SELECT id FROM users WHERE id = $1::bigint');
 
 /**
@@ -107,7 +135,7 @@ export class ImageAccess {
     BATCH_LIMITS,
   );
 
-  constructor(private readonly statements: PreparedStatements) {}
+  constructor(private readonly database: RequestDatabase) {}
 
   /**
    * Decides on one image, in a statement that it may share with others that wait at the same moment. When this
@@ -124,7 +152,7 @@ export class ImageAccess {
   async decideEach(requests: readonly ImageAccessRequest[]): Promise<readonly ImageDecision[]> {
     const decisions = await Promise.allSettled(requests.map((request) => this.decide(request)));
     const failures = decisions.filter((decision) => decision.status === 'rejected');
-    const ofTheService = failures.find(({ reason }) => !isDatabaseUnavailable(reason));
+    const ofTheService = failures.find(({ reason }) => !(reason instanceof DatabaseUnavailableError));
     const ofAll = failures.length === decisions.length ? failures[0] : undefined;
     const failure = ofTheService ?? ofAll;
     if (failure) throw failure.reason;
@@ -135,24 +163,43 @@ export class ImageAccess {
 
   /** Runs the one statement for all. */
   private async decideTogether(requests: readonly ImageAccessRequest[]): Promise<readonly ImageDecision[]> {
-    const rows = await this.statements.run<GrantedImage & { readonly refusal: Refusal | null }>(
-      DECIDE_IMAGES,
-      [
-        requests.map(({ user }) => user.id),
-        requests.map(({ image }) => (image && 'id' in image ? image.id : null)),
-        requests.map(({ image }) => (image && 'filename' in image ? image.filename : null)),
-        requests.map(({ image }) => (image && 'filename' in image ? (image.filePath ?? null) : null)),
-        requests.map(({ recorded }) => recorded),
-      ],
-    );
+    const rows = await this.database.run<GrantedImage & { readonly refusal: Refusal | null }>(DECIDE_IMAGES, [
+      requests.map(({ user }) => user.id),
+      requests.map(({ image }) => (image && 'id' in image ? image.id : null)),
+      requests.map(({ image }) => (image && 'filename' in image ? image.filename : null)),
+      requests.map(({ image }) => (image && 'filename' in image ? (image.filePath ?? null) : null)),
+      requests.map(({ recorded }) => recorded),
+    ]);
     return rows.map(({ refusal, id, filePath }) =>
       refusal === null ? { granted: { id, filePath } } : { refusal },
     );
   }
 
+  /**
+   * Opens an image by its address alone. Whether the phase allows that is the guard's to know. When this resolves, the row
+   * that records it is committed.
+   *
+   * @param recorded whether the image's URL is handed out
+   * @returns nothing where there is no such image
+   */
+  async openByLink(
+    { filename, filePath }: NamedByPath,
+    { appVersion, network }: LinkOpener,
+    recorded: boolean,
+  ): Promise<GrantedImage | undefined> {
+    const values = [filename, filePath, appVersion, network, recorded];
+    const [image] = await this.database.run<GrantedImage>(OPEN_BY_LINK, values);
+    return image;
+  }
+
+  /** Counts a request that is sent on to the public place of the old pictures, so that their readers are known of. */
+  async countSentOn({ appVersion, network }: LinkOpener): Promise<void> {
+    await this.database.run(COUNT_SENT_ON, [appVersion, network]);
+  }
+
   /** @returns why the user may neither send to the appointment nor list its images; `undefined` when both are allowed */
   async refusalForAppointment(user: AuthenticatedUser, appointmentId: number): Promise<Refusal | undefined> {
-    const [row] = await this.statements.run<{ refusal: Refusal | null }>(DECIDE_APPOINTMENT, [
+    const [row] = await this.database.run<{ refusal: Refusal | null }>(DECIDE_APPOINTMENT, [
       user.id,
       appointmentId,
     ]);
@@ -161,6 +208,6 @@ export class ImageAccess {
 
   /** Whether the user still exists, before anything that it sends is read. */
   async userExists(user: AuthenticatedUser): Promise<boolean> {
-    return (await this.statements.run(FIND_USER, [user.id])).length > 0;
+    return (await this.database.run(FIND_USER, [user.id])).length > 0;
   }
 }

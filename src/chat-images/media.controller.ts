@@ -1,11 +1,11 @@
-import { Controller, Get, HttpCode, Res } from '@nestjs/common';
+import { Controller, Get, HttpCode, Req, Res } from '@nestjs/common';
 import { ApiBearerAuth, ApiOperation, ApiResponse, ApiTags } from '@nestjs/swagger';
-import type { Response } from 'express';
+import type { Request, Response } from 'express';
+import { OpenByLink } from '../auth/open-by-link.decorator.js';
 import { ApiErrors } from '../errors/api-errors.decorator.js';
 import { RateLimited } from '../rate-limits/user-rate-limit.guard.js';
-import { AuthorizedImage, ParticipantsOnly } from './appointment-participant.guard.js';
+import { Opened, type OpenedAddress, ParticipantsOnly } from './appointment-participant.guard.js';
 import { ChatImagesService } from './chat-images.service.js';
-import type { GrantedImage } from './image-access.js';
 import { SignedUrlDto, SignedUrlResponseDto } from './dto/signed-url.dto.js';
 
 /** The addresses that chat messages hold: `media_url`, and the alias that older messages use. */
@@ -15,9 +15,10 @@ import { SignedUrlDto, SignedUrlResponseDto } from './dto/signed-url.dto.js';
 export class MediaController {
   constructor(private readonly chatImages: ChatImagesService) {}
 
-  @Get('appointment_:appointmentId/:filename')
+  @Get(['appointment_:appointmentId/:filename', 'text_session_:textSessionId/:filename'])
   @HttpCode(302)
-  @ParticipantsOnly('image-url-by-path')
+  @ParticipantsOnly('stable-address')
+  @OpenByLink()
   @RateLimited('signed-urls')
   @ApiOperation({ summary: 'Open the picture at its stable address' })
   @ApiResponse({
@@ -36,10 +37,21 @@ export class MediaController {
     'INTERNAL_ERROR',
   )
   open(
-    @AuthorizedImage() image: GrantedImage,
+    @Opened() opened: OpenedAddress,
+    @Req() { method }: Request,
     @Res({ passthrough: true }) response: Response,
-  ): SignedUrlResponseDto {
-    const signedUrl = this.chatImages.signedUrl(image);
+  ): SignedUrlResponseDto | undefined {
+    // An image view of a web page of any origin follows it.
+    response.setHeader('Cross-Origin-Resource-Policy', 'cross-origin');
+    // The answer to a HEAD holds no URL.
+    if (method === 'HEAD') return undefined;
+    if ('legacyUrl' in opened) {
+      response.setHeader('Location', opened.legacyUrl);
+      return undefined;
+    }
+    const signedUrl = opened.byLink
+      ? this.chatImages.linkUrl(opened.image)
+      : this.chatImages.signedUrl(opened.image);
     response.setHeader('Location', signedUrl.url);
     return new SignedUrlResponseDto(new SignedUrlDto(signedUrl));
   }

@@ -1,143 +1,241 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { DataSource, type QueryRunner } from 'typeorm';
+import { createHash } from 'node:crypto';
+import { DataSource } from 'typeorm';
 import { SETTINGS, type Settings } from '../config/settings.js';
-import { dataSourceOptions } from '../database/data-source-options.js';
 import { STORAGE_FOLDER } from './chat-image-path.js';
-import { StorageProvider } from './storage/storage-provider.js';
+import { ChatImage } from './chat-image.entity.js';
+import { ObjectNotFoundError } from './storage/storage-errors.js';
+import { type ListedObject, StorageProvider } from './storage/storage-provider.js';
 
-/** Keys that go to the database in one statement, and objects removed between two looks at the clock. */
-const BATCH = 1000;
+/** Objects that are compared in one statement. */
+const PAGE = 1000;
 
-/** For one statement about everything. */
-const STATEMENT_TIMEOUT_MS = 600_000;
+/** How many of each kind are named. */
+const SHOWN = 50;
+
+/** All keys of the folder are between these two, in the order of their bytes. */
+const FIRST_KEY = `${STORAGE_FOLDER}/`;
+const AFTER_LAST_KEY = `${STORAGE_FOLDER}0`;
+
+/** What the key of an object that no row names looks like. */
+export type UnknownKind =
+  /** A picture's: of this service, whose row was lost, or of the system before. */
+  | 'picture'
+  /** Another name in the folder of a conversation. */
+  | 'other name'
+  /** Anything else below the pictures' folder. */
+  | 'other folder';
+
+export type UnknownObject = ListedObject & { readonly kind: UnknownKind };
+
+/** How many there are, and the first of them. */
+export type Found<T> = { readonly count: number; readonly first: readonly T[] };
+
+/** A stored image whose object is not there, or has another size. Nobody can mend that here. */
+export type DamagedImage = { readonly id: number; readonly filePath: string; readonly found: string };
 
 /** What a comparison of the storage with the rows has found. */
-export type Reconciliation = {
+export type Comparison = {
   readonly objects: number;
   readonly images: number;
-  /** Objects that no image names; removed unless on a dry run. */
-  readonly objectsWithoutImage: readonly string[];
-  /** Images that say stored but have no object, or one of another size. Nobody can mend these here. */
-  readonly imagesWithoutObject: readonly {
-    readonly id: number;
-    readonly filePath: string;
-    readonly found: string;
-  }[];
+  readonly missing: Found<DamagedImage>;
+  readonly unknown: Found<UnknownObject>;
+  readonly unknownByKind: Readonly<Record<UnknownKind, number>>;
 };
 
-/** More objects without an image than with one: most likely the database is another one's, or an old backup. */
-export class SuspiciousReconciliationError extends Error {
-  override readonly name = 'SuspiciousReconciliationError';
-}
+type ComparedPage = {
+  readonly objects: number;
+  readonly images: number;
+  readonly missing: readonly DamagedImage[];
+  readonly unknown: readonly UnknownObject[];
+};
 
-/** Compares the whole storage with the rows, in both directions. */
+type CompareOptions = {
+  /** Told how many objects have been compared, and about how many there will be. */
+  readonly progress?: (done: number, about: number) => void;
+  readonly signal?: AbortSignal;
+};
+
+/** Compares the whole storage with the rows, in both directions. It only reports; removing is a person's decision. */
 @Injectable()
 export class StorageReconciler {
   constructor(
+    private readonly dataSource: DataSource,
     private readonly storage: StorageProvider,
     @Inject(SETTINGS) private readonly settings: Settings,
   ) {}
 
+  async compare({ progress = () => undefined, signal }: CompareOptions = {}): Promise<Comparison> {
+    const [about] = await this.dataSource.query<{ images: number }[]>(
+      `SELECT count(*) AS images FROM chat_images WHERE state = 'stored'`,
+    );
+    const missing = { count: 0, first: [] as DamagedImage[] };
+    const unknown = { count: 0, first: [] as UnknownObject[] };
+    const unknownByKind: Record<UnknownKind, number> = { picture: 0, 'other name': 0, 'other folder': 0 };
+    let objects = 0;
+    let images = 0;
+    for await (const page of this.pages(signal)) {
+      objects += page.objects;
+      images += page.images;
+      add(missing, page.missing);
+      add(unknown, page.unknown);
+      for (const { kind } of page.unknown) unknownByKind[kind] += 1;
+      progress(objects, about?.images ?? 0);
+    }
+    return { objects, images, missing, unknown, unknownByKind };
+  }
+
   /**
-   * @param progress told how many objects have been listed, and about how many there will be
-   * @throws SuspiciousReconciliationError, with nothing removed, when most objects have no image
+   * @param olderThanSeconds how long ago the object was last written, at least
+   * @param limit how many at most
+   * @returns objects that no row names, of the kinds named
    */
-  async reconcile(
-    { dryRun }: { dryRun: boolean },
-    progress: (done: number, about: number) => void = () => undefined,
-  ): Promise<Reconciliation> {
-    // A database connection of its own: the list of keys is a temporary table of it, and a picture of the size of the
-    // storage takes its time to sort; it is no request that somebody waits for.
-    const own = new DataSource(
-      dataSourceOptions({
-        ...this.settings.database,
-        poolSize: 1,
-        statementTimeoutMs: STATEMENT_TIMEOUT_MS,
-      }),
-    );
-    await own.initialize();
-    const connection = own.createQueryRunner();
-    try {
-      return await this.compare(connection, dryRun, progress);
-    } finally {
-      await connection.release();
-      await own.destroy();
-    }
-  }
-
-  private async compare(
-    connection: QueryRunner,
-    dryRun: boolean,
-    progress: (done: number, about: number) => void,
-  ): Promise<Reconciliation> {
-    // Rows are committed before their objects are written: an image of a time before the list began is complete in it.
-    const [start] = await connection.dataSource.query<{ now: Date; images: number }[]>(
-      `SELECT now() AS now, count(*) AS images FROM chat_images WHERE state = 'stored'`,
-      [],
-      connection,
-    );
-    if (!start) throw new Error('The database answered without a row.');
-    const objects = await this.list(connection, (done) => progress(done, start.images));
-
-    const orphans = await connection.dataSource.query<{ key: string }[]>(
-      `SELECT key FROM listed_objects
-       WHERE modified < $1::timestamptz - make_interval(secs => $2)
-         AND NOT EXISTS (SELECT FROM chat_images WHERE file_path = key AND filename = substring(key from '[^/]+$'))
-       ORDER BY key`,
-      [start.now, this.settings.uploads.graceSeconds],
-      connection,
-    );
-    const missing = await connection.dataSource.query<Reconciliation['imagesWithoutObject']>(
-      `SELECT id, file_path AS "filePath", coalesce(listed_objects.size || ' bytes', 'nothing') AS found
-       FROM chat_images LEFT JOIN listed_objects ON key = file_path
-       WHERE state = 'stored' AND updated_at < $1 AND listed_objects.size IS DISTINCT FROM chat_images.size
-       ORDER BY id`,
-      [start.now],
-      connection,
-    );
-    const reconciliation = {
-      objects,
-      images: start.images,
-      objectsWithoutImage: orphans.map(({ key }) => key),
-      imagesWithoutObject: missing,
-    };
-    if (!dryRun) {
-      if (orphans.length > objects / 2 && orphans.length > BATCH) {
-        throw new SuspiciousReconciliationError(
-          `${orphans.length} of ${objects} objects have no image. Nothing was removed: is this the right database?`,
-        );
-      }
-      for (const key of reconciliation.objectsWithoutImage) await this.storage.delete(key);
-    }
-    return reconciliation;
-  }
-
-  /** Copies the list of objects into a temporary table. */
-  private async list(connection: QueryRunner, progress: (done: number) => void): Promise<number> {
-    await connection.query(
-      'CREATE TEMPORARY TABLE listed_objects (key text PRIMARY KEY, size bigint NOT NULL, modified timestamptz NOT NULL)',
-    );
-    let done = 0;
-    let batch: { key: string; size: number; lastModified: Date }[] = [];
-    const write = async (): Promise<void> => {
-      await connection.query(
-        `INSERT INTO listed_objects SELECT * FROM unnest($1::text[], $2::bigint[], $3::timestamptz[]) ON CONFLICT DO NOTHING`,
-        [
-          batch.map(({ key }) => key),
-          batch.map(({ size }) => size),
-          batch.map(({ lastModified }) => lastModified),
-        ],
+  async findUnknown(
+    olderThanSeconds: number,
+    limit: number,
+    kinds: readonly UnknownKind[],
+  ): Promise<readonly UnknownObject[]> {
+    const before = Date.now() - olderThanSeconds * 1000;
+    const found: UnknownObject[] = [];
+    for await (const { unknown } of this.pages()) {
+      found.push(
+        ...unknown.filter(
+          ({ kind, lastModified }) => kinds.includes(kind) && lastModified.getTime() < before,
+        ),
       );
-      done += batch.length;
-      batch = [];
-      progress(done);
-    };
-    for await (const object of this.storage.list(`${STORAGE_FOLDER}/`)) {
-      batch.push(object);
-      if (batch.length === BATCH) await write();
+      if (found.length >= limit) break;
     }
-    await write();
-    await connection.query('ANALYZE listed_objects');
-    return done;
+    return found.slice(0, limit);
   }
+
+  /**
+   * Removes objects for good. Whoever calls this has asked a person.
+   *
+   * @returns how many were removed: one that a row has come to name since stays
+   */
+  async removeUnknown(objects: readonly UnknownObject[]): Promise<number> {
+    let removed = 0;
+    for (const { key } of objects) {
+      const named = await this.dataSource.query<unknown[]>(
+        'SELECT FROM chat_images WHERE file_path COLLATE "C" = $1',
+        [key],
+      );
+      if (named.length > 0) continue;
+      await this.storage.delete(key);
+      removed += 1;
+    }
+    return removed;
+  }
+
+  /**
+   * Makes uploads stored that are pending and whose object is there, whole: in a database that was restored to a moment
+   * within an upload, this is the picture that it became later.
+   *
+   * @returns how many pictures it has saved, and how many uploads are still pending
+   */
+  async completePending(): Promise<{ readonly completed: number; readonly pending: number }> {
+    const uploads = await this.dataSource.manager.findBy(ChatImage, { state: 'pending' });
+    let completed = 0;
+    for (const { id, filePath, sha256Stored } of uploads) {
+      if (sha256Stored === null || (await this.digestOf(filePath)) !== sha256Stored) continue;
+      const { affected } = await this.dataSource.manager.update(
+        ChatImage,
+        { id, state: 'pending' },
+        { state: 'stored' },
+      );
+      completed += affected ?? 0;
+    }
+    return { completed, pending: uploads.length - completed };
+  }
+
+  private async digestOf(key: string): Promise<string | undefined> {
+    try {
+      const digest = createHash('sha256');
+      for await (const chunk of await this.storage.get(key)) digest.update(chunk as Buffer);
+      return digest.digest('hex');
+    } catch (error) {
+      if (error instanceof ObjectNotFoundError) return undefined;
+      throw error;
+    }
+  }
+
+  /**
+   * Goes through storage and rows side by side, both in the order of their keys, a page of objects and the rows of that
+   * stretch at a time: no list of all is kept anywhere.
+   */
+  private async *pages(signal?: AbortSignal): AsyncGenerator<ComparedPage> {
+    // Rows are committed before their objects are written. An image of a time before the list began is complete in it.
+    const [start] = await this.dataSource.query<{ now: Date }[]>('SELECT now() AS now');
+    if (!start) throw new Error('The database answered without a row.');
+    let after = FIRST_KEY;
+    let page: ListedObject[] = [];
+    for await (const object of this.storage.list(FIRST_KEY)) {
+      page.push(object);
+      if (page.length < PAGE) continue;
+      signal?.throwIfAborted();
+      yield await this.comparePage(page, after, object.key, start.now);
+      after = object.key;
+      page = [];
+    }
+    yield await this.comparePage(page, after, AFTER_LAST_KEY, start.now);
+  }
+
+  /** @param after, upTo the stretch of keys that the page is all objects of */
+  private async comparePage(
+    page: readonly ListedObject[],
+    after: string,
+    upTo: string,
+    start: Date,
+  ): Promise<ComparedPage> {
+    const [row] = await this.dataSource.query<
+      { images: number; missing: DamagedImage[] | null; unknown: string[] | null }[]
+    >(
+      `WITH listed AS (
+         SELECT * FROM unnest($1::text[], $2::bigint[], $3::timestamptz[]) AS listed (key, size, modified)
+       ), named AS (
+         SELECT id, file_path, size, state, updated_at FROM chat_images
+         WHERE file_path COLLATE "C" > $4 AND file_path COLLATE "C" <= $5
+       )
+       SELECT
+         (SELECT count(*) FROM named WHERE state = 'stored') AS images,
+         (SELECT json_agg(json_build_object('id', id, 'filePath', file_path,
+                    'found', coalesce(listed.size || ' bytes', 'nothing')) ORDER BY id)
+          FROM named LEFT JOIN listed ON key = file_path
+          WHERE state = 'stored' AND updated_at < $6::timestamptz AND listed.size IS DISTINCT FROM named.size) AS missing,
+         (SELECT json_agg(key ORDER BY key) FROM listed
+          WHERE modified < $6::timestamptz - make_interval(secs => $7)
+            AND NOT EXISTS (SELECT FROM named WHERE file_path = key)
+            AND NOT EXISTS (SELECT FROM chat_image_tombstones WHERE file_path = key)) AS unknown`,
+      [
+        page.map(({ key }) => key),
+        page.map(({ size }) => size),
+        page.map(({ lastModified }) => lastModified),
+        after,
+        upTo,
+        start,
+        this.settings.uploads.graceSeconds,
+      ],
+    );
+    const unknown = new Set(row?.unknown ?? []);
+    return {
+      objects: page.length,
+      images: row?.images ?? 0,
+      missing: row?.missing ?? [],
+      unknown: page
+        .filter(({ key }) => unknown.has(key))
+        .map((object) => ({ ...object, kind: kindOf(object.key) })),
+    };
+  }
+}
+
+function kindOf(key: string): UnknownKind {
+  const [, folder = '', name, ...rest] = key.split('/');
+  if (name === undefined || rest.length > 0 || !/^(appointment|text_session)_\d+$/.test(folder))
+    return 'other folder';
+  return /^\d{9,10}_[A-Za-z0-9]{10}(\.[A-Za-z0-9]{1,5})?$/.test(name) ? 'picture' : 'other name';
+}
+
+function add<T>(to: { count: number; first: T[] }, found: readonly T[]): void {
+  to.count += found.length;
+  to.first.push(...found.slice(0, SHOWN - to.first.length));
 }

@@ -1,12 +1,11 @@
 import { Inject, Injectable, Logger } from '@nestjs/common';
-import { DataSource, type EntityManager } from 'typeorm';
 import type { AuthenticatedUser } from '../auth/token-verifier.js';
 import { SETTINGS, type Settings } from '../config/settings.js';
-import { isDatabaseUnavailable, sqlState } from '../database/database-failure.js';
-import { preparedStatement, PreparedStatements } from '../database/prepared-statements.js';
+import { DatabaseUnavailableError, sqlState } from '../database/database-failure.js';
+import { preparedStatement, RequestDatabase, type RunStatement } from '../database/request-database.js';
 import { AppError } from '../errors/app-error.js';
 import { appointmentFolder, newFilename } from './chat-image-path.js';
-import { CHAT_IMAGE_COLUMNS, ChatImage } from './chat-image.entity.js';
+import { CHAT_IMAGE_COLUMNS, type ChatImage } from './chat-image.entity.js';
 import type { PreparedImage } from './image-preparer.js';
 import type { UploadForm } from './upload-form.js';
 
@@ -88,6 +87,41 @@ const COMMIT_STORED = preparedStatement(
    SELECT id FROM stored`,
 );
 
+/** Gives up an upload, unless it is stored after all. */
+const ABANDON = preparedStatement(
+  'abandon-upload',
+  `UPDATE chat_images SET state = 'abandoned' WHERE filename = $1 AND state = 'pending'`,
+);
+
+/** Tells the sweeper of an object that came after its row was gone. */
+const LEAVE_TOMBSTONE = preparedStatement(
+  'leave-tombstone',
+  `INSERT INTO chat_image_tombstones (file_path, settled_at)
+   SELECT $1::varchar, now() WHERE NOT EXISTS (SELECT FROM chat_images WHERE filename = $2)
+   ON CONFLICT (file_path) DO NOTHING`,
+);
+
+/** One after the other for the same key, on whichever instance, until the transaction ends. */
+const LOCK_KEY = preparedStatement(
+  'lock-upload-key',
+  'SELECT pg_advisory_xact_lock(hashtextextended($1, 0))',
+);
+
+/** The image of an earlier upload with the key. An upload that can no longer end names no image. */
+const FIND_BY_KEY = preparedStatement(
+  'find-by-upload-key',
+  `SELECT ${CHAT_IMAGE_COLUMNS} FROM chat_images WHERE id = (
+     SELECT chat_image_id FROM chat_image_upload_keys
+     WHERE uploaded_by = $1 AND idempotency_key = $2 AND created_at > now() - make_interval(secs => $3::int)
+   ) AND (state = 'stored' OR state = 'pending' AND created_at >= now() - make_interval(secs => $4::int))`,
+);
+
+const REMEMBER_KEY = preparedStatement(
+  'remember-upload-key',
+  `INSERT INTO chat_image_upload_keys (uploaded_by, idempotency_key, chat_image_id) VALUES ($1, $2, $3)
+   ON CONFLICT (uploaded_by, idempotency_key) DO UPDATE SET chat_image_id = $3, created_at = now()`,
+);
+
 /** Writes the audit row for the answer to a repeated upload. No row when the image is no longer there. */
 const RECORD_ACCESS = preparedStatement(
   'record-access',
@@ -108,8 +142,7 @@ export class UploadClaims {
   private readonly logger = new Logger(UploadClaims.name);
 
   constructor(
-    private readonly statements: PreparedStatements,
-    private readonly dataSource: DataSource,
+    private readonly database: RequestDatabase,
     @Inject(SETTINGS) private readonly settings: Settings,
   ) {}
 
@@ -130,14 +163,14 @@ export class UploadClaims {
       try {
         const claim =
           form.idempotencyKey === undefined
-            ? toClaim(await this.statements.run<ClaimRow>(CLAIM, values))
+            ? toClaim(await this.database.run<ClaimRow>(CLAIM, values))
             : await this.claimByKey(user, form, form.idempotencyKey, values);
         if (!claim) await this.abandonLeftBehind(user, form);
         return claim;
       } catch (error) {
         // Its commit may have taken effect all the same, or may still do so.
-        if (isDatabaseUnavailable(error))
-          await this.attempt(filename, () => this.statements.run(REVOKE_CLAIM, row));
+        if (error instanceof DatabaseUnavailableError)
+          await this.attempt(filename, () => this.database.run(REVOKE_CLAIM, row));
         if (sqlState(error) === FOREIGN_KEY_VIOLATION)
           throw new AppError('APPOINTMENT_NOT_FOUND', { cause: error });
         if (sqlState(error) !== UNIQUE_VIOLATION || attempt === FILENAME_ATTEMPTS) throw error;
@@ -152,7 +185,7 @@ export class UploadClaims {
    */
   async commitStored(user: AuthenticatedUser, image: ChatImage): Promise<boolean> {
     const { appointmentId, sha256Sent, id } = image;
-    const stored = await this.statements.run(COMMIT_STORED, [
+    const stored = await this.database.run(COMMIT_STORED, [
       user.id,
       appointmentId,
       sha256Sent,
@@ -164,7 +197,7 @@ export class UploadClaims {
 
   /** @returns whether the image is still there, and its audit row committed */
   async recordAccess(user: AuthenticatedUser, image: ChatImage): Promise<boolean> {
-    return (await this.statements.run(RECORD_ACCESS, [image.id, user.id])).length > 0;
+    return (await this.database.run(RECORD_ACCESS, [image.id, user.id])).length > 0;
   }
 
   /**
@@ -173,9 +206,12 @@ export class UploadClaims {
    * can't be given up stays pending, and is the sweeper's as well.
    */
   async abandon({ filename }: ChatImage): Promise<void> {
-    await this.attempt(filename, () =>
-      this.dataSource.manager.update(ChatImage, { filename, state: 'pending' }, { state: 'abandoned' }),
-    );
+    await this.attempt(filename, () => this.database.run(ABANDON, [filename]));
+  }
+
+  /** Leaves an object to the sweeper that was written after its row was gone. Where the row is still there it tells enough. */
+  async leaveTombstone({ filePath, filename }: ChatImage): Promise<void> {
+    await this.database.run(LEAVE_TOMBSTONE, [filePath, filename]);
   }
 
   private async attempt(filename: string, giveUp: () => Promise<unknown>): Promise<void> {
@@ -190,50 +226,36 @@ export class UploadClaims {
 
   private async abandonLeftBehind(user: AuthenticatedUser, form: UploadForm): Promise<void> {
     const { graceSeconds } = this.settings.uploads;
-    await this.statements.run(ABANDON_LEFT_BEHIND, [user.id, form.appointmentId, form.sha256, graceSeconds]);
+    await this.database.run(ABANDON_LEFT_BEHIND, [user.id, form.appointmentId, form.sha256, graceSeconds]);
   }
 
-  /** One after the other for the same key, on whichever instance. */
   private claimByKey(
     user: AuthenticatedUser,
     { appointmentId, sha256 }: UploadForm,
     key: string,
     values: readonly unknown[],
   ): Promise<Claim | undefined> {
-    return this.dataSource.transaction(async (manager) => {
-      await manager.query('SELECT pg_advisory_xact_lock(hashtextextended($1, 0))', [
-        `chat-image-upload key ${user.id} ${key}`,
-      ]);
-      const named = await this.findByKey(manager, user, key);
+    return this.database.transaction(async (run) => {
+      await run(LOCK_KEY, [`chat-image-upload key ${user.id} ${key}`]);
+      const named = await this.findByKey(run, user, key);
       if (named) {
         if (named.sha256Sent === sha256 && named.appointmentId === appointmentId)
           return { image: named, own: false };
         throw new AppError('IDEMPOTENCY_KEY_REUSED');
       }
-      const claim = toClaim(await manager.query<ClaimRow[]>(CLAIM.text, [...values]));
-      if (claim)
-        await manager.query(
-          `INSERT INTO chat_image_upload_keys (uploaded_by, idempotency_key, chat_image_id) VALUES ($1, $2, $3)
-           ON CONFLICT (uploaded_by, idempotency_key) DO UPDATE SET chat_image_id = $3, created_at = now()`,
-          [user.id, key, claim.image.id],
-        );
+      const claim = toClaim(await run<ClaimRow>(CLAIM, values));
+      if (claim) await run(REMEMBER_KEY, [user.id, key, claim.image.id]);
       return claim;
     });
   }
 
   private async findByKey(
-    manager: EntityManager,
+    run: RunStatement,
     user: AuthenticatedUser,
     key: string,
   ): Promise<ChatImage | undefined> {
-    // An upload that can no longer end names no image.
-    const [image] = await manager.query<ChatImage[]>(
-      `SELECT ${CHAT_IMAGE_COLUMNS} FROM chat_images WHERE id = (
-         SELECT chat_image_id FROM chat_image_upload_keys
-         WHERE uploaded_by = $1 AND idempotency_key = $2 AND created_at > now() - make_interval(secs => $3)
-       ) AND (state = 'stored' OR state = 'pending' AND created_at >= now() - make_interval(secs => $4))`,
-      [user.id, key, IDEMPOTENCY_KEY_SECONDS, this.settings.uploads.graceSeconds],
-    );
+    const limits = [IDEMPOTENCY_KEY_SECONDS, this.settings.uploads.graceSeconds];
+    const [image] = await run<ChatImage>(FIND_BY_KEY, [user.id, key, ...limits]);
     return image;
   }
 

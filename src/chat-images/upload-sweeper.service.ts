@@ -1,127 +1,139 @@
-import { Inject, Injectable, type OnApplicationBootstrap, type OnApplicationShutdown } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
+import pLimit from 'p-limit';
 import type { Logger } from 'pino';
-import { DataSource, In, LessThan, Not } from 'typeorm';
+import { DataSource } from 'typeorm';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { LOGGER } from '../logging/logger.js';
-import { ChatImageUploadKey } from './chat-image-upload-key.entity.js';
-import { IDEMPOTENCY_KEY_SECONDS } from './upload-claims.js';
-import { ChatImage } from './chat-image.entity.js';
-import { StorageReconciler } from './storage-reconciler.js';
 import { StorageProvider } from './storage/storage-provider.js';
+import { IDEMPOTENCY_KEY_SECONDS } from './upload-claims.js';
 
-/** Any number, the same in every instance: one sweeps at a time. */
-const SWEEP_LOCK = 7_241_090_146;
-
-/** How many unfinished uploads one sweep removes, so that it ends soon. */
+/** How many unfinished uploads, and how many objects, one sweep removes, so that it ends soon. */
 const BATCH = 500;
 
-/** How often the whole bucket is compared with the rows. */
-const RECONCILE_INTERVAL_MS = 24 * 3600 * 1000;
+/** How many tombstones are claimed at once, and how many of their objects deleted at the same moment. */
+const CLAIM = 50;
+const CONCURRENCY = 8;
+
+/** The pause after a first failure, which doubles with each further one, and the longest. */
+const FIRST_PAUSE_SECONDS = 60;
+const LONGEST_PAUSE_SECONDS = 6 * 3600;
+
+/** For how long a request for an old picture that was sent on to its public place is remembered: it is counted, no more. */
+const SENT_ON_DAYS = 31;
+
+/** What a sweep has done. */
+export type Sweep = {
+  /** Rows of uploads that never ended. */
+  readonly uploads: number;
+  /** Objects whose rows are gone. */
+  readonly objects: number;
+  /** Objects that the storage did not delete; they are tried again later. */
+  readonly failures: number;
+};
 
 /**
- * Removes what crashes have left behind: uploads that never ended, their objects, objects without a row. Every instance
- * looks regularly; the database lets one do it at a time.
+ * Removes what the database says is this service's and no longer wanted: rows of uploads that never ended, and the objects
+ * whose keys rows have left as tombstones. Looks at no other object. Any number of instances may sweep at the same time:
+ * each claims rows that no other has.
  */
 @Injectable()
-export class UploadSweeper implements OnApplicationBootstrap, OnApplicationShutdown {
-  private timer: NodeJS.Timeout | undefined;
-  private running: Promise<unknown> = Promise.resolve();
-  private reconciledAt = Date.now();
-
+export class UploadSweeper {
   constructor(
     private readonly dataSource: DataSource,
     private readonly storage: StorageProvider,
-    private readonly reconciler: StorageReconciler,
     @Inject(SETTINGS) private readonly settings: Settings,
     @Inject(LOGGER) private readonly logger: Logger,
   ) {}
 
-  onApplicationBootstrap(): void {
-    const { sweepIntervalSeconds } = this.settings.uploads;
-    if (sweepIntervalSeconds === 0) return;
-    this.timer = setInterval(() => {
-      this.running = this.running.then(() => this.sweepRegularly());
-    }, sweepIntervalSeconds * 1000);
-    this.timer.unref();
+  async sweep(): Promise<Sweep> {
+    await this.forgetExpired();
+    const uploads = await this.removeUnfinished();
+    const { objects, failures } = await this.removeObjects();
+    return { uploads, objects, failures };
   }
 
-  async onApplicationShutdown(): Promise<void> {
-    clearInterval(this.timer);
-    await this.running;
-  }
-
-  /**
-   * Removes uploads that have been pending for longer than the grace time, with their objects, and forgets expired
-   * `Idempotency-Key`s.
-   *
-   * @returns how many uploads were removed, or `undefined` when another instance is at it
-   */
-  async sweep(): Promise<number | undefined> {
-    return this.alone(async () => {
-      await this.dataSource.manager.delete(ChatImageUploadKey, {
-        createdAt: LessThan(new Date(Date.now() - IDEMPOTENCY_KEY_SECONDS * 1000)),
-      });
-      return this.removeUnfinished();
-    });
-  }
-
-  private async removeUnfinished(): Promise<number> {
-    const abandonedBefore = new Date(Date.now() - this.settings.uploads.graceSeconds * 1000);
-    const unfinished = await this.dataSource.manager.find(ChatImage, {
-      where: { state: Not('stored'), createdAt: LessThan(abandonedBefore) },
-      order: { createdAt: 'ASC' },
-      take: BATCH,
-    });
-    // From this statement on a late upload can no longer become stored; it removes its own object then.
-    await this.dataSource.manager.update(
-      ChatImage,
-      { id: In(unfinished.map(({ id }) => id)), state: 'pending' },
-      { state: 'abandoned' },
+  private async forgetExpired(): Promise<void> {
+    await this.dataSource.query(
+      'DELETE FROM chat_image_upload_keys WHERE created_at < now() - make_interval(secs => $1)',
+      [IDEMPOTENCY_KEY_SECONDS],
     );
-    let removed = 0;
-    for (const { id } of unfinished) {
-      const abandoned = await this.dataSource.manager.findOneBy(ChatImage, { id, state: 'abandoned' });
-      if (!abandoned) continue;
-      await this.storage.delete(abandoned.filePath);
-      await this.dataSource.manager.delete(ChatImage, { id, state: 'abandoned' });
-      removed += 1;
-    }
+    await this.dataSource.query(
+      'DELETE FROM chat_image_link_opens WHERE chat_image_id IS NULL AND opened_at < now() - make_interval(days => $1)',
+      [SENT_ON_DAYS],
+    );
+  }
+
+  /** Each row leaves a tombstone. From here on a late upload can no longer become stored. */
+  private async removeUnfinished(): Promise<number> {
+    const [, removed] = await this.dataSource.query<[unknown, number]>(
+      `DELETE FROM chat_images WHERE state <> 'stored' AND id IN (
+         SELECT id FROM chat_images
+         WHERE state <> 'stored' AND created_at < now() - make_interval(secs => $1)
+         ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED
+       )`,
+      [this.settings.uploads.graceSeconds, BATCH],
+    );
     return removed;
   }
 
-  private async sweepRegularly(): Promise<void> {
-    try {
-      const removed = await this.sweep();
-      if (removed) this.logger.info({ removed }, 'sweeper: uploads that never ended are removed');
-      if (Date.now() - this.reconciledAt < RECONCILE_INTERVAL_MS) return;
-      this.reconciledAt = Date.now();
-      const result = await this.alone(() => this.reconciler.reconcile({ dryRun: false }));
-      if (result) this.logger.info(result, 'sweeper: the storage is compared with the rows');
-    } catch (error) {
-      this.logger.warn(
-        { error: error instanceof Error ? error.name : 'unknown' },
-        'sweeper: tries again later',
+  private async removeObjects(): Promise<Pick<Sweep, 'objects' | 'failures'>> {
+    const limit = pLimit(CONCURRENCY);
+    let objects = 0;
+    let failures = 0;
+    while (objects + failures < BATCH) {
+      const claimed = await this.claimTombstones();
+      const outcomes = await limit.map(claimed, ({ filePath, wanted }) =>
+        this.removeObject(filePath, wanted),
       );
+      const removed = outcomes.filter(Boolean).length;
+      objects += removed;
+      failures += claimed.length - removed;
+      // A storage that deletes nothing is not asked for all the others as well.
+      if (removed === 0) break;
     }
+    return { objects, failures };
   }
 
-  /** Runs work unless another instance holds the lock. The lock ends with its connection, whatever happens. */
-  private async alone<T>(work: () => Promise<T>): Promise<T | undefined> {
-    const holder = this.dataSource.createQueryRunner();
+  /** Also says when each is tried again, should this try not come to its end. */
+  private async claimTombstones(): Promise<readonly { filePath: string; wanted: boolean }[]> {
+    const [claimed] = await this.dataSource.query<[{ filePath: string; wanted: boolean }[], number]>(
+      `UPDATE chat_image_tombstones SET attempts = attempts + 1,
+         next_attempt_at = now() + make_interval(secs => least($1 * 2 ^ least(attempts, 20), $2))
+       WHERE file_path IN (
+         SELECT file_path FROM chat_image_tombstones WHERE next_attempt_at <= now()
+         ORDER BY next_attempt_at LIMIT $3 FOR UPDATE SKIP LOCKED
+       )
+       RETURNING file_path AS "filePath", EXISTS (
+         SELECT FROM chat_images WHERE chat_images.file_path COLLATE "C" = chat_image_tombstones.file_path
+       ) AS wanted`,
+      [FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, CLAIM],
+    );
+    return claimed;
+  }
+
+  /**
+   * @param wanted whether a row names the object again: then it stays
+   * @returns whether that succeeded. The tombstone stays while a write that was given up may still arrive
+   */
+  private async removeObject(filePath: string, wanted: boolean): Promise<boolean> {
     try {
-      const [row] = await this.dataSource.query<{ locked: boolean }[]>(
-        'SELECT pg_try_advisory_lock($1) AS locked',
-        [SWEEP_LOCK],
-        holder,
+      if (!wanted) await this.storage.delete(filePath);
+    } catch (error) {
+      this.logger.warn(
+        { filePath, error: error instanceof Error ? error.name : 'unknown' },
+        'sweeper: an object can not be deleted, tries again later',
       );
-      if (!row?.locked) return undefined;
-      try {
-        return await work();
-      } finally {
-        await holder.query('SELECT pg_advisory_unlock($1)', [SWEEP_LOCK]);
-      }
-    } finally {
-      await holder.release();
+      return false;
     }
+    const [, settled] = await this.dataSource.query<[unknown, number]>(
+      'DELETE FROM chat_image_tombstones WHERE file_path = $1 AND ($2 OR settled_at <= now())',
+      [filePath, wanted],
+    );
+    if (settled === 0)
+      await this.dataSource.query(
+        'UPDATE chat_image_tombstones SET next_attempt_at = settled_at, attempts = 0 WHERE file_path = $1',
+        [filePath],
+      );
+    return true;
   }
 }

@@ -1,7 +1,8 @@
 import { DataSource } from 'typeorm';
 import { loadDatabaseSettings, readEnvironment } from '../config/settings.js';
 import { migrationDataSourceOptions } from '../database/data-source-options.js';
-import { migrateDown, migrateUp } from '../database/migrate.js';
+import { TableMismatchError } from '../database/existing-tables.js';
+import { migrateDown, migrateUp, MigrationLockedError } from '../database/migrate.js';
 import { runCommand, UsageError } from './run-command.js';
 
 await runCommand(async () => {
@@ -12,12 +13,20 @@ await runCommand(async () => {
   const dataSource = await new DataSource(
     migrationDataSourceOptions(loadDatabaseSettings(readEnvironment())),
   ).initialize();
+  const onWait = (holders: string): void => say(`Waiting for a lock, held by ${holders} …`);
   try {
-    const names = direction === 'up' ? await migrateUp(dataSource) : await migrateDown(dataSource);
-    process.stdout.write(
-      names.length > 0 ? `Migrated ${direction}: ${names.join(', ')}\n` : 'Nothing to migrate.\n',
-    );
+    const names = await (direction === 'up' ? migrateUp : migrateDown)(dataSource, { onWait });
+    say(names.length > 0 ? `Migrated ${direction}: ${names.join(', ')}` : 'Nothing to migrate.');
+  } catch (error) {
+    if (error instanceof MigrationLockedError) throw new UsageError(error.message);
+    if (error instanceof TableMismatchError)
+      throw new UsageError(`Nothing was migrated: tables that are there do not fit.\n${error.message}`);
+    throw error;
   } finally {
     await dataSource.destroy();
   }
 });
+
+function say(text: string): void {
+  process.stdout.write(`${text}\n`);
+}

@@ -1,18 +1,34 @@
 import { NestFactory } from '@nestjs/core';
+import { createInterface } from 'node:readline/promises';
 import { parseArgs } from 'node:util';
 import { AppModule } from '../app.module.js';
-import { StorageReconciler, SuspiciousReconciliationError } from '../chat-images/storage-reconciler.js';
-import { UploadSweeper } from '../chat-images/upload-sweeper.service.js';
-import { loadSettings, readEnvironment } from '../config/settings.js';
+import {
+  StorageReconciler,
+  type UnknownKind,
+  type UnknownObject,
+} from '../chat-images/storage-reconciler.js';
+import { loadSettings, readEnvironment, type Settings } from '../config/settings.js';
 import { createLogger, NestLogger } from '../logging/logger.js';
 import { endProgress, showProgress } from './progress.js';
 import { runCommand, UsageError } from './run-command.js';
 
-/** How many keys of each kind are printed. */
-const SHOWN = 50;
+const USAGE = `Usage: npm run reconcile                     compares the storage with the rows, and reports
+       npm run reconcile -- --after-restore  first completes uploads that are pending in a restored database
+       npm run reconcile -- --remove-unknown [--older-than 30d] [--limit 1000] [--yes]
+                                             lists objects that no row names, asks, and removes them for good`;
+
+const SECONDS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400 };
+
+type Arguments = {
+  readonly afterRestore: boolean;
+  readonly removeUnknown: boolean;
+  readonly olderThanSeconds: number;
+  readonly limit: number;
+  readonly yes: boolean;
+};
 
 await runCommand(async () => {
-  const dryRun = readArguments();
+  const options = readArguments();
   const settings = loadSettings(readEnvironment());
   const logger = createLogger('warn');
   const app = await NestFactory.createApplicationContext(AppModule.with(settings, logger), {
@@ -20,40 +36,119 @@ await runCommand(async () => {
     abortOnError: false,
   });
   try {
-    const unfinished = dryRun ? undefined : await app.get(UploadSweeper).sweep();
-    const found = await app.get(StorageReconciler).reconcile({ dryRun }, showProgress);
-    endProgress();
-    console.table({
-      'objects in the storage': found.objects,
-      'stored images': found.images,
-      'uploads that never ended, removed':
-        unfinished ?? (dryRun ? 'not looked for' : 'another instance is at it'),
-      [`objects without an image, ${dryRun ? 'kept' : 'removed'}`]: found.objectsWithoutImage.length,
-      'images without their object': found.imagesWithoutObject.length,
-    });
-    if (dryRun && found.objectsWithoutImage.length > 0) {
-      process.stdout.write(
-        `Objects without an image:\n${found.objectsWithoutImage.slice(0, SHOWN).join('\n')}\n`,
-      );
-    }
-    if (found.imagesWithoutObject.length > 0) {
-      console.table(found.imagesWithoutObject.slice(0, SHOWN));
-      throw new UsageError(
-        'Images have lost their objects. This command may not mend that: restore them from a backup.',
-      );
-    }
-  } catch (error) {
-    if (error instanceof SuspiciousReconciliationError) throw new UsageError(error.message);
-    throw error;
+    const reconciler = app.get(StorageReconciler);
+    if (options.removeUnknown) await removeUnknown(reconciler, settings, options);
+    else await report(reconciler, options);
   } finally {
     await app.close();
   }
 });
 
-function readArguments(): boolean {
-  try {
-    return parseArgs({ options: { 'dry-run': { type: 'boolean', default: false } } }).values['dry-run'];
-  } catch {
-    throw new UsageError('Usage: npm run reconcile [-- --dry-run]');
+async function report(reconciler: StorageReconciler, { afterRestore }: Arguments): Promise<void> {
+  if (afterRestore) {
+    const { completed, pending } = await reconciler.completePending();
+    say(`Uploads that were pending and are whole: ${completed} are stored now. Still pending: ${pending}.`);
   }
+  const { objects, images, missing, unknown, unknownByKind } = await reconciler.compare({
+    progress: showProgress,
+  });
+  endProgress();
+  console.table({
+    'objects in the storage': objects,
+    'stored images': images,
+    'images without their object': missing.count,
+    'objects that no row names': unknown.count,
+    '- in the form of a picture': unknownByKind.picture,
+    '- with another name': unknownByKind['other name'],
+    '- in another folder': unknownByKind['other folder'],
+  });
+  if (unknown.count > 0) {
+    say(
+      `Objects that no row names, the first ${unknown.first.length} of ${unknown.count}; nothing was removed:`,
+    );
+    list(unknown.first);
+  }
+  if (missing.count > 0) {
+    console.table(missing.first);
+    throw new UsageError(
+      'Images have lost their objects. This command may not mend that: restore them from a backup.',
+    );
+  }
+}
+
+async function removeUnknown(
+  reconciler: StorageReconciler,
+  { migration }: Settings,
+  { olderThanSeconds, limit, yes }: Arguments,
+): Promise<void> {
+  // Until they are imported, the pictures of the system before have no row, and are looked at every day.
+  const kinds: readonly UnknownKind[] =
+    migration.phase <= 2 ? ['other name', 'other folder'] : ['picture', 'other name', 'other folder'];
+  if (migration.phase <= 2)
+    say(
+      `MIGRATION_PHASE=${migration.phase}: objects in the form of a picture are kept, they are not imported yet.`,
+    );
+  const found = await reconciler.findUnknown(olderThanSeconds, limit, kinds);
+  if (found.length === 0) {
+    say('There is nothing to remove.');
+    return;
+  }
+  list(found);
+  if (!yes) await confirm(found.length);
+  say(`Removed: ${await reconciler.removeUnknown(found)} of ${found.length}.`);
+}
+
+/** @throws UsageError unless a person at a terminal says yes */
+async function confirm(count: number): Promise<void> {
+  if (!process.stdin.isTTY)
+    throw new UsageError(
+      'Nothing was removed: nobody can be asked here. Add --yes to remove what is listed.',
+    );
+  const terminal = createInterface({ input: process.stdin, output: process.stdout });
+  const answer = await terminal.question(`Remove these ${count} objects for good? Type yes: `);
+  terminal.close();
+  if (answer.trim() !== 'yes') throw new UsageError('Nothing was removed.');
+}
+
+function list(objects: readonly UnknownObject[]): void {
+  for (const { key, size, lastModified, kind } of objects)
+    say(
+      `${lastModified.toISOString().slice(0, 10)}  ${String(size).padStart(10)}  ${kind.padEnd(12)}  ${key}`,
+    );
+}
+
+function readArguments(): Arguments {
+  try {
+    const { values } = parseArgs({
+      options: {
+        'after-restore': { type: 'boolean', default: false },
+        'remove-unknown': { type: 'boolean', default: false },
+        'older-than': { type: 'string' },
+        limit: { type: 'string' },
+        yes: { type: 'boolean', default: false },
+        // What is the default now.
+        'dry-run': { type: 'boolean', default: false },
+      },
+    });
+    const removal = values['older-than'] !== undefined || values.limit !== undefined || values.yes;
+    if (!values['remove-unknown'] && removal) throw new UsageError(USAGE);
+    if (values['remove-unknown'] && (values['after-restore'] || values['dry-run']))
+      throw new UsageError(USAGE);
+    const [, count = '', unit = ''] = /^(\d{1,6})([smhd])$/.exec(values['older-than'] ?? '30d') ?? [];
+    const limit = /^[1-9]\d{0,6}$/.exec(values.limit ?? '1000');
+    if (count === '' || !limit) throw new UsageError(USAGE);
+    return {
+      afterRestore: values['after-restore'],
+      removeUnknown: values['remove-unknown'],
+      olderThanSeconds: Number(count) * (SECONDS[unit] ?? 0),
+      limit: Number(limit[0]),
+      yes: values.yes,
+    };
+  } catch {
+    throw new UsageError(USAGE);
+  }
+}
+
+function say(text: string): void {
+  process.stdout.write(`${text}\n`);
 }

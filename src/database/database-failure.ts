@@ -1,39 +1,45 @@
 import { isNativeError } from 'node:util/types';
+import pg from 'pg';
 
-/** Connection exceptions, rollbacks such as deadlocks, insufficient resources, a lock not to be had, operator intervention. */
-const UNAVAILABLE_SQLSTATE = /^(08|40|53|55P03|57)/;
+/**
+ * The database is down, read-only, out of something, or slow past its limit. `cause` is the driver's error. A statement
+ * that is itself wrong, or violates a constraint, is no such failure.
+ */
+export class DatabaseUnavailableError extends Error {
+  override readonly name = 'DatabaseUnavailableError';
+
+  constructor(cause: unknown) {
+    super('The database is down, or slow past its limit.', { cause });
+  }
+}
+
+/**
+ * SQLSTATE classes of a server that fails whoever asks: connection exceptions, a transaction state such as read-only,
+ * refused log-ins, no such database, rollbacks such as deadlocks, insufficient resources, a lock not to be had, operator
+ * intervention, system errors, a broken configuration, internal errors.
+ *
+ * @see https://www.postgresql.org/docs/current/errcodes-appendix.html
+ */
+const UNAVAILABLE_SQLSTATE = /^(08|25|28|3D|40|53|55P03|57|58|F0|XX)/;
 
 /** Of these, what befell one statement for the rows that it touched. */
 const ABOUT_ROWS_SQLSTATE = /^(40|55P03)/;
 
-const UNAVAILABLE_SYSTEM_CODES = new Set([
-  'ECONNREFUSED',
-  'ECONNRESET',
-  'EPIPE',
-  'ETIMEDOUT',
-  'ENOTFOUND',
-  'EAI_AGAIN',
-  'EHOSTUNREACH',
-]);
-
-/** What pg and pg-pool say, without a code, of a connection that is lost or not to be had. */
-const UNAVAILABLE_MESSAGE =
-  /^(timeout exceeded when trying to connect|Connection terminated|Query read timeout|Client has encountered a connection error|Cannot use a pool after calling end)/;
-
 /**
- * Whether an error means that the database is down, or slow past its limit, rather than that a statement was wrong.
+ * Tells a failure of the database from one of the statement.
  *
- * @see https://www.postgresql.org/docs/current/errcodes-appendix.html
+ * @param error what the driver threw while it connected or ran a statement
+ * @returns a {@link DatabaseUnavailableError} of it, or the error as it is
  */
-export function isDatabaseUnavailable(error: unknown): boolean {
-  const cause = driverError(error);
-  if (!cause) return false;
-  const code = sqlState(error) ?? '';
-  return (
-    UNAVAILABLE_SQLSTATE.test(code) ||
-    UNAVAILABLE_SYSTEM_CODES.has(code) ||
-    UNAVAILABLE_MESSAGE.test(cause.message)
-  );
+export function toDatabaseFailure(error: unknown): unknown {
+  const sqlState = error instanceof pg.DatabaseError ? (error.code ?? '') : undefined;
+  // Without an SQLSTATE it is the driver's own: connections that are refused, cut, or silent for too long. Only values that
+  // it can't write into a statement are the caller's fault.
+  const unavailable =
+    sqlState === undefined
+      ? !(error instanceof TypeError || error instanceof RangeError)
+      : UNAVAILABLE_SQLSTATE.test(sqlState);
+  return unavailable ? new DatabaseUnavailableError(error) : error;
 }
 
 /**
@@ -41,7 +47,7 @@ export function isDatabaseUnavailable(error: unknown): boolean {
  * failed as well.
  */
 export function concernsEveryStatement(error: unknown): boolean {
-  return isDatabaseUnavailable(error) && !ABOUT_ROWS_SQLSTATE.test(sqlState(error) ?? '');
+  return error instanceof DatabaseUnavailableError && !ABOUT_ROWS_SQLSTATE.test(sqlState(error) ?? '');
 }
 
 /** The code of a failed statement, such as `23505`, or of a failed connection, such as `ECONNREFUSED`. */
@@ -53,13 +59,16 @@ export function sqlState(error: unknown): string | undefined {
 /** The name of the constraint that a failed statement violated. */
 export function violatedConstraint(error: unknown): string | undefined {
   const cause = driverError(error);
-  return cause && 'constraint' in cause && typeof cause.constraint === 'string'
-    ? cause.constraint
-    : undefined;
+  return cause instanceof pg.DatabaseError ? cause.constraint : undefined;
 }
 
-/** TypeORM wraps the driver's error of a failed statement. */
-function driverError(error: unknown): Error | undefined {
-  const cause: unknown = isNativeError(error) && 'driverError' in error ? error.driverError : error;
-  return isNativeError(cause) ? cause : undefined;
+/** The driver's error, which TypeORM and {@link DatabaseUnavailableError} wrap. */
+export function driverError(error: unknown): Error | undefined {
+  const wrapped: unknown =
+    error instanceof DatabaseUnavailableError
+      ? error.cause
+      : isNativeError(error) && 'driverError' in error
+        ? error.driverError
+        : error;
+  return isNativeError(wrapped) ? wrapped : undefined;
 }

@@ -1,16 +1,39 @@
-import type { DataSource } from 'typeorm';
+import { setTimeout } from 'node:timers/promises';
+import { DataSource, MigrationExecutor, type QueryRunner } from 'typeorm';
+import { sqlState } from './database-failure.js';
 
 /** Any number, the same in every instance: two that start at once must not migrate at once. */
 const MIGRATION_LOCK = 7_241_090_145;
 
+/** How long one try waits for a lock. Short: while it waits for a table, whoever comes later waits behind it. */
+const LOCK_TIMEOUT_MS = 2000;
+
+/** How long all tries together wait, and the pause between two of them. */
+const MAX_WAIT_MS = 60_000;
+const PAUSE_MS = 500;
+
+const LOCK_NOT_AVAILABLE = '55P03';
+
+/** Somebody else held a lock for longer than a migration waits. */
+export class MigrationLockedError extends Error {
+  override readonly name = 'MigrationLockedError';
+}
+
+type MigrateOptions = {
+  readonly maxWaitMs?: number;
+  /** Told once, when a lock is waited for: by whom it is held. */
+  readonly onWait?: (holders: string) => void;
+};
+
 /**
- * Runs every migration that has not run yet.
+ * Runs every migration that has not run yet, all in one transaction.
  *
  * @returns their names
+ * @throws MigrationLockedError when a lock is not to be had; TableMismatchError
  */
-export function migrateUp(dataSource: DataSource): Promise<readonly string[]> {
-  return withLock(dataSource, async () => {
-    const migrations = await dataSource.runMigrations({ transaction: 'each' });
+export function migrateUp(dataSource: DataSource, options: MigrateOptions = {}): Promise<readonly string[]> {
+  return withLock(dataSource, options, async (executor) => {
+    const migrations = await executor.executePendingMigrations();
     return migrations.map(({ name }) => name);
   });
 }
@@ -19,32 +42,88 @@ export function migrateUp(dataSource: DataSource): Promise<readonly string[]> {
  * Takes the newest migration back.
  *
  * @returns its name, or nothing when there is none
+ * @throws MigrationLockedError when a lock is not to be had
  */
-export function migrateDown(dataSource: DataSource): Promise<readonly string[]> {
-  return withLock(dataSource, async () => {
-    const before = await executed(dataSource);
-    if (before.length === 0) return [];
-    await dataSource.undoLastMigration({ transaction: 'each' });
-    const after = new Set(await executed(dataSource));
-    return before.filter((name) => !after.has(name));
+export function migrateDown(
+  dataSource: DataSource,
+  options: MigrateOptions = {},
+): Promise<readonly string[]> {
+  return withLock(dataSource, options, async (executor) => {
+    const before = await executor.getExecutedMigrations();
+    await executor.undoLastMigration();
+    const after = new Set((await executor.getExecutedMigrations()).map(({ name }) => name));
+    return before.map(({ name }) => name).filter((name) => !after.has(name));
   });
 }
 
-async function executed(dataSource: DataSource): Promise<readonly string[]> {
-  const table = dataSource.options.migrationsTableName ?? 'migrations';
-  const rows = await dataSource.query<{ name: string }[]>(
-    `SELECT name FROM ${dataSource.driver.escape(table)} ORDER BY id`,
-  );
-  return rows.map(({ name }) => name);
+/** Runs work in a transaction that no other migration is in; again when a lock of a table was not to be had. */
+async function withLock<T>(
+  dataSource: DataSource,
+  { maxWaitMs = MAX_WAIT_MS, onWait = () => undefined }: MigrateOptions,
+  work: (executor: MigrationExecutor) => Promise<T>,
+): Promise<T> {
+  const deadline = Date.now() + maxWaitMs;
+  let holders: string | undefined;
+  for (;;) {
+    const queryRunner = dataSource.createQueryRunner();
+    const watch = new AbortController();
+    try {
+      await queryRunner.startTransaction();
+      await queryRunner.query(`SET LOCAL lock_timeout = ${LOCK_TIMEOUT_MS}`);
+      const watched = watchHolders(dataSource, await backendOf(queryRunner), watch.signal, (found) => {
+        if (holders === undefined) onWait(found);
+        holders = found;
+      });
+      try {
+        await queryRunner.query('SELECT pg_advisory_xact_lock($1)', [MIGRATION_LOCK]);
+        const executor = new MigrationExecutor(dataSource, queryRunner);
+        executor.transaction = 'none';
+        const result = await work(executor);
+        await queryRunner.commitTransaction();
+        return result;
+      } finally {
+        watch.abort();
+        await watched;
+      }
+    } catch (error) {
+      if (queryRunner.isTransactionActive) await queryRunner.rollbackTransaction().catch(() => undefined);
+      if (sqlState(error) !== LOCK_NOT_AVAILABLE) throw error;
+      if (Date.now() > deadline) {
+        throw new MigrationLockedError(
+          `Nothing was migrated: a lock was waited for ${Math.round(maxWaitMs / 1000)} s. Held by ${holders ?? 'an unknown connection'}.`,
+          { cause: error },
+        );
+      }
+    } finally {
+      await queryRunner.release();
+    }
+    await setTimeout(PAUSE_MS);
+  }
 }
 
-async function withLock<T>(dataSource: DataSource, work: () => Promise<T>): Promise<T> {
-  const holder = dataSource.createQueryRunner();
-  try {
-    await holder.query('SELECT pg_advisory_lock($1)', [MIGRATION_LOCK]);
-    return await work();
-  } finally {
-    await holder.query('SELECT pg_advisory_unlock($1)', [MIGRATION_LOCK]).catch(() => undefined);
-    await holder.release();
+async function backendOf(queryRunner: QueryRunner): Promise<number> {
+  const [row] = (await queryRunner.query('SELECT pg_backend_pid() AS pid')) as { pid: number }[];
+  return row?.pid ?? 0;
+}
+
+/** Looks, until it is told to stop, for whom a connection waits. */
+async function watchHolders(
+  dataSource: DataSource,
+  pid: number,
+  signal: AbortSignal,
+  onFound: (holders: string) => void,
+): Promise<void> {
+  while (!signal.aborted) {
+    const stopped = await setTimeout(PAUSE_MS, false, { signal }).catch(() => true);
+    if (stopped) return;
+    const rows = (await dataSource
+      .query(
+        `SELECT 'process ' || pid || ' of the role ' || usename || coalesce(' (' || nullif(application_name, '') || ')', '')
+           || coalesce(', in a transaction since ' || date_trunc('second', xact_start)::text, '') AS holder
+         FROM pg_stat_activity WHERE pid = ANY(pg_blocking_pids($1))`,
+        [pid],
+      )
+      .catch(() => [])) as { holder: string }[];
+    if (rows.length > 0) onFound(rows.map(({ holder }) => holder).join('; '));
   }
 }

@@ -10,7 +10,7 @@ import type { Response } from 'express';
 import { isNativeError } from 'node:util/types';
 import type { Logger } from 'pino';
 import { ObjectNotFoundError, StorageUnavailableError } from '../chat-images/storage/storage-errors.js';
-import { isDatabaseUnavailable } from '../database/database-failure.js';
+import { DatabaseUnavailableError } from '../database/database-failure.js';
 import { LOGGER } from '../logging/logger.js';
 import { AppError, type ErrorCode } from './app-error.js';
 import { ErrorBodyDto } from './error-body.dto.js';
@@ -56,7 +56,7 @@ function toAppError(exception: unknown): AppError {
   const cause = exception;
   if (exception instanceof StorageUnavailableError) return new AppError('STORAGE_UNAVAILABLE', { cause });
   if (exception instanceof ObjectNotFoundError) return new AppError('IMAGE_NOT_FOUND', { cause });
-  if (isDatabaseUnavailable(exception)) return new AppError('DATABASE_UNAVAILABLE', { cause });
+  if (exception instanceof DatabaseUnavailableError) return new AppError('DATABASE_UNAVAILABLE', { cause });
   return new AppError(CODE_BY_STATUS[statusOf(exception)] ?? 'INTERNAL_ERROR', { cause });
 }
 

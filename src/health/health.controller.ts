@@ -1,8 +1,9 @@
 import { Controller, Get, Inject } from '@nestjs/common';
 import { ApiOkResponse, ApiOperation, ApiProperty, ApiTags } from '@nestjs/swagger';
-import { HealthIndicatorService, TypeOrmHealthIndicator } from '@nestjs/terminus';
+import { HealthIndicatorService } from '@nestjs/terminus';
 import { Public } from '../auth/public.decorator.js';
 import { StorageProvider } from '../chat-images/storage/storage-provider.js';
+import { RequestDatabase } from '../database/request-database.js';
 import { toTimestamp } from '../timestamp.js';
 import { ApiErrors } from '../errors/api-errors.decorator.js';
 import { AppError } from '../errors/app-error.js';
@@ -30,7 +31,7 @@ export class HealthDto {
 export class HealthController {
   constructor(
     private readonly indicators: HealthIndicatorService,
-    private readonly database: TypeOrmHealthIndicator,
+    private readonly database: RequestDatabase,
     @Inject(StorageProvider) private readonly storage: StorageProvider,
   ) {}
 
@@ -49,7 +50,10 @@ export class HealthController {
   @ApiErrors('DATABASE_UNAVAILABLE', 'STORAGE_UNAVAILABLE')
   async ready(): Promise<HealthDto> {
     const [database, storage] = await Promise.all([
-      this.database.pingCheck('database').withTimeout(CHECK_TIMEOUT_MS),
+      this.indicators
+        .check('database')
+        .attempt(() => this.database.ping())
+        .withTimeout(CHECK_TIMEOUT_MS),
       this.indicators
         .check('storage')
         .attempt(({ signal }) => this.storage.ping(signal))

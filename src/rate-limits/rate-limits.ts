@@ -5,8 +5,8 @@ import { AppError } from '../errors/app-error.js';
 
 const MINUTE_SECONDS = 60;
 
-/** What is counted per minute: by user, or for requests without a valid token by address. */
-export type Budget = 'signed-urls' | 'uploads' | 'unauthenticated';
+/** What is counted per minute: by user, or for requests without a valid token by the client's network. */
+export type Budget = 'signed-urls' | 'uploads' | 'unauthenticated' | 'link-opens';
 
 /** Counts requests against the budgets of the settings, in minutes that begin with the first request. In this process only. */
 @Injectable()
@@ -20,11 +20,12 @@ export class RateLimits {
       'signed-urls': perMinute(rateLimits.signedUrlsPerMinute),
       uploads: perMinute(rateLimits.uploadsPerMinute),
       unauthenticated: perMinute(rateLimits.unauthenticatedPerMinute),
+      'link-opens': perMinute(rateLimits.linkOpensPerMinute),
     };
   }
 
   /**
-   * @param who a user's id, or an address
+   * @param who a user's id, or a network
    * @param points how much is asked for
    * @throws AppError TOO_MANY_REQUESTS when the minute's budget does not allow it
    */

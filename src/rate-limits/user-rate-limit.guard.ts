@@ -12,7 +12,7 @@ import { type Budget, RateLimits } from './rate-limits.js';
 const RATE_LIMIT = 'rate-limit';
 
 /** Counts the requests of a route against one of the user's budgets; routes that hand out the same thing share one. */
-export const RateLimited = (budget: Exclude<Budget, 'unauthenticated'>): CustomDecorator =>
+export const RateLimited = (budget: Extract<Budget, 'signed-urls' | 'uploads'>): CustomDecorator =>
   SetMetadata(RATE_LIMIT, budget);
 
 /**

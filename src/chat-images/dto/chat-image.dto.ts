@@ -60,7 +60,8 @@ export class ChatImageDto {
     this.uploaded_by = image.uploadedBy;
     this.created_at = toTimestamp(image.createdAt);
     this.media_url = `${appUrl}/storage/${image.filePath}`;
-    this.name = image.originalName;
+    // Rows of the main application have no other name.
+    this.name = image.originalName || image.filename;
     this.size = image.size;
     this.extension = image.filename.slice(image.filename.lastIndexOf('.') + 1);
     this.mime_type = image.mimeType;

@@ -81,12 +81,14 @@ export class LocalStorageProvider extends StorageProvider {
         throw error;
       },
     );
-    for (const entry of entries.filter((candidate) => candidate.isFile())) {
-      const file = join(entry.parentPath, entry.name);
+    const keys = entries
+      .filter((candidate) => candidate.isFile())
+      .map(({ parentPath, name }) => relative(root, join(parentPath, name)).split(sep).join('/'))
+      .sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)));
+    for (const key of keys) {
       // One that has gone since the folder was read is none.
-      const stats = await this.findStats(file);
-      if (stats)
-        yield { key: relative(root, file).split(sep).join('/'), size: stats.size, lastModified: stats.mtime };
+      const stats = await this.findStats(join(root, key));
+      if (stats) yield { key, size: stats.size, lastModified: stats.mtime };
     }
   }
 

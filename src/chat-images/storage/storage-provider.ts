@@ -67,7 +67,10 @@ export abstract class StorageProvider {
    */
   abstract signedUrl(key: string, expiresIn: number, signedAt: Date): SignedUrl;
 
-  /** Tells of every object whose key starts with `prefix`, which ends in a slash, in no particular order. */
+  /**
+   * Tells of every object whose key starts with `prefix`, which ends in a slash, in ascending order of the keys' UTF-8
+   * bytes.
+   */
   abstract list(prefix: string): AsyncIterable<ListedObject>;
 
   /** Resolves when the storage answers and the bucket is there; for readiness. */

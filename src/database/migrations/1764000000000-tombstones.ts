@@ -1,0 +1,101 @@
+import type { MigrationInterface, QueryRunner } from 'typeorm';
+
+/**
+ * After this time no request to write the object can take effect any more: S3 refuses one whose signature is older than
+ * 15 minutes, and an upload tries for less than one.
+ */
+const SETTLE_TIME = "interval '20 minutes'";
+
+/**
+ * What upkeep goes by in a database and a bucket that others use as well. A row of this service that goes away, by
+ * whatever hand, leaves a tombstone with the key of its object in the same transaction; only from that is the object
+ * deleted. Rows of this service are those with a digest of what it stored.
+ */
+export class Tombstones1764000000000 implements MigrationInterface {
+  readonly name = 'Tombstones1764000000000';
+
+  async up(queryRunner: QueryRunner): Promise<void> {
+    const [row] = (await queryRunner.query('SELECT quote_ident(current_schema()) AS schema')) as {
+      schema: string;
+    }[];
+    // Rights of the owner, and names that nobody else can stand in for: whoever deletes a row need not know of the table.
+    const asOwner = `LANGUAGE plpgsql SECURITY DEFINER SET search_path = ${row?.schema ?? 'public'}, pg_temp`;
+    await queryRunner.query(`
+      CREATE TABLE chat_image_tombstones (
+        file_path varchar(255) CONSTRAINT chat_image_tombstones_pkey PRIMARY KEY,
+        attempts integer NOT NULL DEFAULT 0,
+        settled_at timestamptz(3) NOT NULL,
+        created_at timestamptz(3) NOT NULL DEFAULT now(),
+        next_attempt_at timestamptz(3) NOT NULL DEFAULT now()
+      )
+    `);
+    await queryRunner.query(
+      'CREATE INDEX chat_image_tombstones_next_attempt_at_index ON chat_image_tombstones (next_attempt_at)',
+    );
+    await queryRunner.query(`
+      CREATE FUNCTION chat_images_leave_tombstones() RETURNS trigger ${asOwner} AS $$
+      BEGIN
+        INSERT INTO chat_image_tombstones (file_path, settled_at)
+          SELECT file_path, created_at + ${SETTLE_TIME} FROM removed WHERE sha256_stored IS NOT NULL
+          ON CONFLICT (file_path) DO NOTHING;
+        RETURN NULL;
+      END $$
+    `);
+    await queryRunner.query(`
+      CREATE TRIGGER chat_images_leave_tombstones AFTER DELETE ON chat_images
+        REFERENCING OLD TABLE AS removed FOR EACH STATEMENT EXECUTE FUNCTION chat_images_leave_tombstones()
+    `);
+    await queryRunner.query(`
+      CREATE FUNCTION chat_images_leave_all_tombstones() RETURNS trigger ${asOwner} AS $$
+      BEGIN
+        INSERT INTO chat_image_tombstones (file_path, settled_at)
+          SELECT file_path, created_at + ${SETTLE_TIME} FROM chat_images WHERE sha256_stored IS NOT NULL
+          ON CONFLICT (file_path) DO NOTHING;
+        RETURN NULL;
+      END $$
+    `);
+    await queryRunner.query(`
+      CREATE TRIGGER chat_images_leave_all_tombstones BEFORE TRUNCATE ON chat_images
+        FOR EACH STATEMENT EXECUTE FUNCTION chat_images_leave_all_tombstones()
+    `);
+
+    // Finds the row of an object, in the order in which a bucket is listed: that of the bytes.
+    await queryRunner.query(
+      'CREATE INDEX chat_images_file_path_index ON chat_images (file_path COLLATE "C")',
+    );
+
+    await queryRunner.query(`
+      CREATE TABLE chat_image_upkeep_tasks (
+        name varchar(32) CONSTRAINT chat_image_upkeep_tasks_pkey PRIMARY KEY,
+        due_at timestamptz(3) NOT NULL
+      )
+    `);
+
+    // The main application may write a row without its times, as Laravel's columns let it.
+    await queryRunner.query(`
+      CREATE FUNCTION chat_images_fill_times() RETURNS trigger LANGUAGE plpgsql AS $$
+      BEGIN
+        NEW.created_at := coalesce(NEW.created_at, now());
+        NEW.updated_at := coalesce(NEW.updated_at, now());
+        RETURN NEW;
+      END $$
+    `);
+    await queryRunner.query(`
+      CREATE TRIGGER chat_images_fill_times BEFORE INSERT OR UPDATE ON chat_images FOR EACH ROW
+        WHEN (NEW.created_at IS NULL OR NEW.updated_at IS NULL) EXECUTE FUNCTION chat_images_fill_times()
+    `);
+  }
+
+  /** The objects of tombstones that are left stay in the storage, and are reported there as unknown. */
+  async down(queryRunner: QueryRunner): Promise<void> {
+    await queryRunner.query('DROP TRIGGER chat_images_fill_times ON chat_images');
+    await queryRunner.query('DROP FUNCTION chat_images_fill_times()');
+    await queryRunner.query('DROP TABLE chat_image_upkeep_tasks');
+    await queryRunner.query('DROP INDEX chat_images_file_path_index');
+    await queryRunner.query('DROP TRIGGER chat_images_leave_all_tombstones ON chat_images');
+    await queryRunner.query('DROP FUNCTION chat_images_leave_all_tombstones()');
+    await queryRunner.query('DROP TRIGGER chat_images_leave_tombstones ON chat_images');
+    await queryRunner.query('DROP FUNCTION chat_images_leave_tombstones()');
+    await queryRunner.query('DROP TABLE chat_image_tombstones');
+  }
+}

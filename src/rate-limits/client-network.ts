@@ -1,0 +1,14 @@
+import type { Request } from 'express';
+import ipaddr from 'ipaddr.js';
+
+/** How many bits of an IPv6 address name the network of one subscriber. */
+const IPV6_PREFIX = 64;
+
+/** The network of the client: its IPv4 address, or the /64 of its IPv6 one, as a household has all of that. */
+export function clientNetwork({ ip = '' }: Pick<Request, 'ip'>): string {
+  if (!ipaddr.isValid(ip)) return 'unknown';
+  const address = ipaddr.process(ip);
+  if (address.kind() === 'ipv4') return address.toString();
+  const network = ipaddr.IPv6.networkAddressFromCIDR(`${address.toNormalizedString()}/${IPV6_PREFIX}`);
+  return `${network.toString()}/${IPV6_PREFIX}`;
+}
