@@ -346,6 +346,15 @@ export function loadDatabaseSettings(environment: NodeJS.ProcessEnv): DatabaseSe
   return databaseSettings(parse(schema, environment));
 }
 
+/**
+ * Validates only the phase of the migration path.
+ *
+ * @throws SettingsError as {@link loadSettings}
+ */
+export function loadMigrationPhase(environment: NodeJS.ProcessEnv): MigrationPhase {
+  return parse(environmentSchema.pick({ MIGRATION_PHASE: true }), environment).MIGRATION_PHASE;
+}
+
 /** A variable that is needed only when another one has a certain value. */
 type Need = readonly [name: keyof Environment, when: keyof Environment, value: string];
 

@@ -1,0 +1,32 @@
+import { DataSource } from 'typeorm';
+import { loadDatabaseSettings, loadMigrationPhase, readEnvironment } from '../config/settings.js';
+import { dataSourceOptions } from '../database/data-source-options.js';
+import { adviceOnPhase4, countLinkOpens } from '../migration/link-open-report.js';
+import { runCommand, UsageError } from './run-command.js';
+
+/** How many app versions are listed. */
+const SHOWN = 40;
+
+await runCommand(async () => {
+  if (process.argv.length > 2) throw new UsageError('Usage: npm run migrate:status');
+  const environment = readEnvironment();
+  const phase = loadMigrationPhase(environment);
+  const dataSource = await new DataSource(dataSourceOptions(loadDatabaseSettings(environment))).initialize();
+  try {
+    const opens = await countLinkOpens(dataSource);
+    process.stdout.write(`MIGRATION_PHASE=${phase}\n\nPictures opened without a token, by app version:\n`);
+    console.table(
+      opens.slice(0, SHOWN).map(({ appVersion, sentOn, day, week, month }) => ({
+        'app version': appVersion,
+        picture: sentOn ? 'not here yet' : 'here',
+        '1 day': day,
+        '7 days': week,
+        '30 days': month,
+      })),
+    );
+    if (opens.length > SHOWN) process.stdout.write(`… and ${opens.length - SHOWN} more.\n`);
+    process.stdout.write(`\n${adviceOnPhase4(phase, opens)}\n`);
+  } finally {
+    await dataSource.destroy();
+  }
+});
