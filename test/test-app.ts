@@ -77,16 +77,15 @@ export class TestApp {
       ).initialize();
       for (const sql of tables) await test.database.query(sql);
       await migrateUp(test.database);
-      await test.database.query('INSERT INTO users (id) VALUES ($1), ($2), ($3)', [
+      await test.database.query('INSERT INTO users (id) VALUES ($1), ($2), ($3) ON CONFLICT DO NOTHING', [
         PATIENT,
         DOCTOR,
         OUTSIDER,
       ]);
-      await test.database.query('INSERT INTO appointments (id, patient_id, doctor_id) VALUES ($1, $2, $3)', [
-        APPOINTMENT,
-        PATIENT,
-        DOCTOR,
-      ]);
+      await test.database.query(
+        'INSERT INTO appointments (id, patient_id, doctor_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING',
+        [APPOINTMENT, PATIENT, DOCTOR],
+      );
       await test.listen();
     } catch (error) {
       // Nobody else can stop it then.

@@ -1,4 +1,4 @@
-import type { DataSourceOptions } from 'typeorm';
+import { AbstractLogger, type DataSourceOptions } from 'typeorm';
 import { Appointment } from '../appointments/appointment.entity.js';
 import { ChatImageAccess } from '../chat-images/chat-image-access.entity.js';
 import { ChatImageLinkOpen } from '../chat-images/chat-image-link-open.entity.js';
@@ -14,6 +14,13 @@ import { UploadSafety1762400000000 } from './migrations/1762400000000-upload-saf
 import { OnePendingUpload1762500000000 } from './migrations/1762500000000-one-pending-upload.js';
 import { Tombstones1764000000000 } from './migrations/1764000000000-tombstones.js';
 import { LinkOpens1764000000001 } from './migrations/1764000000001-link-opens.js';
+
+/** Whoever runs a migration says how it went; TypeORM would say so as well, in between. */
+class SilentLogger extends AbstractLogger {
+  protected writeLog(): void {
+    // Nothing is logged.
+  }
+}
 
 /** The one description of the database: for upkeep, the migrations and the tests. Requests have the RequestDatabase. */
 export function dataSourceOptions(database: DatabaseSettings): DataSourceOptions {
@@ -41,6 +48,7 @@ export function dataSourceOptions(database: DatabaseSettings): DataSourceOptions
     ],
     migrationsTableName: 'chat_image_migrations',
     synchronize: false,
+    logger: new SilentLogger(),
     applicationName: 'chat-image-store',
     // Ids are numbers: they are checked to be at most 2^53 - 1 before they get into a statement.
     parseInt8: true,
