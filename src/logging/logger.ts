@@ -61,6 +61,8 @@ export class NestLogger implements LoggerService {
     rest: unknown[],
   ): void {
     const context = rest.at(-1);
+    // A failure at start, which is thrown as well: whoever starts the application says what to do about it.
+    if (context === 'ExceptionHandler') return;
     const stack = rest.length > 1 ? rest[0] : undefined;
     this.logger[level](
       {
