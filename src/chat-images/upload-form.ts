@@ -4,6 +4,7 @@ import type { Request } from 'express';
 import { setImmediate } from 'node:timers/promises';
 import { parseId } from '../database/parse-id.js';
 import { AppError, validationFailed } from '../errors/app-error.js';
+import { tidyName } from './client-file-name.js';
 import type { UploadMemory } from './upload-budget.js';
 
 /** The seed's `max:10240`. */
@@ -11,8 +12,6 @@ export const MAX_FILE_BYTES = 10 * 1024 * 1024;
 
 /** What boundaries, part headers and fields may add to the file in a request's `Content-Length`. */
 export const MAX_FORM_OVERHEAD_BYTES = 64 * 1024;
-
-const MAX_NAME_LENGTH = 255;
 
 /** Printable ASCII. */
 const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,255}$/;
@@ -197,12 +196,6 @@ async function joined(chunks: readonly Buffer[]): Promise<Buffer<ArrayBuffer>> {
     if (index % CHUNKS_AT_ONCE === CHUNKS_AT_ONCE - 1) await setImmediate();
   }
   return bytes;
-}
-
-/** The client's file name without what could harm a log, a header, the column or the direction of a text. */
-function tidyName(name: string | undefined): string {
-  const tidy = (name ?? '').replaceAll(/\p{C}/gu, '').trim();
-  return tidy.slice(0, MAX_NAME_LENGTH).toWellFormed() || 'image';
 }
 
 function malformed(cause: unknown): AppError {
