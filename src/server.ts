@@ -1,9 +1,7 @@
 import { type DynamicModule, Module } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import type { NestExpressApplication } from '@nestjs/platform-express';
-import { DocumentBuilder, type OpenAPIObject, SwaggerModule } from '@nestjs/swagger';
 import type { NextFunction, Request, Response } from 'express';
-import helmet from 'helmet';
 import type { Server } from 'node:http';
 import type { Logger } from 'pino';
 import { REQUEST_ID_HEADER } from './answer-headers.js';
@@ -13,6 +11,7 @@ import type { Settings } from './config/settings.js';
 import { LeanExpressAdapter } from './lean-express.adapter.js';
 import { NestLogger } from './logging/logger.js';
 import { logRequest } from './logging/request-log.js';
+import { serveSwaggerPage } from './swagger/swagger-page.js';
 import { answerExpectations, readAwayUnreadBody } from './unread-bodies.js';
 import { answerUnparsableRequests, readBrokenEscapesAsText } from './unparsable-requests.js';
 
@@ -34,11 +33,6 @@ const REQUEST_TIMEOUT_MS = 120_000;
 
 /** How long a connection with a request under way may stand still. */
 const IDLE_TIMEOUT_MS = 60_000;
-
-const SWAGGER_PATH = 'api/docs';
-
-/** For the Swagger page; without upgrading to https, which would break it where QA opens it over http. */
-const PAGE_HEADERS = helmet({ contentSecurityPolicy: { directives: { upgradeInsecureRequests: null } } });
 
 /** The application as a server: with what it does on its own, which no command that starts the application does. */
 @Module({})
@@ -76,15 +70,7 @@ export async function createApp(settings: Settings, logger: Logger): Promise<Nes
       maxAge: 3600,
     });
   }
-  if (settings.swaggerEnabled) {
-    app.use(`/${SWAGGER_PATH}`, PAGE_HEADERS);
-    SwaggerModule.setup(SWAGGER_PATH, app, () => openApiDocument(app), {
-      jsonDocumentUrl: `${SWAGGER_PATH}-json`,
-      raw: ['json'],
-      customSiteTitle: 'Chat image store',
-      swaggerOptions: { persistAuthorization: true, tryItOutEnabled: true },
-    });
-  }
+  if (settings.swaggerEnabled) serveSwaggerPage(app);
   const server: Server = app.getHttpServer();
   server.keepAliveTimeout = KEEP_ALIVE_TIMEOUT_MS;
   server.requestTimeout = REQUEST_TIMEOUT_MS;
@@ -92,21 +78,6 @@ export async function createApp(settings: Settings, logger: Logger): Promise<Nes
   answerExpectations(server);
   answerUnparsableRequests(server, logger);
   return app;
-}
-
-/** The OpenAPI description of the application's routes. */
-function openApiDocument(app: NestExpressApplication): OpenAPIObject {
-  return SwaggerModule.createDocument(
-    app,
-    new DocumentBuilder()
-      .setTitle('Chat image store')
-      .setDescription(
-        'Private pictures of a telemedicine chat: for the patient and the doctor of the appointment only.',
-      )
-      .setVersion('1')
-      .addBearerAuth({ type: 'http', scheme: 'bearer', bearerFormat: 'JWT' })
-      .build(),
-  );
 }
 
 /**

@@ -5,6 +5,8 @@ import type { OpenAPIObject } from '@nestjs/swagger';
 import { Validator } from '@seriousme/openapi-schema-validator';
 import { PUBLIC } from '../src/auth/public.decorator.js';
 import { AppointmentParticipantGuard, SUBJECT } from '../src/chat-images/appointment-participant.guard.js';
+import { bearerOnce } from '../src/swagger/pasted-token.js';
+import { signedUrlLinks } from '../src/swagger/signed-url-links.js';
 import { PATIENT, TestApp } from './test-app.js';
 
 type Handler = (...args: unknown[]) => unknown;
@@ -120,10 +122,8 @@ describe('the routes', () => {
       '/api/health',
       '/api/health/ready',
       '/api/images/chat_images/appointment_{appointmentId}/{filename}',
-      '/api/images/chat_images/text_session_{textSessionId}/{filename}',
       '/api/upload/chat-image',
       '/storage/chat_images/appointment_{appointmentId}/{filename}',
-      '/storage/chat_images/text_session_{textSessionId}/{filename}',
     ]);
     const unavailable = JSON.stringify(document.paths['/api/upload/chat-image']?.post?.responses['503']);
     for (const code of ['OVERLOADED', 'DATABASE_UNAVAILABLE', 'STORAGE_UNAVAILABLE'])
@@ -138,6 +138,56 @@ describe('the routes', () => {
     }
   });
 
+  it('have plain names for generated clients, each its own', async () => {
+    const { paths } = await openApi(test);
+    const ids = Object.entries(paths).flatMap(([path, operations]) =>
+      Object.values(operations as Record<string, { operationId: string; deprecated?: boolean }>).map(
+        ({ operationId, deprecated = false }) => [operationId, path, deprecated],
+      ),
+    );
+    expect(ids.sort()).toEqual([
+      ['getChatImage', '/api/chat-images/{id}', false],
+      ['getHealth', '/api/health', false],
+      ['getReadiness', '/api/health/ready', false],
+      ['getSignedUrl', '/api/chat-images/{id}/signed-url', false],
+      ['getSignedUrls', '/api/chat-images/signed-urls', false],
+      ['listChatImages', '/api/appointments/{appointmentId}/chat-images', false],
+      ['openChatImage', '/storage/chat_images/appointment_{appointmentId}/{filename}', false],
+      ['openChatImageByAlias', '/api/images/chat_images/appointment_{appointmentId}/{filename}', true],
+      ['uploadChatImage', '/api/upload/chat-image', false],
+    ]);
+  });
+
+  it('have every parameter of their addresses described, with an example to begin with', async () => {
+    const { paths } = await openApi(test);
+    for (const [path, operations] of Object.entries(paths)) {
+      for (const { parameters = [] } of Object.values(operations) as { parameters?: Parameter[] }[]) {
+        const inPath = parameters.filter((parameter) => parameter.in === 'path');
+        expect([path, inPath.map(({ name }) => name).sort()]).toEqual([
+          path,
+          [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name).sort(),
+        ]);
+        for (const { name, schema, examples } of inPath)
+          expect([path, name, schema.example ?? examples]).toEqual([path, name, expect.anything()]);
+      }
+    }
+  });
+
+  it('have examples that work on the sample data, and that hold all that an answer can hold', async () => {
+    const { components } = await openApi(test);
+    const schemas = (components?.schemas ?? {}) as Record<string, Schema>;
+    expect(schemas.SignedUrlsRequestDto?.properties?.ids?.example).toEqual([1, 2]);
+    expect(schemas.ChatImageListDto?.properties?.images?.items).toEqual({
+      $ref: '#/components/schemas/ListedChatImageDto',
+    });
+    expect(Object.keys(schemas.ListedChatImageDto?.properties ?? {}).sort()).toEqual(
+      [
+        ...Object.keys(schemas.ChatImageDto?.properties ?? {}),
+        ...Object.keys(schemas.SignedUrlDto?.properties ?? {}),
+      ].sort(),
+    );
+  });
+
   it('have a page for people', async () => {
     const response = await test.fetch('/api/docs');
     expect([response.status, response.headers.get('content-type')]).toEqual([
@@ -147,6 +197,16 @@ describe('the routes', () => {
   });
 });
 
+async function openApi(test: TestApp): Promise<OpenAPIObject> {
+  return (await (await test.fetch('/api/docs-json')).json()) as OpenAPIObject;
+}
+
+type Parameter = {
+  readonly name: string;
+  readonly in: string;
+  readonly schema: Schema;
+  readonly examples?: object;
+};
 type Schema = {
   $ref?: string;
   example?: unknown;
@@ -170,6 +230,31 @@ function hasExample({ content }: AnswerObject, schemas: Record<string, unknown>)
 }
 
 describe('the Swagger page', () => {
+  it('gets its interceptor and its plugin in a file of its own, as its policy allows no other script', async () => {
+    const test = await TestApp.start();
+    try {
+      const page = await test.fetch('/api/docs');
+      const policy = page.headers.get('content-security-policy') ?? '';
+      expect(policy).toMatch(/(^|;)script-src 'self'(;|$)/);
+      expect(policy).toMatch(/(^|;)script-src-attr 'none'(;|$)/);
+      const html = await page.text();
+      const scripts = [...html.matchAll(/<script(.*?)>(.*?)<\/script>/gs)];
+      expect(scripts.map(([, , inline = '']) => inline.trim()).join('')).toBe('');
+      const sources = scripts.map(([, attributes = '']) => /src="([^"]+)"/.exec(attributes)?.[1] ?? '');
+      const init = sources.find((source) => source.endsWith('swagger-ui-init.js')) ?? '';
+      const script = await test.fetch(new URL(init, `${test.url}/api/docs`).pathname);
+      expect([script.status, script.headers.get('content-type')]).toEqual([
+        200,
+        expect.stringContaining('javascript'),
+      ]);
+      const text = await script.text();
+      expect(text).toContain(`"requestInterceptor": ${bearerOnce.toString()}`);
+      expect(text).toContain(signedUrlLinks.toString());
+    } finally {
+      await test.stop();
+    }
+  });
+
   it('is off in production, and on where the operator says so', async () => {
     for (const [switched, status] of [
       ['', 404],

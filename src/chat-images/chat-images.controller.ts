@@ -51,7 +51,7 @@ const IMAGE_NAME: ApiParamOptions = {
   name: 'id',
   description: 'The number of the image, or its file name.',
   schema: { type: 'string' },
-  examples: { number: { value: '123' }, 'file name': { value: '1762379401_YoxmX4UUfE.jpg' } },
+  examples: { number: { value: '1' }, 'file name': { value: '1762379401_YoxmX4UUfE.jpg' } },
 };
 
 @ApiTags('Chat images')
@@ -78,7 +78,7 @@ export class ChatImagesController {
   @HttpCode(200)
   @ParticipantsOnly('upload-form')
   @RateLimited('uploads')
-  @ApiOperation({ summary: 'Upload a picture to the chat of an appointment' })
+  @ApiOperation({ operationId: 'uploadChatImage', summary: 'Upload a picture to the chat of an appointment' })
   @ApiHeader({
     name: 'Idempotency-Key',
     required: false,
@@ -112,7 +112,7 @@ export class ChatImagesController {
   @Get('chat-images/:id/signed-url')
   @ParticipantsOnly('image-url')
   @RateLimited('signed-urls')
-  @ApiOperation({ summary: 'Get a URL that reads a picture for an hour' })
+  @ApiOperation({ operationId: 'getSignedUrl', summary: 'Get a URL that reads a picture for an hour' })
   @ApiParam(IMAGE_NAME)
   @ApiOkResponse({ type: SignedUrlResponseDto })
   @ApiErrors('IMAGE_NOT_FOUND', 'APPOINTMENT_NOT_FOUND')
@@ -125,6 +125,7 @@ export class ChatImagesController {
   @ParticipantsOnly('image-urls')
   @RateLimited('signed-urls')
   @ApiOperation({
+    operationId: 'getSignedUrls',
     summary: 'Get the URLs of up to a hundred pictures at once',
     description:
       'Each of the pictures counts as one request for a URL. One that is refused does not harm the others.',
@@ -145,7 +146,7 @@ export class ChatImagesController {
   @Get('chat-images/:id')
   @ParticipantsOnly('image')
   @RateLimited('signed-urls')
-  @ApiOperation({ summary: 'Get what is known of a picture' })
+  @ApiOperation({ operationId: 'getChatImage', summary: 'Get what is known of a picture' })
   @ApiParam(IMAGE_NAME)
   @ApiOkResponse({ type: ChatImageResponseDto })
   @ApiErrors('IMAGE_NOT_FOUND', 'APPOINTMENT_NOT_FOUND')
@@ -158,10 +159,11 @@ export class ChatImagesController {
   @ParticipantsOnly('appointment')
   @RateLimited('signed-urls')
   @ApiOperation({
+    operationId: 'listChatImages',
     summary: "List an appointment's pictures, newest first",
     description: 'With `signed_urls=true` the request counts as `limit` requests for a URL.',
   })
-  @ApiParam({ name: 'appointmentId', schema: { type: 'integer', minimum: 1 }, example: 145 })
+  @ApiParam({ name: 'appointmentId', schema: { type: 'integer', minimum: 1, example: 145 } })
   @ApiQuery({
     name: 'limit',
     required: false,

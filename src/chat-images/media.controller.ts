@@ -1,5 +1,12 @@
 import { Controller, Get, HttpCode, Req, Res } from '@nestjs/common';
-import { ApiBearerAuth, ApiOperation, ApiResponse, ApiTags } from '@nestjs/swagger';
+import {
+  ApiBearerAuth,
+  ApiExcludeEndpoint,
+  ApiOperation,
+  ApiParam,
+  ApiResponse,
+  ApiTags,
+} from '@nestjs/swagger';
 import type { Request, Response } from 'express';
 import { OpenByLink } from '../auth/open-by-link.decorator.js';
 import { ApiErrors } from '../errors/api-errors.decorator.js';
@@ -15,12 +22,24 @@ import { SignedUrlDto, SignedUrlResponseDto } from './dto/signed-url.dto.js';
 export class MediaController {
   constructor(private readonly chatImages: ChatImagesService) {}
 
-  @Get(['appointment_:appointmentId/:filename', 'text_session_:textSessionId/:filename'])
+  @Get('appointment_:appointmentId/:filename')
   @HttpCode(302)
   @ParticipantsOnly('stable-address')
   @OpenByLink()
   @RateLimited('signed-urls')
-  @ApiOperation({ summary: 'Open the picture at its stable address' })
+  @ApiOperation({
+    operationId: 'openChatImage',
+    summary: 'Open the picture at its stable address',
+    description:
+      'What `media_url` names. This page follows the redirect by itself, which browsers do not let it do to another ' +
+      'host: try it with `curl` there.',
+  })
+  @ApiParam({
+    name: 'filename',
+    description: 'The last segment of `media_url`.',
+    schema: { type: 'string', example: '1762379401_YoxmX4UUfE.jpg' },
+  })
+  @ApiParam({ name: 'appointmentId', schema: { type: 'integer', minimum: 1, example: 145 } })
   @ApiResponse({
     status: 302,
     description: 'To a fresh signed URL.',
@@ -54,5 +73,20 @@ export class MediaController {
       : this.chatImages.signedUrl(opened.image);
     response.setHeader('Location', signedUrl.url);
     return new SignedUrlResponseDto(new SignedUrlDto(signedUrl));
+  }
+
+  /** Old pictures of text sessions, in the phases in which they are not here yet. */
+  @Get('text_session_:textSessionId/:filename')
+  @HttpCode(302)
+  @ParticipantsOnly('stable-address')
+  @OpenByLink()
+  @RateLimited('signed-urls')
+  @ApiExcludeEndpoint()
+  openOfTextSession(
+    @Opened() opened: OpenedAddress,
+    @Req() request: Request,
+    @Res({ passthrough: true }) response: Response,
+  ): SignedUrlResponseDto | undefined {
+    return this.open(opened, request, response);
   }
 }

@@ -37,7 +37,7 @@ export class HealthController {
 
   @Get()
   @Public('says only that the process runs')
-  @ApiOperation({ summary: 'Liveness: the process answers' })
+  @ApiOperation({ operationId: 'getHealth', summary: 'Liveness: the process answers' })
   @ApiOkResponse({ type: HealthDto })
   live(): HealthDto {
     return new HealthDto('The image store is running.');
@@ -45,7 +45,10 @@ export class HealthController {
 
   @Get('ready')
   @Public('says only whether the backends answer')
-  @ApiOperation({ summary: 'Readiness: the database and the storage answer in time' })
+  @ApiOperation({
+    operationId: 'getReadiness',
+    summary: 'Readiness: the database and the storage answer in time',
+  })
   @ApiOkResponse({ type: HealthDto })
   @ApiErrors('DATABASE_UNAVAILABLE', 'STORAGE_UNAVAILABLE')
   async ready(): Promise<HealthDto> {

@@ -7,12 +7,13 @@ import { SignedUrlDto } from './signed-url.dto.js';
 /** The body of a request for many URLs, for the documentation. Reading and checking it is the work of `image-ids-body.ts`. */
 export class SignedUrlsRequestDto {
   @ApiProperty({
-    description: 'Numbers of images, or their file names.',
+    description: 'Numbers of images, or their file names, such as `1762379401_YoxmX4UUfE.jpg`.',
     type: 'array',
     minItems: 1,
     maxItems: 100,
     items: { oneOf: [{ type: 'integer' }, { type: 'string' }] },
-    example: [123, '1762379401_YoxmX4UUfE.jpg'],
+    // The sample pictures of local mode and docker-compose.
+    example: [1, 2],
   })
   readonly ids!: readonly ImageName[];
 }
