@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { dataDirectory, freePort } from '../src/database/embedded-postgres.js';
 import { picture } from './pictures.js';
 import { RunningProcess } from './run-process.js';
-import { APPOINTMENT, JWT_SECRET, PATIENT, TEST_ENVIRONMENT, TestApp } from './test-app.js';
+import { APPOINTMENT, DOCTOR, JWT_SECRET, OUTSIDER, PATIENT, TEST_ENVIRONMENT, TestApp } from './test-app.js';
 
 const running: RunningProcess[] = [];
 
@@ -181,6 +181,86 @@ describe('npm run migrate', () => {
   });
 });
 
+describe('npm run seed', () => {
+  let test: TestApp;
+
+  beforeAll(async () => {
+    test = await TestApp.start();
+  });
+
+  afterAll(() => test.stop());
+
+  const environment = (over: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv => ({
+    ...TEST_ENVIRONMENT,
+    DATABASE_URL: test.settings.database.url,
+    LOCAL_STORAGE_DIR: test.settings.storage.driver === 'local' ? test.settings.storage.directory : '',
+    ...over,
+  });
+
+  const seed = async (over: NodeJS.ProcessEnv = {}, ...args: string[]): Promise<[number | null, string]> => {
+    const child = start(['commands/seed.js', ...args], { env: environment(over), cwd: tmpdir() });
+    return [await child.exit, child.output];
+  };
+
+  it.each(['production', ''])('adds nothing with NODE_ENV=%s', async (NODE_ENV) => {
+    expect(await seed({ NODE_ENV })).toEqual([
+      1,
+      expect.stringMatching(/^Sample data is for development and is not added with NODE_ENV=production/),
+    ]);
+    expect(await test.database.query('SELECT FROM chat_images')).toEqual([]);
+  });
+
+  it('takes no arguments', async () => {
+    expect(await seed({}, '--force')).toEqual([1, expect.stringMatching(/^Usage: /)]);
+  });
+
+  it('adds the users, the appointment and two pictures to a new database, by the way of every upload, once', async () => {
+    await test.database.query('DELETE FROM appointments');
+    await test.database.query('DELETE FROM users WHERE id <> $1', [DOCTOR]);
+    expect(await seed()).toEqual([0, 'Added 2 sample pictures.\n']);
+    expect(await test.database.query('SELECT id FROM users ORDER BY id')).toEqual([
+      { id: PATIENT },
+      { id: DOCTOR },
+      { id: OUTSIDER },
+    ]);
+    const trail = 'SELECT chat_image_id, accessed_by FROM chat_image_access ORDER BY id';
+    expect(await test.database.query(trail)).toEqual([
+      { chat_image_id: 1, accessed_by: PATIENT },
+      { chat_image_id: 2, accessed_by: DOCTOR },
+    ]);
+
+    // What the example of the Swagger page asks for.
+    const response = await test.fetch('/api/chat-images/signed-urls', {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ ids: [1, 2] }),
+      as: PATIENT,
+    });
+    const { data } = (await response.json()) as { data: { url: string }[] };
+    const types = await Promise.all(
+      data.map(async ({ url }) => (await fetch(url)).headers.get('content-type')),
+    );
+    expect(types).toEqual(['image/jpeg', 'image/png']);
+
+    expect(await seed()).toEqual([0, 'The sample data is there.\n']);
+    expect(await test.database.query('SELECT id FROM chat_images ORDER BY id')).toEqual([
+      { id: 1 },
+      { id: 2 },
+    ]);
+  });
+
+  it('adds no picture where there are others, and changes no appointment', async () => {
+    await test.database.query('DELETE FROM chat_images');
+    await test.database.query('UPDATE appointments SET doctor_id = $1', [OUTSIDER]);
+    expect((await test.upload(await picture('png'))).status).toBe(200);
+    expect(await seed()).toEqual([0, 'The sample data is there.\n']);
+    expect(await test.database.query('SELECT id FROM chat_images')).toHaveLength(1);
+    expect(await test.database.query('SELECT doctor_id FROM appointments')).toEqual([
+      { doctor_id: OUTSIDER },
+    ]);
+  });
+});
+
 describe('npm run token', () => {
   it('prints a token that the service lets in', async () => {
     const test = await TestApp.start();
@@ -252,6 +332,8 @@ describe('npm run local', () => {
     const form = new FormData();
     form.append('file', new Blob([new Uint8Array(await picture('png'))]), 'a.png');
     form.append('appointment_id', String(APPOINTMENT));
+    const samples = ['1', '2'].map((id) => fetch(`${url}/api/chat-images/${id}/signed-url`, { headers }));
+    expect((await Promise.all(samples)).map(({ status }) => status)).toEqual([200, 200]);
     const upload = await fetch(`${url}/api/upload/chat-image`, { method: 'POST', body: form, headers });
     expect(upload.status).toBe(200);
     const { data } = (await upload.json()) as { data: { image_id: string; signed_url: string } };
@@ -286,11 +368,13 @@ describe('npm run local', () => {
 
     const fifth = await local({}, '--reset');
     const fresh = await tokenOf(fifth);
-    expect((await fetch(`${fresh.url}/api/chat-images/1/signed-url`, { headers })).status).toBe(401);
+    const signedUrl = (headers: Record<string, string>, id: string): Promise<Response> =>
+      fetch(`${fresh.url}/api/chat-images/${id}/signed-url`, { headers });
+    expect((await signedUrl(headers, '1')).status).toBe(401);
     const newHeaders = { authorization: `Bearer ${fresh.token}` };
-    expect((await fetch(`${fresh.url}/api/chat-images/1/signed-url`, { headers: newHeaders })).status).toBe(
-      404,
-    );
+    // The samples are there again, and nothing else.
+    expect((await signedUrl(newHeaders, '1')).status).toBe(200);
+    expect((await signedUrl(newHeaders, data.image_id)).status).toBe(404);
     fifth.signal('SIGTERM');
     expect(await fifth.exit).toBe(0);
   }, 90_000);

@@ -12,6 +12,7 @@ import { migrateUp } from '../database/migrate.js';
 import { createLogger } from '../logging/logger.js';
 import { serve } from '../server.js';
 import { runCommand, UsageError } from './run-command.js';
+import { addSampleData, APPOINTMENT, DOCTOR, OUTSIDER, PATIENT } from './sample-data.js';
 
 const DIRECTORY = '.local';
 const DATABASE_DIRECTORY = resolve(DIRECTORY, 'postgres');
@@ -19,10 +20,6 @@ const STORAGE_DIRECTORY = resolve(DIRECTORY, 'storage');
 const SECRETS_FILE = resolve(DIRECTORY, 'secrets.json');
 const PID_FILE = resolve(DIRECTORY, 'running.pid');
 
-const PATIENT = 1;
-const DOCTOR = 2;
-const OUTSIDER = 3;
-const APPOINTMENT = 145;
 const SAMPLE_PICTURE = 'test/images/phone-photo.jpg';
 const LEFTOVER_TIMEOUT_MS = 10_000;
 const TOKEN_LIFETIME_SECONDS = 30 * 24 * 3600;
@@ -46,8 +43,10 @@ await runCommand(async () => {
   try {
     await writeFile(PID_FILE, String(process.pid));
     const settings = localSettings(environment, await postgres.database('chat_images'), secrets);
-    await prepareDatabase(settings);
-    const { stopped } = await serve(settings, createLogger(settings.logLevel, { pretty: true }));
+    const logger = createLogger(settings.logLevel, { pretty: true });
+    await migrate(settings);
+    await addSampleData(settings, logger);
+    const { stopped } = await serve(settings, logger);
     say(welcome(settings, postgres.directory));
     await stopped;
   } finally {
@@ -139,17 +138,10 @@ function localSettings(environment: NodeJS.ProcessEnv, databaseUrl: string, secr
   });
 }
 
-async function prepareDatabase({ database }: Settings): Promise<void> {
+async function migrate({ database }: Settings): Promise<void> {
   const dataSource = await new DataSource(migrationDataSourceOptions(database)).initialize();
   try {
     await migrateUp(dataSource);
-    await dataSource.query('INSERT INTO users (id) VALUES ($1), ($2), ($3) ON CONFLICT DO NOTHING', [
-      ...[PATIENT, DOCTOR, OUTSIDER],
-    ]);
-    await dataSource.query(
-      'INSERT INTO appointments (id, patient_id, doctor_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING',
-      [APPOINTMENT, PATIENT, DOCTOR],
-    );
   } finally {
     await dataSource.destroy();
   }

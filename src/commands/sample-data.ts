@@ -1,0 +1,70 @@
+import { NestFactory } from '@nestjs/core';
+import { createHash } from 'node:crypto';
+import type { Logger } from 'pino';
+import { DataSource } from 'typeorm';
+import { AppModule } from '../app.module.js';
+import { ChatImageUploadsService } from '../chat-images/chat-image-uploads.service.js';
+import { ChatImage } from '../chat-images/chat-image.entity.js';
+import type { Settings } from '../config/settings.js';
+import { NestLogger } from '../logging/logger.js';
+import { UsageError } from './run-command.js';
+import { samplePictures } from './sample-pictures.js';
+
+/** Whom development and its documentation know. */
+export const PATIENT = 1;
+export const DOCTOR = 2;
+export const OUTSIDER = 3;
+export const APPOINTMENT = 145;
+
+/**
+ * Adds what is missing of the sample data: three users, their appointment, and, where no picture is stored yet, one of
+ * the patient's and one of the doctor's. On a new database they are the images 1 and 2, which the examples of the
+ * Swagger page name. They go the way of every upload.
+ *
+ * @returns how many pictures were added
+ * @throws UsageError in production
+ */
+export async function addSampleData(settings: Settings, logger: Logger): Promise<number> {
+  if (settings.environment === 'production') {
+    throw new UsageError(
+      'Sample data is for development and is not added with NODE_ENV=production, which also holds when NODE_ENV is not set.',
+    );
+  }
+  const app = await NestFactory.createApplicationContext(AppModule.with(settings, logger), {
+    logger: new NestLogger(logger),
+    abortOnError: false,
+  });
+  try {
+    const database = app.get(DataSource);
+    await addPeople(database);
+    if (await database.getRepository(ChatImage).existsBy({ state: 'stored' })) return 0;
+    const uploads = app.get(ChatImageUploadsService);
+    const [morning, night] = await samplePictures();
+    for (const [sender, { name, bytes }] of [
+      [PATIENT, morning],
+      [DOCTOR, night],
+    ] as const) {
+      const sha256 = createHash('sha256').update(bytes).digest('hex');
+      await uploads.upload(
+        { id: sender },
+        { appointmentId: APPOINTMENT, bytes, sha256, name, idempotencyKey: undefined },
+      );
+    }
+    return 2;
+  } finally {
+    await app.close();
+  }
+}
+
+/** Rows that are there stay as they are. */
+async function addPeople(database: DataSource): Promise<void> {
+  await database.query('INSERT INTO users (id) VALUES ($1), ($2), ($3) ON CONFLICT DO NOTHING', [
+    PATIENT,
+    DOCTOR,
+    OUTSIDER,
+  ]);
+  await database.query(
+    'INSERT INTO appointments (id, patient_id, doctor_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING',
+    [APPOINTMENT, PATIENT, DOCTOR],
+  );
+}
