@@ -7,23 +7,22 @@ import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import pg from 'pg';
 import { pino } from 'pino';
-import { DataSource } from 'typeorm';
 import { parse } from 'yaml';
 import { z } from 'zod';
 import { signToken } from '../src/auth/sign-token.js';
 import { loadSettings, type Settings } from '../src/config/settings.js';
-import { dataSourceOptions } from '../src/database/data-source-options.js';
 import { type EmbeddedDatabase, freePort, startEmbeddedPostgres } from '../src/database/embedded-postgres.js';
-import { migrateUp } from '../src/database/migrate.js';
 import { createApp } from '../src/server.js';
 import { phonePhoto } from './pictures.js';
+import { RunningProcess } from './run-process.js';
 import { s3Environment } from './s3-environment.js';
 import { APPOINTMENT, DOCTOR, OUTSIDER, PATIENT } from './test-app.js';
 
 /** What this test reads of the Compose file. A misspelt or unknown key of a service is a mistake. */
 const serviceSchema = z.strictObject({
-  image: z.string().optional(),
+  image: z.string(),
   build: z.string().optional(),
+  pull_policy: z.literal('never').optional(),
   entrypoint: z.array(z.string()).optional(),
   command: z.array(z.string()).optional(),
   environment: z.record(z.string(), z.string()),
@@ -74,36 +73,93 @@ describe('docker-compose.yml', () => {
         .filter((name) => name !== 'api')
         .sort(),
     );
-    expect(Object.keys(service('seed').depends_on)).toEqual(['migrate']);
+    expect(Object.keys(service('seed').depends_on).sort()).toEqual([
+      'bucket',
+      'migrate',
+      'minio',
+      'postgres',
+    ]);
     expect(Object.keys(service('migrate').depends_on)).toEqual(['postgres']);
     expect(Object.keys(service('bucket').depends_on)).toEqual(['minio']);
   });
 
-  it('pins every image, and publishes ports for this machine only', () => {
-    for (const { image, build, ports } of Object.values(services)) {
-      if (image === undefined) expect(build).toBe('.');
-      else expect(image).toMatch(/:(\d+\.\d+-alpine|RELEASE\.[\dTZ-]+)$/);
-      for (const port of ports) expect(port).toMatch(/^127\.0\.0\.1:\d+:\d+$/);
+  it('pins every image, and builds the own one once', () => {
+    const own = Object.entries(services).filter(([, { image }]) => image === api.image);
+    expect(own.map(([name, { build, pull_policy }]) => [name, build ?? pull_policy])).toEqual([
+      ['migrate', '.'],
+      // Nobody publishes it, so asking a registry for it would only fail.
+      ['seed', 'never'],
+      ['api', 'never'],
+    ]);
+    for (const { image } of Object.values(services)) {
+      if (image !== api.image) expect(image).toMatch(/:(\d+\.\d+-alpine|RELEASE\.[\dTZ-]+)$/);
     }
+    // Whoever runs the image alone builds it by the way: everything that runs it waits for the service that builds it.
+    expect(service('seed').depends_on).toHaveProperty('migrate');
+    expect(api.depends_on).toHaveProperty('migrate');
+  });
+
+  it('publishes ports for this machine only', () => {
+    const published = Object.values(services).flatMap(({ ports }) => ports);
+    expect(published).toEqual(['127.0.0.1:9000:9000', '127.0.0.1:9001:9001', '127.0.0.1:3000:3000']);
+  });
+
+  it('lets a phone on the same Wi-Fi in where HOST_ADDRESS says so, and a web build by CORS_ORIGINS', () => {
+    const theirs = readServices({
+      HOST_ADDRESS: '192.168.1.20',
+      API_PORT: '3010',
+      STORAGE_PORT: '9010',
+      CONSOLE_PORT: '9011',
+      CORS_ORIGINS: 'http://192.168.1.20:8081,http://localhost:8081',
+    });
+    expect(theirs.api?.ports).toEqual(['192.168.1.20:3010:3000']);
+    // The console stays for this machine alone.
+    expect(theirs.minio?.ports).toEqual(['192.168.1.20:9010:9000', '127.0.0.1:9011:9001']);
+    const { appUrl, corsOrigins, storage } = loadSettings(theirs.api?.environment ?? {});
+    expect(appUrl).toBe('http://192.168.1.20:3010');
+    expect(corsOrigins).toEqual(['http://192.168.1.20:8081', 'http://localhost:8081']);
+    expect(storage).toMatchObject({
+      endpoint: 'http://minio:9000',
+      publicUrl: 'http://192.168.1.20:9010/docavailable-storage',
+    });
+    expect(theirs.seed?.environment).toEqual(theirs.api?.environment);
+  });
+
+  it('takes no address from the .env of production, which would lead to its pictures', () => {
+    const production = {
+      APP_URL: 'https://api.example.com',
+      DO_SPACES_URL: 'https://docavailable-storage.fra1.digitaloceanspaces.com',
+      DO_SPACES_ENDPOINT: 'https://fra1.digitaloceanspaces.com',
+      DO_SPACES_BUCKET: 'docavailable-storage',
+      DATABASE_URL: 'postgres://user:password@db.example.com:5432/docavailable',
+      NODE_ENV: 'production',
+      PORT: '8080',
+    };
+    expect(readServices(production)).toEqual(services);
   });
 
   it('gives the service no power that it does not need, and time to finish', () => {
-    expect(api).toMatchObject({
-      read_only: true,
-      cap_drop: ['ALL'],
-      security_opt: ['no-new-privileges:true'],
-    });
+    for (const name of ['migrate', 'seed', 'api']) {
+      expect(service(name)).toMatchObject({
+        read_only: true,
+        cap_drop: ['ALL'],
+        security_opt: ['no-new-privileges:true'],
+      });
+    }
     const { shutdownTimeoutMs } = loadSettings(api.environment);
     expect(parseInt(api.stop_grace_period ?? '', 10) * 1000).toBeGreaterThan(shutdownTimeoutMs);
   });
 
-  it('migrates with the settings that the service gets, by a command that exists', () => {
-    const migrate = service('migrate');
-    expect(migrate.environment).toEqual(api.environment);
-    const [node, script = ''] = migrate.command ?? [];
-    expect(node).toBe('node');
-    expect(existsSync(script.replace('dist/', 'src/').replace('.js', '.ts'))).toBe(true);
-  });
+  it.each(['migrate', 'seed'])(
+    '%s has the settings that the service gets, and a command that exists',
+    (name) => {
+      const { environment, command } = service(name);
+      expect(environment).toEqual(api.environment);
+      const [node, script = ''] = command ?? [];
+      expect(node).toBe('node');
+      expect(existsSync(script.replace('dist/', 'src/').replace('.js', '.ts'))).toBe(true);
+    },
+  );
 
   it('makes the addresses, names and passwords of the services agree', () => {
     const env = api.environment;
@@ -111,12 +167,6 @@ describe('docker-compose.yml', () => {
     expect(env.DATABASE_URL).toBe(
       `postgres://${postgres.POSTGRES_USER}:${postgres.POSTGRES_PASSWORD}@postgres:5432/${postgres.POSTGRES_DB}`,
     );
-    expect(service('seed').environment).toEqual({
-      PGHOST: 'postgres',
-      PGUSER: postgres.POSTGRES_USER,
-      PGPASSWORD: postgres.POSTGRES_PASSWORD,
-      PGDATABASE: postgres.POSTGRES_DB,
-    });
     const minio = service('minio').environment;
     expect([env.DO_SPACES_KEY, env.DO_SPACES_SECRET]).toEqual([
       minio.MINIO_ROOT_USER,
@@ -153,24 +203,45 @@ describe('docker-compose.yml', () => {
   });
 
   const compose = composeCommand();
-  (compose ? it : it.skip)('is what Docker Compose itself makes of the file (where it is installed)', () => {
+  const withCompose = compose ? it : it.skip;
+
+  withCompose.each<Record<string, string>>([
+    {},
+    { HOST_ADDRESS: '192.168.1.20', API_PORT: '3010', CORS_ORIGINS: 'http://localhost:8081' },
+  ])('is what Docker Compose itself makes of the file (where it is installed), with %j', (set) => {
     const [command = '', ...args] = compose ?? [];
     // An .env copied from the example, its secrets still empty, must not get in the way.
     const output = execFileSync(command, [...args, '--env-file', '.env.example', 'config'], {
       encoding: 'utf8',
-      env: { PATH: process.env.PATH, HOME: process.env.HOME },
+      env: { PATH: process.env.PATH, HOME: process.env.HOME, ...set },
     });
-    const resolved = z
-      .object({ services: z.record(z.string(), z.object({ environment: z.record(z.string(), z.string()) })) })
-      .parse(parse(output));
-    expect(
-      Object.fromEntries(
-        Object.entries(resolved.services).map(([name, { environment }]) => [name, environment]),
-      ),
-    ).toEqual(
-      Object.fromEntries(Object.entries(services).map(([name, { environment }]) => [name, environment])),
-    );
+    const read = Object.entries(readServices(set)).map(([name, { image, environment, ports }]) => [
+      name,
+      { image, environment, ports },
+    ]);
+    expect(resolvedFileSchema.parse(parse(output)).services).toEqual(Object.fromEntries(read));
   });
+});
+
+/** What `config` prints, as far as it is compared: the two versions of Compose write ports in two ways. */
+const resolvedFileSchema = z.object({
+  services: z.record(
+    z.string(),
+    z.object({
+      image: z.string(),
+      environment: z.record(z.string(), z.string()),
+      ports: z
+        .array(
+          z.union([
+            z.string().transform((port) => port.replace('/tcp', '')),
+            z
+              .object({ host_ip: z.string(), published: z.coerce.string(), target: z.number() })
+              .transform(({ host_ip, published, target }) => `${host_ip}:${published}:${target}`),
+          ]),
+        )
+        .default([]),
+    }),
+  ),
 });
 
 /** The settings of an S3 server that stands in for MinIO. */
@@ -184,8 +255,10 @@ const s3 = s3Environment();
   beforeAll(async () => {
     postgres = await startEmbeddedPostgres('throwaway');
     await makeUserAndDatabase(postgres, service('postgres').environment);
-    settings = loadSettings(mapped(api.environment, postgres));
-    await migrateAndSeed(settings);
+    const environment = mapped(api.environment, postgres);
+    settings = loadSettings(environment);
+    // They run again at every `docker compose up`.
+    for (const name of ['migrate', 'seed', 'migrate', 'seed']) await runToItsEnd(name, environment);
     app = await createApp(settings, pino({ level: 'silent' }));
     await app.listen(0, '127.0.0.1');
   });
@@ -214,6 +287,19 @@ const s3 = s3Environment();
     const answer = await fetch(`http://127.0.0.1:${port()}/api/docs`);
     expect(answer.status).toBe(200);
     expect(await answer.text()).toContain('swagger-ui');
+  });
+
+  it('has the sample pictures that the example of the Swagger page names', async () => {
+    const answer = await request(PATIENT, '/api/chat-images/signed-urls', {
+      method: 'POST',
+      body: JSON.stringify({ ids: [1, 2] }),
+      headers: { 'content-type': 'application/json' },
+    });
+    const pictures = await data(answer, z.array(z.object({ id: z.number(), url: z.string() })));
+    expect(pictures.map(({ id }) => id)).toEqual([1, 2]);
+    for (const { url } of pictures) expect((await fetch(url)).status).toBe(200);
+    const list = await request(DOCTOR, `/api/appointments/${APPOINTMENT}/chat-images`);
+    expect((await data(list, z.object({ images: z.array(z.unknown()) }))).images).toHaveLength(2);
   });
 
   it('stores a picture of the patient and hands the doctor a URL that the host can read', async () => {
@@ -247,9 +333,16 @@ const s3 = s3Environment();
     return (server.address() as AddressInfo).port;
   }
 
-  function request(user: number, path: string, init: RequestInit = {}): Promise<Response> {
+  function request(
+    user: number,
+    path: string,
+    {
+      headers,
+      ...init
+    }: { method?: string; body?: FormData | string; headers?: Record<string, string> } = {},
+  ): Promise<Response> {
     const authorization = `Bearer ${signToken(user, settings.jwt, 3600)}`;
-    return fetch(`http://127.0.0.1:${port()}${path}`, { ...init, headers: { authorization } });
+    return fetch(`http://127.0.0.1:${port()}${path}`, { ...init, headers: { authorization, ...headers } });
   }
 
   /** Runs a command as Docker would, apart from this process, which has to answer it meanwhile. */
@@ -288,16 +381,11 @@ async function makeUserAndDatabase(postgres: EmbeddedDatabase, env: Service['env
   await client.end();
 }
 
-/** What `migrate` and `seed` do, twice: they run again at every `docker compose up`. */
-async function migrateAndSeed({ database }: Settings): Promise<void> {
-  const dataSource = await new DataSource(dataSourceOptions(database)).initialize();
-  const statements = (service('seed').command ?? []).flatMap((word) => word.split('--command=')[1] ?? []);
-  expect(statements).toHaveLength(2);
-  for (let start = 1; start <= 2; start++) {
-    await migrateUp(dataSource);
-    for (const statement of statements) await dataSource.query(statement);
-  }
-  await dataSource.destroy();
+/** Runs the command of a service that ends by itself. */
+async function runToItsEnd(name: string, env: NodeJS.ProcessEnv): Promise<void> {
+  const [, script = '', ...args] = service(name).command ?? [];
+  const run = new RunningProcess([script.replace(/^dist\//, ''), ...args], { env });
+  expect([name, await run.exit, run.output]).toEqual([name, 0, expect.any(String)]);
 }
 
 async function data<T>(answer: Response, schema: z.ZodType<T>): Promise<T> {
