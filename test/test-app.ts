@@ -49,6 +49,7 @@ export class TestApp {
   /** Looks at the database behind the application's back. */
   database!: DataSource;
   private folder!: string;
+  private environment!: NodeJS.ProcessEnv;
 
   /**
    * Starts everything, with the users and the appointment of the constants above.
@@ -64,14 +65,15 @@ export class TestApp {
       const url = await test.postgres.database('test');
       // Known beforehand, because signed URLs of the local storage lead to the application itself.
       const port = await freePort();
-      test.settings = loadSettings({
+      test.environment = {
         ...TEST_ENVIRONMENT,
         PORT: String(port),
         APP_URL: `http://127.0.0.1:${port}`,
         DATABASE_URL: url,
         LOCAL_STORAGE_DIR: test.folder,
         ...environment,
-      });
+      };
+      test.settings = loadSettings(test.environment);
       test.database = await new DataSource(
         dataSourceOptions({ ...test.settings.database, url }),
       ).initialize();
@@ -100,10 +102,16 @@ export class TestApp {
     return `http://127.0.0.1:${this.settings.port}`;
   }
 
+  /** Starts the application anew, on the same database and storage, with changes of its environment. */
+  async restart(environment: NodeJS.ProcessEnv): Promise<void> {
+    await this.close();
+    this.environment = { ...this.environment, ...environment };
+    this.settings = loadSettings(this.environment);
+    await this.listen();
+  }
+
   async stop(): Promise<void> {
-    // The connections that fetch keeps would be waited for.
-    this.app.getHttpServer().closeAllConnections();
-    await this.app.close();
+    await this.close();
     await this.database.destroy();
     await this.postgres.stop();
     await rm(this.folder, { recursive: true, force: true });
@@ -138,6 +146,12 @@ export class TestApp {
     );
     form.append('appointment_id', options.appointment ?? String(APPOINTMENT));
     return this.fetch('/api/upload/chat-image', { method: 'POST', body: form, as: options.as ?? PATIENT });
+  }
+
+  private async close(): Promise<void> {
+    // The connections that fetch keeps would be waited for.
+    this.app.getHttpServer().closeAllConnections();
+    await this.app.close();
   }
 
   private async listen(): Promise<void> {
