@@ -76,8 +76,7 @@ export class TokenVerifier {
     if (typeof claims?.exp !== 'number' || !hasBegun(claims)) return undefined;
     const id = userIdOf(claims);
     if (id === undefined) return undefined;
-    const tokenId = claims.jti === undefined ? undefined : String(claims.jti);
-    return { user: { id, tokenId }, expiresAtMs: claims.exp * 1000 };
+    return { user: { id, tokenId: textOf(claims.jti) }, expiresAtMs: claims.exp * 1000 };
   }
 
   private claimsOf(token: string): jwt.JwtPayload | undefined {
@@ -103,6 +102,10 @@ function hasBegun({ nbf, iat }: jwt.JwtPayload): boolean {
 function userIdOf({ sub }: { readonly sub?: unknown }): number | undefined {
   if (typeof sub === 'string') return parseId(sub);
   return typeof sub === 'number' && Number.isSafeInteger(sub) && sub > 0 ? sub : undefined;
+}
+
+function textOf(claim: unknown): string | undefined {
+  return typeof claim === 'string' || typeof claim === 'number' ? String(claim) : undefined;
 }
 
 /** Made once: of a text the library would make a key for every token, and try it as a public key first. */

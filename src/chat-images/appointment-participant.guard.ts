@@ -308,7 +308,8 @@ function imageByPath(params: Request['params']): NamedByPath | undefined {
 }
 
 function appVersionOf(request: Request): string {
-  const version = request.get('X-App-Version')?.trim() || request.get('User-Agent')?.trim() || 'unknown';
+  const named = [request.get('X-App-Version'), request.get('User-Agent')].map((text) => text?.trim());
+  const version = named.find((text) => text !== undefined && text !== '') ?? 'unknown';
   // Headers are Latin-1 on the wire; what is not printable is no version.
   return version.replaceAll(/[^\x20-\x7e]/g, '?').slice(0, MAX_APP_VERSION_LENGTH);
 }

@@ -1,5 +1,5 @@
 import { setTimeout } from 'node:timers/promises';
-import { DataSource, MigrationExecutor, type QueryRunner } from 'typeorm';
+import { type DataSource, MigrationExecutor, type QueryRunner } from 'typeorm';
 import { sqlState } from './database-failure.js';
 
 /** Any number, the same in every instance: two that start at once must not migrate at once. */
