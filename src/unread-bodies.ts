@@ -2,6 +2,16 @@ import type { Request, Response } from 'express';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { MAX_FILE_BYTES, MAX_FORM_OVERHEAD_BYTES } from './chat-images/upload-form.js';
 
+declare global {
+  // Express' types are extended by merging.
+  namespace Express {
+    interface Response {
+      /** The whole answer is written; only its end waits for the rest of the request's body. */
+      answered?: boolean;
+    }
+  }
+}
+
 /** A client that sends more, or for longer, after it was answered is cut off. */
 const MAX_UNREAD_BYTES = 2 * (MAX_FILE_BYTES + MAX_FORM_OVERHEAD_BYTES);
 const MAX_UNREAD_MS = 30_000;
@@ -18,6 +28,7 @@ export function readAwayUnreadBody(request: Request, response: Response): void {
   response.end = ((chunk?: Buffer | string, encoding?: BufferEncoding): Response => {
     if (request.complete || request.destroyed) return end(chunk, encoding ?? 'utf8');
     response.write(chunk ?? '', encoding ?? 'utf8');
+    response.answered = true;
     readAway(request, () => end());
     return response;
   }) as Response['end'];

@@ -23,7 +23,8 @@ export function logRequest(request: Request, response: Response, logger: Logger)
       userId: request.user?.id,
       method: request.method,
       route: (request.route as { path?: string } | undefined)?.path ?? 'none',
-      status: response.writableEnded ? response.statusCode : CLIENT_GONE,
+      // A proxy closes its connection as soon as it has the whole answer, also where that is a refusal of an upload.
+      status: response.writableEnded || response.answered ? response.statusCode : CLIENT_GONE,
       ms: Math.round((performance.now() - started) * 10) / 10,
     };
     if (line.status >= 500) logger.error(line, 'request');
