@@ -120,7 +120,7 @@ describe('a database that fails a request', () => {
       // Each connection hears of it in its own time.
       while ((await ask()).status === 200);
       // As many requests as there are connections, so that each fails once.
-      for (const _ of before) await expectUnavailable(await ask());
+      for (let left = before.length; left > 0; left -= 1) await expectUnavailable(await ask());
       expect(await ready()).toBe(503);
     } finally {
       await readOnly('off');
