@@ -95,6 +95,95 @@ describe('loadSettings', () => {
     if (value.length > 3) expect(problems[0]).not.toContain(value);
   });
 
+  it.each([
+    ['https://docavailable-storage.fra1.digitaloceanspaces.com', 'https://fra1.digitaloceanspaces.com'],
+    ['https://docavailable-storage.fra1.digitaloceanspaces.com/', 'https://fra1.digitaloceanspaces.com'],
+    ['HTTPS://DocAvailable-Storage.FRA1.DigitalOceanSpaces.com', 'https://fra1.digitaloceanspaces.com'],
+    ['https://another-bucket.nyc3.digitaloceanspaces.com', 'https://nyc3.digitaloceanspaces.com'],
+    ['https://docavailable-storage.fra1.cdn.digitaloceanspaces.com', 'https://fra1.digitaloceanspaces.com'],
+    ['https://fra1.digitaloceanspaces.com/docavailable-storage', 'https://fra1.digitaloceanspaces.com'],
+    ['https://fra1.digitaloceanspaces.com/Docavailable-Storage//', 'https://fra1.digitaloceanspaces.com'],
+    ['https://docavailable-storage.s3.eu-west-1.amazonaws.com', 'https://s3.eu-west-1.amazonaws.com'],
+    ['https://docavailable-storage.fsn1.your-objectstorage.com', 'https://fsn1.your-objectstorage.com'],
+    ['http://docavailable-storage.localhost:9000', 'http://localhost:9000'],
+    ['http://minio:9000/docavailable-storage', 'http://minio:9000'],
+    ['http://minio:9000/s3/docavailable-storage/', 'http://minio:9000/s3'],
+  ])('refuses the endpoint %s, which names the bucket, and says the right one', (endpoint, right) => {
+    expect(problemsOf({ ...COMPLETE, DO_SPACES_ENDPOINT: endpoint })).toEqual([
+      `DO_SPACES_ENDPOINT must be the address without the bucket: ${right}`,
+    ]);
+  });
+
+  it.each([
+    ['https://docavailable-storage.fra1.cdn.digitaloceanspaces.com', "not its CDN's"],
+    ['https://DOCAVAILABLE-STORAGE.fra1.CDN.digitaloceanspaces.com/', "not its CDN's"],
+    ['https://fra1.digitaloceanspaces.com', 'must name the bucket'],
+  ])('refuses the public address %s, and says the right one', (publicUrl, mistake) => {
+    expect(problemsOf({ ...COMPLETE, DO_SPACES_URL: publicUrl })).toEqual([
+      expect.stringMatching(
+        new RegExp(
+          `^DO_SPACES_URL .*${mistake}: https://docavailable-storage\\.fra1\\.digitaloceanspaces\\.com$`,
+        ),
+      ),
+    ]);
+  });
+
+  it("keeps a bucket in the path of a CDN's address", () => {
+    const DO_SPACES_URL = 'https://fra1.cdn.digitaloceanspaces.com/docavailable-storage';
+    expect(problemsOf({ ...COMPLETE, DO_SPACES_URL })).toEqual([
+      "DO_SPACES_URL must be the bucket's own address, not its CDN's: https://fra1.digitaloceanspaces.com/docavailable-storage",
+    ]);
+  });
+
+  it('says where the bucket is when the public address is the endpoint', () => {
+    const address = { DO_SPACES_ENDPOINT: 'http://localhost:9000', DO_SPACES_URL: 'http://localhost:9000/' };
+    expect(problemsOf({ ...COMPLETE, ...address })).toEqual([
+      'DO_SPACES_URL must name the bucket: http://localhost:9000/docavailable-storage',
+    ]);
+  });
+
+  it.each([
+    ['docavailable-storage', 'http://minio:9000', 'http://localhost:9000/docavailable-storage'],
+    ['docavailable-storage', 'https://fra1.digitaloceanspaces.com/', COMPLETE.DO_SPACES_URL],
+    [
+      'docavailable-storage',
+      'https://fra1.digitaloceanspaces.com',
+      'https://fra1.digitaloceanspaces.com/docavailable-storage',
+    ],
+    ['docavailable-storage', 'https://s3.eu-west-1.amazonaws.com', 'https://pictures.example.com'],
+    ['docavailable-storage', 'https://example.com/docavailable-storage/s3', 'https://pictures.example.com'],
+    ['docavailable-storage', 'https://docavailable-storage-s3.example.com', 'https://pictures.example.com'],
+    // The storage's own host may begin with what is the bucket's name too.
+    ['minio', 'http://minio:9000', 'http://localhost:9000/minio'],
+    ['storage', 'https://storage.example.com', 'https://pictures.example.com'],
+    ['storage', 'https://storage.clinic.co.mw', 'https://storage.clinic.co.mw/storage'],
+    ['storage', 'https://storage.googleapis.com', 'https://storage.storage.googleapis.com'],
+    ['fra1', 'https://fra1.digitaloceanspaces.com', 'https://fra1.fra1.digitaloceanspaces.com'],
+  ])('takes the bucket %s at the endpoint %s, found by clients at %s', (bucket, endpoint, publicUrl) => {
+    expect(
+      problemsOf({
+        ...COMPLETE,
+        DO_SPACES_BUCKET: bucket,
+        DO_SPACES_ENDPOINT: endpoint,
+        DO_SPACES_URL: publicUrl,
+      }),
+    ).toEqual([]);
+  });
+
+  it('names a wrong address of the bucket beside all other mistakes', () => {
+    const problems = problemsOf({
+      ...COMPLETE,
+      PORT: 'three',
+      DO_SPACES_KEY: '',
+      DO_SPACES_ENDPOINT: 'https://docavailable-storage.fra1.digitaloceanspaces.com',
+    });
+    expect(problems.map((line) => line.split(' ')[0]).sort()).toEqual([
+      'DO_SPACES_ENDPOINT',
+      'DO_SPACES_KEY',
+      'PORT',
+    ]);
+  });
+
   it('asks for the settings of the chosen driver only', () => {
     const local = {
       APP_URL: COMPLETE.APP_URL,

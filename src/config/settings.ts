@@ -1,6 +1,7 @@
 import { createPublicKey, X509Certificate } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { z } from 'zod';
+import { bucketUrl, endpointWithoutBucket } from './bucket-address.js';
 
 /** DI token of the validated {@link Settings}. */
 export const SETTINGS = Symbol('Settings');
@@ -268,7 +269,7 @@ export function readEnvironment(): NodeJS.ProcessEnv {
  * @throws SettingsError with one line per variable that is missing or malformed
  */
 export function loadSettings(environment: NodeJS.ProcessEnv): Settings {
-  const schema = withNeeds(environmentSchema, [...JWT_NEEDS, ...STORAGE_NEEDS]).refine(
+  const schema = withBucketAddress(withNeeds(environmentSchema, [...JWT_NEEDS, ...STORAGE_NEEDS])).refine(
     (values) => values.SIGNED_URL_WINDOW_SECONDS * 2 <= values.SIGNED_URL_EXPIRES_SECONDS,
     {
       path: ['SIGNED_URL_WINDOW_SECONDS'],
@@ -386,6 +387,25 @@ function withNeeds<S extends z.ZodType<Partial<Environment>>>(schema: S, needs: 
       }),
     schema,
   );
+}
+
+/** Adds what the addresses of the bucket must have in common, checked also when other variables are wrong. */
+function withBucketAddress<S extends z.ZodType<Environment>>(schema: S): S {
+  return schema
+    .refine((env) => env.STORAGE_DRIVER !== 's3' || endpointWithoutBucket(env) === undefined, {
+      path: ['DO_SPACES_ENDPOINT'],
+      error: ({ input }) =>
+        `must be the address without the bucket: ${endpointWithoutBucket(input as Environment) ?? ''}`,
+      when: () => true,
+    })
+    .refine((env) => env.STORAGE_DRIVER !== 's3' || bucketUrl(env) === undefined, {
+      path: ['DO_SPACES_URL'],
+      error: ({ input }) => {
+        const { mistake, right } = bucketUrl(input as Environment) ?? { mistake: '', right: '' };
+        return `${mistake}: ${right}`;
+      },
+      when: () => true,
+    });
 }
 
 function parse<S extends z.ZodType>(schema: S, environment: NodeJS.ProcessEnv): z.output<S> {
