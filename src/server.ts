@@ -6,6 +6,8 @@ import type { Server } from 'node:http';
 import type { Logger } from 'pino';
 import { REQUEST_ID_HEADER } from './answer-headers.js';
 import { AppModule } from './app.module.js';
+import { refuseStorageMistakes } from './chat-images/storage/storage-start.js';
+import { StorageProvider } from './chat-images/storage/storage-provider.js';
 import { UpkeepScheduleModule } from './chat-images/upkeep-schedule.js';
 import type { Settings } from './config/settings.js';
 import { LeanExpressAdapter } from './lean-express.adapter.js';
@@ -33,6 +35,9 @@ const REQUEST_TIMEOUT_MS = 120_000;
 
 /** How long a connection with a request under way may stand still. */
 const IDLE_TIMEOUT_MS = 60_000;
+
+/** How long the start waits for the folder of the local driver, which may be on a network drive. */
+const LOCAL_STORAGE_WAIT_MS = 2000;
 
 /** The application as a server: with what it does on its own, which no command that starts the application does. */
 @Module({})
@@ -85,6 +90,7 @@ export async function createApp(settings: Settings, logger: Logger): Promise<Nes
  * closes the database's pool.
  *
  * @returns once it listens; `stopped` resolves when it has ended
+ * @throws SettingsError when the storage's answer shows a mistake in the configuration
  */
 export async function serve(settings: Settings, logger: Logger): Promise<{ stopped: Promise<void> }> {
   const app = await createApp(settings, logger);
@@ -103,6 +109,16 @@ export async function serve(settings: Settings, logger: Logger): Promise<{ stopp
     process.once('SIGTERM', stop);
     process.once('SIGINT', stop);
   });
+  // Asked while the routes are made, so that a storage that answers at once costs the start no time.
+  const outcomes = await Promise.allSettled([
+    refuseStorageMistakes(app.get(StorageProvider), logger, storageWaitMs(settings)),
+    app.init(),
+  ]);
+  for (const outcome of outcomes) {
+    if (outcome.status === 'fulfilled') continue;
+    await app.close();
+    throw outcome.reason;
+  }
   await app.listen(settings.port);
   logger.info(
     { port: settings.port, storage: settings.storage.driver, environment: settings.environment },
@@ -114,4 +130,9 @@ export async function serve(settings: Settings, logger: Logger): Promise<{ stopp
     );
   }
   return { stopped };
+}
+
+/** How long the start waits for the storage: as long as connecting to it may take. */
+function storageWaitMs({ storage }: Settings): number {
+  return storage.driver === 's3' ? storage.connectTimeoutMs : LOCAL_STORAGE_WAIT_MS;
 }

@@ -10,6 +10,7 @@ import type { Response } from 'express';
 import { isNativeError } from 'node:util/types';
 import type { Logger } from 'pino';
 import { ObjectNotFoundError, StorageUnavailableError } from '../chat-images/storage/storage-errors.js';
+import { storageAdvice } from '../chat-images/storage/storage-failure.js';
 import { DatabaseUnavailableError } from '../database/database-failure.js';
 import { LOGGER } from '../logging/logger.js';
 import { AppError, type ErrorCode } from './app-error.js';
@@ -72,7 +73,7 @@ function statusOf(exception: unknown): number {
  * What the log tells of a failure. Only names, codes and the stack's places: messages of a database or a storage
  * can hold values, keys and addresses.
  */
-function describeCause(exception: unknown): { causes: readonly object[] } {
+function describeCause(exception: unknown): object {
   const causes: object[] = [];
   for (let error = exception; isNativeError(error) && causes.length < 5; error = error.cause) {
     causes.push({
@@ -84,5 +85,7 @@ function describeCause(exception: unknown): { causes: readonly object[] } {
         .map((line) => line.trim()),
     });
   }
-  return { causes };
+  if (!(exception instanceof StorageUnavailableError)) return { causes };
+  const { failure } = exception;
+  return { storage: failure, advice: storageAdvice(failure), causes };
 }

@@ -173,7 +173,9 @@ export class LocalStorageProvider extends StorageProvider {
     try {
       return await operation();
     } catch (error) {
-      throw new StorageUnavailableError('The storage folder can not be used.', { cause: error });
+      throw new StorageUnavailableError('The storage folder can not be used.', 'unusable-folder', {
+        cause: error,
+      });
     }
   }
 }

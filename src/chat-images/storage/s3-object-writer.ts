@@ -2,7 +2,7 @@ import type { S3Client } from '@aws-sdk/client-s3';
 import { HttpRequest } from '@smithy/core/protocols';
 import type { NodeHttpHandler } from '@smithy/node-http-handler';
 import { SignatureV4 } from '@smithy/signature-v4';
-import type { Readable } from 'node:stream';
+import { addAbortSignal, type Readable } from 'node:stream';
 import { finished } from 'node:stream/promises';
 import { setTimeout } from 'node:timers/promises';
 import type { S3Settings } from '../../config/settings.js';
@@ -14,11 +14,22 @@ const RETRY_DELAY_MS = 50;
 /** The storage's own trouble, or too many requests: the same may succeed a moment later. */
 const PASSING_STATUS = /^(429|5\d\d)$/;
 
+/** Of the body of a refusal, which is some hundred bytes long, no more is read. */
+const MAX_REFUSAL_BYTES = 8 * 1024;
+
+/** The storage's name of an error; what else stands in its XML may be keys and addresses. */
+const ERROR_CODE = /<Code>\s*([A-Za-z][\w.]{0,63})\s*<\/Code>/;
+
 /** What the storage says when it does not take an object. */
 export class ObjectRefusedError extends Error {
-  constructor(status: number) {
+  override readonly name = 'ObjectRefusedError';
+
+  /** @param code the storage's name of the error, such as `AccessDenied`, where its answer holds one */
+  constructor(
+    readonly status: number,
+    readonly code: string | undefined,
+  ) {
     super(`The storage answered ${status}.`);
-    this.name = 'ObjectRefusedError';
   }
 }
 
@@ -59,23 +70,24 @@ export class S3ObjectWriter {
     sha256: string,
   ): Promise<void> {
     for (let attempt = 1; ; attempt += 1) {
-      const status = await this.send(key, bytes, headers, sha256).catch((error: unknown) => {
+      const refusal = await this.send(key, bytes, headers, sha256).catch((error: unknown) => {
         if (attempt === this.settings.maxAttempts) throw error;
-        return 503;
+        return new ObjectRefusedError(503, undefined);
       });
-      if (status === 200) return;
-      if (attempt === this.settings.maxAttempts || !PASSING_STATUS.test(String(status)))
-        throw new ObjectRefusedError(status);
+      if (refusal === undefined) return;
+      if (attempt === this.settings.maxAttempts || !PASSING_STATUS.test(String(refusal.status)))
+        throw refusal;
       await setTimeout(RETRY_DELAY_MS * 2 ** (attempt - 1) * (1 + Math.random()));
     }
   }
 
+  /** @returns what the storage has against the object; nothing when it took it */
   private async send(
     key: string,
     bytes: Buffer,
     headers: Readonly<Record<string, string>>,
     sha256: string,
-  ): Promise<number> {
+  ): Promise<ObjectRefusedError | undefined> {
     const { protocol, hostname, host, port, pathname } = this.endpoint;
     const request = new HttpRequest({
       method: 'PUT',
@@ -95,8 +107,30 @@ export class S3ObjectWriter {
     const signed = await this.signer.sign(request);
     const { response } = await this.handler.handle(HttpRequest.clone(signed));
     const body = response.body as Readable;
+    if (response.statusCode !== 200)
+      return new ObjectRefusedError(
+        response.statusCode,
+        await readErrorCode(body, this.settings.requestTimeoutMs),
+      );
     // Read to its end, so that the connection can be used again.
     await finished(body.resume());
-    return response.statusCode;
+    return undefined;
   }
+}
+
+/**
+ * Finds the error's code in the body of a refusal. The status is known without it, so a body that is slow, cut or no XML
+ * is one without a code.
+ */
+async function readErrorCode(body: Readable, timeoutMs: number): Promise<string | undefined> {
+  let text = '';
+  try {
+    for await (const chunk of addAbortSignal(AbortSignal.timeout(timeoutMs), body)) {
+      text += String(chunk);
+      if (text.length > MAX_REFUSAL_BYTES) break;
+    }
+  } catch {
+    // What has arrived is looked at.
+  }
+  return ERROR_CODE.exec(text.slice(0, MAX_REFUSAL_BYTES))?.[1];
 }

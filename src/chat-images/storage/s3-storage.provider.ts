@@ -1,7 +1,6 @@
 import {
   DeleteObjectCommand,
   GetObjectCommand,
-  HeadBucketCommand,
   HeadObjectCommand,
   ListObjectsV2Command,
   type ListObjectsV2CommandOutput,
@@ -17,8 +16,9 @@ import { Readable } from 'node:stream';
 import type { OnApplicationShutdown } from '@nestjs/common';
 import type { S3Settings } from '../../config/settings.js';
 import { ObjectNotFoundError, StorageUnavailableError } from './storage-errors.js';
-import { S3ObjectWriter } from './s3-object-writer.js';
+import { ObjectRefusedError, S3ObjectWriter } from './s3-object-writer.js';
 import { S3UrlSigner } from './s3-url-signer.js';
+import { type StorageFailure, storageFailureOf, systemCode } from './storage-failure.js';
 import { assertStorageKey } from './storage-key.js';
 import {
   type ListedObject,
@@ -33,6 +33,9 @@ const CACHE_CONTROL = 'private, max-age=3600';
 
 /** Connections to the storage at the same moment; further requests wait for one. */
 const MAX_SOCKETS = 64;
+
+/** Where a ping looks: below the folder of the pictures, and where none is. */
+const PING_PREFIX = 'chat_images/ping/';
 
 /** Objects in a private bucket of an S3 service: DigitalOcean Spaces in production, MinIO in docker-compose. */
 export class S3StorageProvider extends StorageProvider implements OnApplicationShutdown {
@@ -77,7 +80,7 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
       'content-type': contentType,
       'content-disposition': `inline; filename*=UTF-8''${encodeURIComponent(basename(key))}`,
       'cache-control': CACHE_CONTROL,
-      'x-amz-acl': 'private',
+      ...(this.settings.objectAcl === 'none' ? {} : { 'x-amz-acl': this.settings.objectAcl }),
     };
     const digest = sha256 ?? createHash('sha256').update(bytes).digest('hex');
     await this.request(() => this.writer.put(key, bytes, headers, digest));
@@ -86,7 +89,7 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
   async head(key: string): Promise<StoredObject | undefined> {
     assertStorageKey(key);
     try {
-      const { ContentLength, ContentType } = await this.request(() =>
+      const { ContentLength, ContentType } = await this.objectRequest(() =>
         this.client.send(new HeadObjectCommand({ Bucket: this.settings.bucket, Key: key })),
       );
       return { size: ContentLength ?? 0, contentType: ContentType ?? 'application/octet-stream' };
@@ -98,17 +101,17 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
 
   async get(key: string): Promise<Readable> {
     assertStorageKey(key);
-    const { Body } = await this.request(() =>
+    const { Body } = await this.objectRequest(() =>
       this.client.send(new GetObjectCommand({ Bucket: this.settings.bucket, Key: key })),
     );
     if (!(Body instanceof Readable))
-      throw new StorageUnavailableError('The storage answered without a body.');
+      throw new StorageUnavailableError('The storage answered without a body.', 'unexpected');
     return Body;
   }
 
   async delete(key: string): Promise<void> {
     assertStorageKey(key);
-    await this.request(() =>
+    await this.objectRequest(() =>
       this.client.send(new DeleteObjectCommand({ Bucket: this.settings.bucket, Key: key })),
     );
   }
@@ -136,30 +139,67 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
   }
 
   async ping(signal: AbortSignal): Promise<void> {
-    await this.request(() =>
-      this.client.send(new HeadBucketCommand({ Bucket: this.settings.bucket }), { abortSignal: signal }),
-    );
+    // Not a HEAD of the bucket: its answer has no body, which alone tells a wrong key from a wrong secret.
+    const command = new ListObjectsV2Command({
+      Bucket: this.settings.bucket,
+      Prefix: PING_PREFIX,
+      MaxKeys: 1,
+    });
+    const { Name, KeyCount } = await this.request(() => this.client.send(command, { abortSignal: signal }));
+    if (Name === undefined && KeyCount === undefined)
+      throw new StorageUnavailableError('The storage answered without a list.', 'unexpected');
   }
 
   onApplicationShutdown(): void {
     this.client.destroy();
   }
 
-  /** Runs a request and turns the SDK's many errors into the storage's two. */
+  /** Runs a request about one object, which may not be there. */
+  private async objectRequest<T>(send: () => Promise<T>): Promise<T> {
+    try {
+      return await this.request(send);
+    } catch (error) {
+      const cause = error instanceof StorageUnavailableError ? error.cause : undefined;
+      // Only the status tells, as a HEAD has no body to name the error. A missing bucket is told apart by its name where
+      // there is one.
+      if (
+        cause instanceof S3ServiceException &&
+        cause.$metadata.httpStatusCode === 404 &&
+        cause.name !== 'NoSuchBucket'
+      ) {
+        throw new ObjectNotFoundError('There is no such object.', { cause });
+      }
+      throw error;
+    }
+  }
+
+  /**
+   * Runs a request and turns the SDK's many errors into one.
+   *
+   * @throws StorageUnavailableError
+   */
   private async request<T>(send: () => Promise<T>): Promise<T> {
     try {
       return await send();
     } catch (error) {
-      // Ceph's messages are empty and a HEAD has no body to name the error: only the status tells. A missing
-      // bucket is told apart by its name where there is one.
-      if (
-        error instanceof S3ServiceException &&
-        error.$metadata.httpStatusCode === 404 &&
-        error.name !== 'NoSuchBucket'
-      ) {
-        throw new ObjectNotFoundError('There is no such object.', { cause: error });
-      }
-      throw new StorageUnavailableError('The storage did not answer as it should.', { cause: error });
+      throw new StorageUnavailableError('The storage did not answer as it should.', failureOf(error), {
+        cause: error,
+      });
     }
   }
+}
+
+/** What was wrong, by the SDK's error or the writer's. */
+function failureOf(error: unknown): StorageFailure {
+  if (error instanceof ObjectRefusedError) return storageFailureOf(error);
+  const status = statusOf(error);
+  // The SDK names an error after the code in its body.
+  const code = status !== undefined && error instanceof Error ? error.name : systemCode(error);
+  return storageFailureOf({ status, code });
+}
+
+/** The status of the answer that an error was made of, which errors of unreadable answers have too. */
+function statusOf(error: unknown): number | undefined {
+  if (!(error instanceof Error) || !('$metadata' in error)) return undefined;
+  return (error.$metadata as S3ServiceException['$metadata'] | undefined)?.httpStatusCode;
 }

@@ -1,6 +1,16 @@
-/** The storage is down, refuses the service's credentials, or is slow past its limit. */
+import type { StorageFailure } from './storage-failure.js';
+
+/** The storage is down, refuses the service's credentials, or is slow past its limit: `failure` tells which. */
 export class StorageUnavailableError extends Error {
   override readonly name = 'StorageUnavailableError';
+
+  constructor(
+    message: string,
+    readonly failure: StorageFailure,
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+  }
 }
 
 /** There is no object with this key. */

@@ -73,6 +73,9 @@ export abstract class StorageProvider {
    */
   abstract list(prefix: string): AsyncIterable<ListedObject>;
 
-  /** Resolves when the storage answers and the bucket is there; for readiness. */
+  /**
+   * Resolves when the storage answers, takes the service's credentials, and the bucket is there; for readiness and the
+   * start. Otherwise the error tells the mistakes of a configuration apart.
+   */
   abstract ping(signal: AbortSignal): Promise<void>;
 }
