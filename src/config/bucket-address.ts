@@ -61,7 +61,9 @@ export function bucketUrl({
     if (before === undefined && host !== undefined) return { right, mistake: 'must name the bucket' };
     return undefined;
   }
-  if (url.href === parseUrl(endpoint)?.href && !url.hostname.startsWith(`${bucket.toLowerCase()}.`)) {
+  const name = bucket.toLowerCase();
+  const named = url.hostname.startsWith(`${name}.`) || endsWithSegment(pathOf(url), name);
+  if (!named && url.href === parseUrl(endpoint)?.href) {
     return { right: `${url.origin}${pathOf(url)}/${bucket}`, mistake: 'must name the bucket' };
   }
   return undefined;

@@ -142,6 +142,13 @@ describe('loadSettings', () => {
     ]);
   });
 
+  it('lets the public address be, when it is the endpoint that names the bucket', () => {
+    const address = 'http://localhost:9000/docavailable-storage';
+    expect(problemsOf({ ...COMPLETE, DO_SPACES_ENDPOINT: address, DO_SPACES_URL: address })).toEqual([
+      'DO_SPACES_ENDPOINT must be the address without the bucket: http://localhost:9000',
+    ]);
+  });
+
   it.each([
     ['docavailable-storage', 'http://minio:9000', 'http://localhost:9000/docavailable-storage'],
     ['docavailable-storage', 'https://fra1.digitaloceanspaces.com/', COMPLETE.DO_SPACES_URL],
