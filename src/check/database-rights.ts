@@ -1,0 +1,57 @@
+import type pg from 'pg';
+import { type Finding, ok, warning, wrong } from './finding.js';
+
+/**
+ * The least that the role in DATABASE_URL needs to serve: its privileges by table and by sequence. Migrations run with the
+ * rights of the tables' owner.
+ */
+export const NEEDED_RIGHTS = {
+  tables: {
+    users: ['SELECT'],
+    appointments: ['SELECT'],
+    chat_images: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'],
+    chat_image_access: ['INSERT'],
+    chat_image_upload_keys: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'],
+  },
+  sequences: {
+    chat_images_id_seq: ['USAGE'],
+    chat_image_access_id_seq: ['USAGE'],
+  },
+} as const satisfies Record<'tables' | 'sequences', Readonly<Record<string, readonly string[]>>>;
+
+/** Whether the role has each of {@link NEEDED_RIGHTS}. A table that does not exist is another check's. */
+export async function checkRights(client: pg.Client): Promise<Finding> {
+  const missing = [
+    ...(await missingRights(client, 'has_table_privilege', NEEDED_RIGHTS.tables)),
+    ...(await missingRights(client, 'has_sequence_privilege', NEEDED_RIGHTS.sequences)),
+  ];
+  const name = 'database rights';
+  if (missing.length > 0) {
+    return wrong(name, `the role in DATABASE_URL lacks ${missing.join('; ')}: grant them to it`);
+  }
+  const { rows } = await client.query<{ rolsuper: boolean }>(
+    'SELECT rolsuper FROM pg_roles WHERE rolname = current_user',
+  );
+  return rows[0]?.rolsuper
+    ? warning(name, 'the role in DATABASE_URL is a superuser: a role with the rights to serve is enough')
+    : ok(name, 'the role in DATABASE_URL may do what the service does');
+}
+
+/** @returns a text each, such as `SELECT on users` */
+async function missingRights(
+  client: pg.Client,
+  has: 'has_table_privilege' | 'has_sequence_privilege',
+  needed: Readonly<Record<string, readonly string[]>>,
+): Promise<readonly string[]> {
+  const wanted = Object.entries(needed).flatMap(([relation, privileges]) =>
+    privileges.map((privilege) => ({ relation, privilege })),
+  );
+  const { rows } = await client.query<{ relation: string; privileges: string[] }>(
+    `SELECT relation, array_agg(privilege ORDER BY position) AS privileges
+     FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS wanted (relation, privilege, position)
+     WHERE NOT ${has}(to_regclass(relation), privilege)
+     GROUP BY relation ORDER BY min(position)`,
+    [wanted.map(({ relation }) => relation), wanted.map(({ privilege }) => privilege)],
+  );
+  return rows.map(({ relation, privileges }) => `${privileges.join(', ')} on ${relation}`);
+}

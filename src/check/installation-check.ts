@@ -1,0 +1,53 @@
+import { loadDatabaseSettings, loadSettings, type Settings, SettingsError } from '../config/settings.js';
+import { checkAppUrl } from './app-url-check.js';
+import { checkBucket } from './bucket-check.js';
+import { checkDatabase } from './database-check.js';
+import { type Finding, ok, skipped, warning, wrong } from './finding.js';
+import { checkLocalStorage } from './local-storage-check.js';
+import { checkTokens } from './token-check.js';
+
+/**
+ * Goes through a whole installation, as its environment describes it, and leaves nothing behind. One finding after the
+ * other, as they are made.
+ */
+export async function* checkInstallation(environment: NodeJS.ProcessEnv): AsyncGenerator<Finding> {
+  const settings = attempt(() => loadSettings(environment));
+  if (settings instanceof SettingsError) {
+    yield* settings.problems.map((problem) => wrong('settings', problem));
+    yield* checkDatabaseAlone(environment);
+    yield skipped('everything else', 'until the settings are right');
+    return;
+  }
+  yield* checkSettings(settings);
+  yield* checkDatabase(settings.database);
+  yield* settings.storage.driver === 's3'
+    ? checkBucket(settings, settings.storage)
+    : checkLocalStorage(settings, settings.storage);
+  yield checkTokens(settings);
+  yield await checkAppUrl(settings);
+}
+
+function* checkSettings({ environment, appUrl, storage }: Settings): Generator<Finding> {
+  yield ok('settings', 'complete and well formed');
+  if (environment !== 'production') return;
+  const unencrypted = [
+    ...(appUrl.startsWith('http:') ? ['APP_URL'] : []),
+    ...(storage.driver === 's3' && storage.publicUrl.startsWith('http:') ? ['DO_SPACES_URL'] : []),
+  ];
+  for (const name of unencrypted)
+    yield warning('encryption', `${name} is no https address: pictures can be read on their way`);
+}
+
+async function* checkDatabaseAlone(environment: NodeJS.ProcessEnv): AsyncGenerator<Finding> {
+  const database = attempt(() => loadDatabaseSettings(environment));
+  if (!(database instanceof SettingsError)) yield* checkDatabase(database);
+}
+
+function attempt<T>(load: () => T): T | SettingsError {
+  try {
+    return load();
+  } catch (error) {
+    if (error instanceof SettingsError) return error;
+    throw error;
+  }
+}

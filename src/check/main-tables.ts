@@ -1,0 +1,69 @@
+import type pg from 'pg';
+import { type Finding, ok, skipped, warning, wrong } from './finding.js';
+
+/** What is read of the main application's tables. */
+const READ_COLUMNS = [
+  ['users', 'id'],
+  ['appointments', 'id'],
+  ['appointments', 'patient_id'],
+  ['appointments', 'doctor_id'],
+] as const;
+
+const WHOLE_NUMBERS = /^(smallint|integer|bigint)$/;
+
+/** Whether the main application's tables have the columns that the service reads. */
+export async function checkMainTables(client: pg.Client): Promise<Finding> {
+  const { rows } = await client.query<{ place: string; type: string | null }>(
+    `SELECT relation || '.' || name AS place, format_type(atttypid, NULL) AS type
+     FROM unnest($1::text[], $2::text[]) AS wanted (relation, name)
+     LEFT JOIN pg_attribute ON attrelid = to_regclass(relation) AND attname = name AND NOT attisdropped`,
+    [READ_COLUMNS.map(([table]) => table), READ_COLUMNS.map(([, column]) => column)],
+  );
+  const problems = rows.flatMap(({ place, type }) => {
+    if (type === null) return [`${place} is missing`];
+    return WHOLE_NUMBERS.test(type) ? [] : [`${place} is ${type}, not a whole number`];
+  });
+  const name = 'main tables';
+  return problems.length > 0
+    ? wrong(
+        name,
+        `${problems.join('; ')}: does DATABASE_URL lead to the database, and the schema, of the main application?`,
+      )
+    : ok(name, 'users and appointments have the columns that are read');
+}
+
+/** Whether revoked tokens can be looked up, and quickly, where the main application keeps them. */
+export async function checkRevokedTokens(client: pg.Client): Promise<Finding> {
+  const name = 'revoked tokens';
+  const { rows } = await client.query<{
+    found: boolean;
+    readable: boolean | null;
+    columns: string[];
+    indexed: boolean;
+  }>(
+    `SELECT sessions IS NOT NULL AS found,
+       has_table_privilege(sessions, 'SELECT') AS readable,
+       ARRAY(
+         SELECT attname::text FROM pg_attribute
+         WHERE attrelid = sessions AND attname IN ('jti', 'revoked_at') AND NOT attisdropped
+       ) AS columns,
+       EXISTS (
+         SELECT FROM pg_index
+         JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]
+         WHERE indrelid = sessions AND attname = 'jti' AND indisvalid AND indpred IS NULL
+       ) AS indexed
+     FROM to_regclass('user_sessions') AS sessions`,
+  );
+  const [sessions] = rows;
+  if (!sessions?.found) return skipped(name, 'there is no table user_sessions, so none are looked up');
+  if (sessions.columns.length < 2) return wrong(name, 'user_sessions lacks the columns jti or revoked_at');
+  if (!sessions.readable) {
+    return wrong(name, 'the role in DATABASE_URL may not read user_sessions: grant it SELECT on it');
+  }
+  return sessions.indexed
+    ? ok(name, 'user_sessions can be read, and has an index on jti')
+    : warning(
+        name,
+        'user_sessions has no index that begins with jti: make one, or every look-up reads it all',
+      );
+}
