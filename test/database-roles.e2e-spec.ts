@@ -13,7 +13,7 @@ import { loadDatabaseSettings } from '../src/config/settings.js';
 import { dataSourceOptions } from '../src/database/data-source-options.js';
 import { picture } from './pictures.js';
 import { RunningProcess } from './run-process.js';
-import { APPOINTMENT, DOCTOR, OUTSIDER, PATIENT, TestApp } from './test-app.js';
+import { APPOINTMENT, DOCTOR, OUTSIDER, PATIENT, TEST_ENVIRONMENT, TestApp } from './test-app.js';
 
 /** The SQL of docs/operations.md: before a migration, after it, and for the table of sessions. */
 const [BEFORE = '', AFTER = '', SESSIONS = ''] = sqlOfDocs();
@@ -127,6 +127,21 @@ describe('the role that serves, with the rights of docs/operations.md and no oth
     const { counts } = await test.app.get(StoredImageVerifier).verify(undefined);
     expect(counts).toMatchObject({ intact: 1, changed: 0, missing: 0 });
     expect(test.logLines.filter((line) => line.includes('tries again later'))).toEqual([]);
+  });
+
+  it('is all right in the eyes of npm run check', async () => {
+    const { storage } = test.settings;
+    const check = new RunningProcess(['commands/check.js'], {
+      env: {
+        ...TEST_ENVIRONMENT,
+        DATABASE_URL: test.settings.database.url,
+        LOCAL_STORAGE_DIR: storage.driver === 'local' ? storage.directory : '',
+      },
+      cwd: tmpdir(),
+    });
+    await check.exit;
+    for (const name of ['main tables', 'database migrations', 'database rights', 'revoked tokens'])
+      expect(check.output).toMatch(new RegExp(`^ok +${name} `, 'm'));
   });
 
   it('refuses a revoked token', async () => {

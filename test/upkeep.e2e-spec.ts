@@ -215,8 +215,7 @@ describe('upkeep', () => {
     it('once a day, whoever asks, also after a restart', async () => {
       await test.database.query('UPDATE chat_image_upkeep_tasks SET due_at = now()');
       const first = compare();
-      const { run } = test.app.get(UpkeepSchedule);
-      await Promise.all([1, 2, 3].map(() => run.call(test.app.get(UpkeepSchedule))));
+      await Promise.all([1, 2, 3].map(() => test.app.get(UpkeepSchedule).run()));
       expect(first).toHaveBeenCalledTimes(1);
       await test.restart({});
       storage = test.app.get(StorageProvider);

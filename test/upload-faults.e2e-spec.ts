@@ -373,9 +373,9 @@ describe('uploads, when the database fails', () => {
     ['at the look-up of the appointment', { how: 'cut before', at: 'decide-appointment' }],
     ['before the claim', { how: 'cut before', at: 'claim-upload' }],
     ['after the claim took effect', { how: 'cut after', at: 'claim-upload' }],
-    ['at the begin of the transaction of a key', { how: 'cut before', at: 'START TRANSACTION' }, true],
-    ["at the key's lock", { how: 'cut after', at: 'pg_advisory_xact_lock' }, true],
-    ['at the insert of the key', { how: 'cut before', at: 'INSERT INTO chat_image_upload_keys' }, true],
+    ['at the begin of the transaction of a key', { how: 'cut before', at: 'BEGIN' }, true],
+    ["at the key's lock", { how: 'cut after', at: 'lock-upload-key' }, true],
+    ['at the insert of the key', { how: 'cut before', at: 'remember-upload-key' }, true],
     ["before the key's COMMIT", { how: 'cut before', at: 'COMMIT' }, true],
     ["after the key's COMMIT took effect", { how: 'cut after', at: 'COMMIT' }, true],
     ['before the row is made stored', { how: 'cut before', at: 'commit-stored' }],
@@ -622,6 +622,7 @@ describe('uploads, when the database fails', () => {
     });
 
     it("knows nothing unknown in a deleted appointment's pictures, which the sweeper removes", async () => {
+      await instances.expectTidyAfterSweep();
       const appointment = 147;
       const { database } = instances.healthy;
       await database.query('INSERT INTO appointments (id, patient_id, doctor_id) VALUES ($1, $2, $3)', [

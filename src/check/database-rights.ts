@@ -2,26 +2,34 @@ import type pg from 'pg';
 import { type Finding, ok, warning, wrong } from './finding.js';
 
 /**
- * The least that the role in DATABASE_URL needs to serve: its privileges by table and by sequence. Migrations run with the
- * rights of the tables' owner.
+ * The least that the role in DATABASE_URL needs to serve: the columns that it reads of the main application, and
+ * its privileges by table and by sequence. `docs/operations.md` has the SQL. Migrations run with the rights of the tables'
+ * owner.
  */
 export const NEEDED_RIGHTS = {
+  columns: {
+    users: ['id'],
+    appointments: ['id', 'patient_id', 'doctor_id'],
+  },
   tables: {
-    users: ['SELECT'],
-    appointments: ['SELECT'],
     chat_images: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'],
     chat_image_access: ['INSERT'],
+    chat_image_link_opens: ['SELECT', 'INSERT', 'DELETE'],
+    chat_image_tombstones: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'],
+    chat_image_upkeep_tasks: ['SELECT', 'INSERT', 'UPDATE'],
     chat_image_upload_keys: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'],
   },
   sequences: {
     chat_images_id_seq: ['USAGE'],
     chat_image_access_id_seq: ['USAGE'],
+    chat_image_link_opens_id_seq: ['USAGE'],
   },
-} as const satisfies Record<'tables' | 'sequences', Readonly<Record<string, readonly string[]>>>;
+} as const satisfies Record<'columns' | 'tables' | 'sequences', Readonly<Record<string, readonly string[]>>>;
 
 /** Whether the role has each of {@link NEEDED_RIGHTS}. A table that does not exist is another check's. */
 export async function checkRights(client: pg.Client): Promise<Finding> {
   const missing = [
+    ...(await unreadableColumns(client)),
     ...(await missingRights(client, 'has_table_privilege', NEEDED_RIGHTS.tables)),
     ...(await missingRights(client, 'has_sequence_privilege', NEEDED_RIGHTS.sequences)),
   ];
@@ -37,7 +45,23 @@ export async function checkRights(client: pg.Client): Promise<Finding> {
     : ok(name, 'the role in DATABASE_URL may do what the service does');
 }
 
-/** @returns a text each, such as `SELECT on users` */
+/** @returns a text each, such as `SELECT (id) on users` */
+async function unreadableColumns(client: pg.Client): Promise<readonly string[]> {
+  const wanted = Object.entries(NEEDED_RIGHTS.columns).flatMap(([table, columns]) =>
+    columns.map((column) => ({ table, column })),
+  );
+  const { rows } = await client.query<{ missing: string }>(
+    `SELECT 'SELECT (' || string_agg(attname, ', ' ORDER BY attnum) || ') on ' || attrelid::regclass AS missing
+     FROM unnest($1::text[], $2::text[]) AS wanted (relation, name)
+     JOIN pg_attribute ON attrelid = to_regclass(relation) AND attname = name
+     WHERE NOT has_column_privilege(attrelid, attnum, 'SELECT')
+     GROUP BY attrelid ORDER BY 1`,
+    [wanted.map(({ table }) => table), wanted.map(({ column }) => column)],
+  );
+  return rows.map(({ missing }) => missing);
+}
+
+/** @returns a text each, such as `INSERT on chat_images` */
 async function missingRights(
   client: pg.Client,
   has: 'has_table_privilege' | 'has_sequence_privilege',

@@ -42,7 +42,8 @@ export async function checkRevokedTokens(client: pg.Client): Promise<Finding> {
     indexed: boolean;
   }>(
     `SELECT sessions IS NOT NULL AS found,
-       has_table_privilege(sessions, 'SELECT') AS readable,
+       (SELECT bool_and(has_column_privilege(attrelid, attnum, 'SELECT')) FROM pg_attribute
+        WHERE attrelid = sessions AND attname IN ('jti', 'revoked_at') AND NOT attisdropped) AS readable,
        ARRAY(
          SELECT attname::text FROM pg_attribute
          WHERE attrelid = sessions AND attname IN ('jti', 'revoked_at') AND NOT attisdropped
@@ -58,7 +59,10 @@ export async function checkRevokedTokens(client: pg.Client): Promise<Finding> {
   if (!sessions?.found) return skipped(name, 'there is no table user_sessions, so none are looked up');
   if (sessions.columns.length < 2) return wrong(name, 'user_sessions lacks the columns jti or revoked_at');
   if (!sessions.readable) {
-    return wrong(name, 'the role in DATABASE_URL may not read user_sessions: grant it SELECT on it');
+    return wrong(
+      name,
+      'the role in DATABASE_URL may not read user_sessions: grant it SELECT (jti, revoked_at) on it',
+    );
   }
   return sessions.indexed
     ? ok(name, 'user_sessions can be read, and has an index on jti')

@@ -97,7 +97,9 @@ export class RequestDatabase implements OnModuleInit, OnApplicationShutdown {
           }),
     });
     const logger = new Logger(RequestDatabase.name);
-    // The pool replaces the connection; without a listener the process would end.
+    // Without listeners the process would end. What is lost while it is lent fails the statement on it.
+    this.pool.on('connect', (client) => client.on('error', () => undefined));
+    // The pool replaces an idle connection.
     this.pool.on('error', ({ name }) => logger.warn(`an idle connection to the database is lost: ${name}`));
   }
 
