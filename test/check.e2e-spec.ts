@@ -139,7 +139,7 @@ describe('the check of the database', () => {
 
   it('says that nothing answers, or that the password is refused, and does without the rest', async () => {
     const down = await check({ DATABASE_URL: 'postgres://u:hunter2@127.0.0.1:1/x' });
-    expect(said(down, 'database')).toMatch(/^wrong: the database does not answer \(ECONNREFUSED\)/);
+    expect(said(down, 'database')).toMatch(/^wrong: The database does not answer: check the host and port/);
     expect(said(down, 'rest of the database')).toMatch(/^skipped: /);
     expect(wrongNames(down)).toEqual(['database']);
     const refused = await check({
@@ -198,9 +198,13 @@ describe('the check of the database', () => {
     await query(`CREATE ROLE server LOGIN PASSWORD 'password'`);
     const DATABASE_URL = urlOf('server');
     const none = said(await check({ DATABASE_URL }), 'database rights');
-    expect(none).toMatch(/^wrong: .* lacks SELECT on users; SELECT on appointments; /);
+    expect(none).toMatch(
+      /^wrong: .* lacks SELECT \(id\) on users; SELECT \(id, patient_id, doctor_id\) on appointments; /,
+    );
     expect(none).toContain('SELECT, INSERT, UPDATE, DELETE on chat_images;');
     expect(none).toContain('USAGE on chat_images_id_seq');
+    for (const [table, columns] of Object.entries(NEEDED_RIGHTS.columns))
+      await query(`GRANT SELECT (${columns.join(', ')}) ON ${table} TO server`);
     for (const [table, rights] of Object.entries(NEEDED_RIGHTS.tables))
       await query(`GRANT ${rights.join(', ')} ON ${table} TO server`);
     for (const [sequence, rights] of Object.entries(NEEDED_RIGHTS.sequences))

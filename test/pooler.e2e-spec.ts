@@ -211,6 +211,18 @@ describeWithPgBouncer('behind PgBouncer in transaction mode (skipped where it is
   });
 
   it.each([
+    ['none', /^wrong +database address +a connection pooler: set DATABASE_POOLER=transaction/m],
+    ['transaction', /^ok +database address /m],
+  ])('is told by npm run check where DATABASE_POOLER is %s', async (setting, line) => {
+    const child = new RunningProcess(['commands/check.js'], {
+      env: environment({ APP_URL: 'http://localhost', DATABASE_POOLER: setting }),
+      cwd: tmpdir(),
+    });
+    await child.exit;
+    expect(child.output).toMatch(line);
+  });
+
+  it.each([
     ['with its default configuration', {}],
     [
       'that ignores start-up parameters',
