@@ -29,7 +29,7 @@ export class AppModule {
           ...dataSourceOptions({ ...settings.database, poolSize: UPKEEP_CONNECTIONS }),
           retryAttempts: 3,
           retryDelay: 1000,
-          // What an operator has to mend does not mend itself in a second.
+          // Only an unreachable server may answer a moment later. A wrong setting does not.
           toRetry: isUnreachable,
           verboseRetryLog: false,
         }),

@@ -24,7 +24,7 @@ declare global {
 /** The scheme, and the token alone (RFC 6750, 2.1). */
 const BEARER = /^Bearer +([\w.~+/-]+=*)$/i;
 
-/** What apps send that have no token: nothing, an empty header, or the scheme alone. */
+/** The header of an app without a token: none, an empty one, or the scheme alone. */
 const NO_TOKEN = /^(Bearer)? *$/i;
 
 /** The bearer token of a request; `undefined` when it has none, or something else in its place. */

@@ -36,8 +36,8 @@ type LookUp = { readonly statement: PreparedStatement; readonly uuids: boolean }
  * Tells whether the main application has revoked a token: its table `user_sessions` has a row with the token's `jti` and
  * a `revoked_at`. A token without a row is valid, and so is every token where there is no such table.
  *
- * What was found is good for REVOCATION_CACHE_SECONDS, counted from the moment of asking. Tokens that are looked up at the
- * same moment share one statement.
+ * A look-up is good for REVOCATION_CACHE_SECONDS, counted from its start. Look-ups that wait at the same moment share one
+ * statement.
  */
 @Injectable()
 export class SessionRevocations implements OnModuleInit {

@@ -50,7 +50,7 @@ type Subject =
 /** An image as a client named it, and what was decided on it. */
 export type DecidedImage = { readonly name: ImageName; readonly decision: ImageDecision };
 
-/** What a stable address leads to: an image that is here, or the public place of an old one that is not here yet. */
+/** The target of a stable address: an image of this service, or the public place of an old one that is not here yet. */
 export type OpenedAddress =
   | {
       readonly image: GrantedImage;
@@ -249,7 +249,7 @@ function refuse(refusal: Refusal | undefined, forbidden?: string): void {
   );
 }
 
-/** What the stable address leads to that the {@link AppointmentParticipantGuard} has decided on. */
+/** The target of the stable address that the {@link AppointmentParticipantGuard} has decided on. */
 export const Opened = createParamDecorator((_: unknown, context: ExecutionContext): OpenedAddress => {
   const { opened } = context.switchToHttp().getRequest<GuardedRequest>();
   if (!opened) throw new Error('Opened is used on a route that is not ParticipantsOnly.');

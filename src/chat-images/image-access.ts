@@ -20,7 +20,7 @@ export type ImageAccessRequest = {
   readonly recorded: boolean;
 };
 
-/** Who opens a stable address without a token. */
+/** The client that opens a stable address without a token. */
 export type LinkOpener = {
   /** `X-App-Version`, else the user agent, shortened. */
   readonly appVersion: string;

@@ -17,7 +17,7 @@ const SHOWN = 50;
 const FIRST_KEY = `${STORAGE_FOLDER}/`;
 const AFTER_LAST_KEY = `${STORAGE_FOLDER}0`;
 
-/** What the key of an object that no row names looks like. */
+/** The form of a key that no row names. */
 export type UnknownKind =
   /** A picture's: of this service, whose row was lost, or of the system before. */
   | 'picture'

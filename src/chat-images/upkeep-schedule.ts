@@ -45,7 +45,7 @@ export class UpkeepSchedule implements OnApplicationBootstrap, OnApplicationShut
     await this.running;
   }
 
-  /** What is due now. Never rejects: what failed is tried again. */
+  /** Runs the tasks that are due now. Never rejects: a failed task is tried again later. */
   async run(): Promise<void> {
     try {
       const swept = await this.sweeper.sweep();

@@ -21,7 +21,7 @@ const LONGEST_PAUSE_SECONDS = 6 * 3600;
 /** For how long a request for an old picture that was sent on to its public place is remembered: it is counted, no more. */
 const SENT_ON_DAYS = 31;
 
-/** What a sweep has done. */
+/** The result of a sweep. */
 export type Sweep = {
   /** Rows of uploads that never ended. */
   readonly uploads: number;

@@ -2,7 +2,7 @@ import type { MigrationPhase, S3Settings } from '../config/settings.js';
 import { type Finding, ok, skipped, warning, wrong } from './finding.js';
 import { get, NoAnswerError } from './http-answer.js';
 
-/** What a list of a bucket begins with, on every S3 server. */
+/** The beginning of a bucket's list, on every S3 server. */
 const LIST = '<ListBucketResult';
 
 /** From this phase on no old picture is needed in public any more. */

@@ -6,7 +6,7 @@ const NOTICEABLE_MS = 2000;
 /** Apart by more, tokens are refused and signed URLs end too early, or work before they are made. */
 const HARMFUL_MS = 30_000;
 
-/** What another machine's clock said, and when this one asked and had the answer, in milliseconds since 1970. */
+/** The time of another machine, and when this one asked and had the answer, in milliseconds since 1970. */
 export type ClockReading = {
   readonly theirs: number;
   /** How far the clock may be ahead of what it said: S3 tells whole seconds. */

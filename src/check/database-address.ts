@@ -91,7 +91,7 @@ async function backendOf(client: pg.Client): Promise<number | undefined> {
   return rows[0]?.pid;
 }
 
-/** What the server said when the connection was made, for cancelling statements. The types of pg leave it out. */
+/** The process that the server named when the connection was made. The types of pg leave it out. */
 function announcedBackend(client: pg.Client & { readonly processID?: number | null }): number | undefined {
   return client.processID ?? undefined;
 }

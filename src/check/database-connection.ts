@@ -32,7 +32,7 @@ export async function connect(
   }
 }
 
-/** What to do about a connection that fails. */
+/** The advice for a connection that fails. */
 export function connectionAdvice(error: unknown): string {
   const hint = connectionHint(error) ?? `The database failed (${sqlState(error) ?? 'without a code'}).`;
   return hint.replace(/\.$/, '');

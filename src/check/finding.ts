@@ -1,6 +1,6 @@
-/** What was found out about one thing of an installation, and what a person is to do about it. */
+/** A finding about one thing of an installation, and what a person is to do about it. */
 export type Finding = {
-  /** What was looked at; the same name in every run, for machines. */
+  /** The name of the check; the same in every run, for machines. */
   readonly name: string;
   /** `wrong`: the service does not work, or is not safe. `skipped`: there was nothing to look at, or no way to. */
   readonly status: 'ok' | 'warning' | 'wrong' | 'skipped';

@@ -1,7 +1,7 @@
 import type pg from 'pg';
 import { type Finding, ok, skipped, warning, wrong } from './finding.js';
 
-/** What is read of the main application's tables. */
+/** The columns that are read of the main application's tables. */
 const READ_COLUMNS = [
   ['users', 'id'],
   ['appointments', 'id'],

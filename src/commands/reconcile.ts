@@ -126,7 +126,7 @@ function readArguments(): Arguments {
         'older-than': { type: 'string' },
         limit: { type: 'string' },
         yes: { type: 'boolean', default: false },
-        // What is the default now.
+        // The default: kept for scripts that name it.
         'dry-run': { type: 'boolean', default: false },
       },
     });

@@ -1,7 +1,7 @@
 /** A region's own address at DigitalOcean, and what may stand before it: a bucket, a bucket's CDN. */
 const SPACES_HOST = /^(?:(?<before>.+)\.)?(?<region>[a-z]+\d+)(?<cdn>\.cdn)?\.digitaloceanspaces\.com$/;
 
-/** What S3's own addresses begin with once the bucket is taken away, e.g. `s3.eu-central-1.amazonaws.com`. */
+/** The beginning of S3's own addresses once the bucket is taken away, e.g. `s3.eu-central-1.amazonaws.com`. */
 const S3_HOST = /^s3[.-]/;
 
 /** From so many labels on, what follows the bucket in a host is taken for a storage's address, not for a domain. */
@@ -15,7 +15,7 @@ type BucketAddress = {
 };
 
 /**
- * What `DO_SPACES_ENDPOINT` should be, where it names the bucket already. The service adds the bucket to the path, so such
+ * The right `DO_SPACES_ENDPOINT`, where the given one names the bucket already. The service adds the bucket to the path, so such
  * an endpoint would lead to a bucket in the bucket.
  *
  * @returns the right value; `undefined` where nothing is wrong
@@ -42,7 +42,7 @@ export function endpointWithoutBucket({
 }
 
 /**
- * What `DO_SPACES_URL` should be, where it is the address of a CDN, which signatures are not made for, or names no bucket.
+ * The right `DO_SPACES_URL`, where the given one is the address of a CDN, which signatures are not made for, or names no bucket.
  *
  * @returns the right value, and what is wrong with the given one; `undefined` where nothing is
  */

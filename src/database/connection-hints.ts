@@ -10,7 +10,7 @@ const POOLED =
 const UNKNOWN_AUTHORITY =
   "The database's certificate is of an authority that is not known: set DATABASE_CA_CERT to the CA certificate that its provider hands out.";
 
-/** What to do about a connection that fails, by the code of the system, of TLS or of PostgreSQL. */
+/** Advice for a connection that fails, by the code of the system, of TLS or of PostgreSQL. */
 const HINTS: Readonly<Record<string, string>> = {
   ECONNREFUSED: UNREACHABLE,
   ECONNRESET: UNREACHABLE,
@@ -53,7 +53,7 @@ const HINTS_BY_MESSAGE: readonly (readonly [RegExp, string])[] = [
 ];
 
 /**
- * What an operator can do about an error of the database at start.
+ * Advice for the operator on an error of the database at start.
  *
  * @returns one line, without any value of the settings; `undefined` when the error is none of the database's
  */

@@ -27,7 +27,7 @@ export function connectionTarget({
   const mode = address.searchParams.get('sslmode');
   const named = address.searchParams.has('sslrootcert');
   if (caCert === undefined && (mode === null || named)) return { connectionString: url };
-  // What stands in the URL would win over `ssl`.
+  // The driver prefers the URL's parameters to `ssl`.
   for (const name of ['sslmode', 'sslrootcert']) address.searchParams.delete(name);
   return { connectionString: address.href, ssl: tlsOptions(mode ?? 'verify-full', caCert) };
 }
@@ -42,7 +42,7 @@ function tlsOptions(mode: string, caCert: string | undefined): Tls | false {
 }
 
 /**
- * What every connection has in common, but its target. A pooler takes no start-up parameters, and would lose them: there
+ * Options that every connection has in common, but its target. A pooler takes no start-up parameters, and would lose them: there
  * the client's own time limit holds, and {@link RequestDatabase} sets the server's in each transaction.
  */
 export function connectionOptions({

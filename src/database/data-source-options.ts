@@ -15,7 +15,7 @@ import { OnePendingUpload1762500000000 } from './migrations/1762500000000-one-pe
 import { Tombstones1764000000000 } from './migrations/1764000000000-tombstones.js';
 import { LinkOpens1764000000001 } from './migrations/1764000000001-link-opens.js';
 
-/** Whoever runs a migration says how it went; TypeORM would say so as well, in between. */
+/** The migrate command prints the outcome itself. TypeORM's own lines would repeat it. */
 class SilentLogger extends AbstractLogger {
   protected writeLog(): void {
     // Nothing is logged.
@@ -58,7 +58,7 @@ export function dataSourceOptions(database: DatabaseSettings): DataSourceOptions
   };
 }
 
-/** What a migration runs with: the database's own address where there is one, and no time limit for an index build. */
+/** Options of a migration: the database's own address where there is one, and no time limit for an index build. */
 export function migrationDataSourceOptions(database: DatabaseSettings): DataSourceOptions {
   const direct = database.directUrl === undefined ? {} : { url: database.directUrl, pooled: false };
   return dataSourceOptions({ ...database, ...direct, statementTimeoutMs: 0 });

@@ -11,7 +11,7 @@ export type ExpectedTable = {
   readonly indexes: Readonly<Record<string, string>>;
 };
 
-/** What Laravel's migration in the requirements makes of `chat_images` on PostgreSQL. */
+/** `chat_images` as Laravel's migration in the requirements makes it on PostgreSQL. */
 export const CHAT_IMAGES_TABLE: ExpectedTable = {
   name: 'chat_images',
   columns: {
@@ -34,7 +34,7 @@ export const CHAT_IMAGES_TABLE: ExpectedTable = {
   indexes: { chat_images_appointment_id_created_at_index: '(appointment_id, created_at)' },
 };
 
-/** The same of `chat_image_access`. */
+/** `chat_image_access` as the same migration makes it. */
 export const CHAT_IMAGE_ACCESS_TABLE: ExpectedTable = {
   name: 'chat_image_access',
   columns: {
@@ -142,7 +142,7 @@ async function differencesOf(queryRunner: QueryRunner, table: ExpectedTable): Pr
   ];
 }
 
-/** What the rows themselves say: file names that stand twice, and times that are not UTC. */
+/** Differences in the rows: file names that stand twice, and times that are not UTC. */
 async function differencesOfTimes(
   queryRunner: QueryRunner,
   names: readonly string[],

@@ -68,7 +68,7 @@ export class RequestDatabase implements OnModuleInit, OnApplicationShutdown {
   private readonly pool: pg.Pool;
   private readonly pooled: boolean;
   private readonly statementTimeoutMs: number;
-  /** What begins a transaction. */
+  /** The SQL that begins a transaction. */
   private readonly begin: string;
 
   constructor(@Inject(SETTINGS) { database }: Settings) {

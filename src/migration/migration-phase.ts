@@ -1,6 +1,6 @@
 import type { MigrationPhase } from '../config/settings.js';
 
-/** What a phase of the requirements' migration path means for a request. Uploads are private in each of them. */
+/** The rules of a phase of the requirements' migration path, for requests. Uploads are private in every phase. */
 export type PhaseRules = {
   /** A stable address without a token: is opened for a short time and recorded, or is refused with a 401. */
   readonly withoutToken: 'opened by link' | 'refused';

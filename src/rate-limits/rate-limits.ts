@@ -5,7 +5,7 @@ import { AppError } from '../errors/app-error.js';
 
 const MINUTE_SECONDS = 60;
 
-/** What is counted per minute: by user, or for requests without a valid token by the client's network. */
+/** Requests that are counted per minute: by user, or without a valid token by the client's network. */
 export type Budget = 'signed-urls' | 'uploads' | 'unauthenticated' | 'link-opens';
 
 /** Counts requests against the budgets of the settings, in minutes that begin with the first request. In this process only. */

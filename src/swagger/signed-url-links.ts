@@ -1,4 +1,4 @@
-/** What a plugin of Swagger UI uses of it. */
+/** The part of Swagger UI that the plugin uses. */
 type SwaggerUi = {
   readonly React: {
     createElement(type: unknown, props: object | null, ...children: readonly unknown[]): unknown;

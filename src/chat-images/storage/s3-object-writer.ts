@@ -14,7 +14,7 @@ const RETRY_DELAY_MS = 50;
 /** The storage's own trouble, or too many requests: the same may succeed a moment later. */
 const PASSING_STATUS = /^(429|5\d\d)$/;
 
-/** Of the body of a refusal, which is some hundred bytes long, no more is read. */
+/** The most that is read of a refusal's body, which has some hundred bytes. */
 const MAX_REFUSAL_BYTES = 8 * 1024;
 
 /** The storage's name of an error; what else stands in its XML may be keys and addresses. */

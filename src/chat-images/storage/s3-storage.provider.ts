@@ -189,7 +189,7 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
   }
 }
 
-/** What was wrong, by the SDK's error or the writer's. */
+/** Reads the failure from the SDK's error, or the writer's. */
 function failureOf(error: unknown): StorageFailure {
   if (error instanceof ObjectRefusedError) return storageFailureOf(error);
   const status = statusOf(error);

@@ -13,10 +13,10 @@ export type StorageFailure =
   | 'unreachable'
   | 'failing'
   | 'unexpected'
-  /** Of the local driver: its folder can't be used. */
+  /** The folder of the local driver can't be used. */
   | 'unusable-folder';
 
-/** What a person is to do about each: the variable, and the right value where it is known. */
+/** The advice for each failure: the variable, and the right value where it is known. */
 const ADVICE: Readonly<Record<StorageFailure, string>> = {
   'wrong-key':
     'DO_SPACES_KEY is no access key that the storage knows: copy it again, or make a new key with its secret',
@@ -79,7 +79,7 @@ const REDIRECT_STATUS = /^3\d\d$/;
 const DENIED_STATUS = /^40[13]$/;
 const FAILING_STATUS = /^(429|5\d\d)$/;
 
-/** What is known of a failed request. */
+/** The answer to a failed request. */
 export type FailedAnswer = {
   /** The HTTP status; none where no answer came. */
   readonly status: number | undefined;
@@ -98,7 +98,7 @@ export function storageFailureOf({ status, code = '' }: FailedAnswer): StorageFa
   return FAILING_STATUS.test(String(status)) ? 'failing' : 'unexpected';
 }
 
-/** What to do about a failure: a sentence without its full stop, and without any value. */
+/** The advice for a failure: a sentence without its full stop, and without any value. */
 export function storageAdvice(failure: StorageFailure): string {
   return ADVICE[failure];
 }

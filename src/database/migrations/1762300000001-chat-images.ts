@@ -2,7 +2,7 @@ import type { MigrationInterface, QueryRunner } from 'typeorm';
 import { CHAT_IMAGE_ACCESS_TABLE, CHAT_IMAGES_TABLE, existingTables } from '../existing-tables.js';
 
 /**
- * The pictures and the trail of who was handed a URL to them. Names are those that Laravel gives. Tables that the main
+ * The tables of pictures and of audit rows. Names are those that Laravel gives. Tables that the main
  * application has made itself, as section 3 of the requirements says, are adopted: their rows stay, count as stored
  * pictures, and get the columns that are missing.
  */

@@ -7,7 +7,7 @@ import type { MigrationInterface, QueryRunner } from 'typeorm';
 const SETTLE_TIME = "interval '20 minutes'";
 
 /**
- * What upkeep goes by in a database and a bucket that others use as well. A row of this service that goes away, by
+ * Tombstones, for a database and a bucket that others use as well. A row of this service that goes away, by
  * whatever hand, leaves a tombstone with the key of its object in the same transaction; only from that is the object
  * deleted. Rows of this service are those with a digest of what it stored.
  */

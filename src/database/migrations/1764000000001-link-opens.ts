@@ -1,6 +1,6 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
 
-/** The trail of stable addresses that were opened without a token, in the phases of the migration that allow it. */
+/** Records of stable addresses that were opened without a token, in the phases of the migration that allow it. */
 export class LinkOpens1764000000001 implements MigrationInterface {
   readonly name = 'LinkOpens1764000000001';
 
