@@ -77,9 +77,11 @@ describe('the role that serves, with the rights of docs/operations.md and no oth
 
   it('goes the whole journey', async () => {
     expect((await test.fetch('/api/health/ready')).status).toBe(200);
-    const response = await test.upload(await picture('png'));
+    const bytes = await picture('png');
+    const response = await test.upload(bytes);
     expect(response.status).toBe(200);
     image = ((await response.json()) as UploadedChatImageResponseDto).data;
+    expect((await test.upload(bytes)).status).toBe(200);
     const form = new FormData();
     form.append('file', new Blob([new Uint8Array(await picture('png'))]), 'a.png');
     form.append('appointment_id', '146');

@@ -126,11 +126,12 @@ const REMEMBER_KEY = preparedStatement(
 const RECORD_ACCESS = preparedStatement(
   'record-access',
   `
-    WITH trail AS (
-      INSERT INTO chat_image_access (chat_image_id, accessed_by)
-      SELECT id, $2::bigint FROM chat_images WHERE id = $1::bigint AND state = 'stored' RETURNING id
+    WITH image AS (
+      SELECT id FROM chat_images WHERE id = $1::bigint AND state = 'stored'
+    ), trail AS (
+      INSERT INTO chat_image_access (chat_image_id, accessed_by) SELECT id, $2::bigint FROM image
     )
-    SELECT id FROM trail`,
+    SELECT id FROM image`,
 );
 
 /**
