@@ -46,6 +46,7 @@ export class CuttingProxy {
   hits = 0;
   private readonly server: Server;
   private readonly sockets = new Set<Socket>();
+  private readonly connections = new Set<Connection>();
   private phase: Phase = newPhase();
 
   private constructor(private readonly backend: { host: string; port: number }) {
@@ -62,6 +63,11 @@ export class CuttingProxy {
   /** Where it listens: `host:port`. */
   get address(): string {
     return `${HOST}:${(this.server.address() as AddressInfo).port}`;
+  }
+
+  /** How many connections their clients have given up, but their backend has not closed: a request may still take effect. */
+  get givenUp(): number {
+    return [...this.connections].filter(({ isGivenUp }) => isGivenUp).length;
   }
 
   /** From now on, until {@link pass} or another fault. */
@@ -98,6 +104,8 @@ export class CuttingProxy {
     }
     const backend = connect({ ...this.backend, allowHalfOpen: true });
     const connection = new Connection(client, backend, () => this.phase, this.hit);
+    this.connections.add(connection);
+    backend.on('close', () => this.connections.delete(connection));
     for (const socket of [client, backend]) {
       socket.setNoDelay(true);
       this.sockets.add(socket);
@@ -128,6 +136,10 @@ class Connection {
     private readonly phase: () => Phase,
     private readonly onHit: () => void,
   ) {}
+
+  get isGivenUp(): boolean {
+    return this.client.readableEnded || this.client.destroyed;
+  }
 
   run(): void {
     const cut = (): void => this.cut();
