@@ -268,6 +268,52 @@ describe('tables that the main application has made', () => {
     }
   });
 
+  it("may hold rows that name no object: they are no images, are in nobody's way, and leave no audit row", async () => {
+    const test = await TestApp.start({}, [LARAVEL_TABLES]);
+    try {
+      const paths = [
+        '/chat_images/a.jpg',
+        'a/../b.jpg',
+        '',
+        'a//b.jpg',
+        'a\\b.jpg',
+        'a\u0007.jpg',
+        `${'é'.repeat(200)}.jpg`,
+        '.',
+      ];
+      const rows = await test.database.query<{ id: number }[]>(
+        `INSERT INTO chat_images (appointment_id, file_path, filename, uploaded_by, size, mime_type)
+         SELECT 145, path, 'odd' || position || '.jpg', 1, 5, 'image/jpeg'
+         FROM unnest($1::text[]) WITH ORDINALITY AS odd (path, position) RETURNING id`,
+        [paths],
+      );
+      for (const name of [...rows.map(({ id }) => id), 'odd1.jpg']) {
+        const response = await test.fetch(`/api/chat-images/${name}/signed-url`, { as: DOCTOR });
+        expect([name, response.status]).toEqual([name, 404]);
+      }
+      const batch = await test.fetch('/api/chat-images/signed-urls', {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ ids: [1, ...rows.map(({ id }) => id)] }),
+        as: DOCTOR,
+      });
+      expect(batch.status).toBe(200);
+      const { data } = (await batch.json()) as { data: { url?: string; error_code?: string }[] };
+      expect(data.map(({ error_code: code }) => code)).toEqual([
+        undefined,
+        ...rows.map(() => 'IMAGE_NOT_FOUND'),
+      ]);
+      const list = await test.fetch('/api/appointments/145/chat-images?signed_urls=true', { as: DOCTOR });
+      expect(list.status).toBe(200);
+      const trail = await test.database.query<unknown>(
+        'SELECT DISTINCT chat_image_id AS id FROM chat_image_access ORDER BY 1',
+      );
+      expect(trail).toEqual([{ id: 1 }, { id: 2 }, { id: 3 }]);
+    } finally {
+      await test.stop();
+    }
+  });
+
   it('keep a migration waiting while others hold them, for a minute at most, and it says who does', async () => {
     await withDatabase('held', async (dataSource) => {
       await dataSource.query(LARAVEL_TABLES);

@@ -131,6 +131,34 @@ describe('the commands that look after the storage', () => {
     for (const key of keys) await storage.delete(key);
   });
 
+  it('npm run reconcile says in one line that the database or the storage can not be used', async () => {
+    const down = await run('commands/reconcile.js', 'DATABASE_URL=postgres://u:p@127.0.0.1:1/x');
+    expect([down.exit, down.output.trim().split('\n')]).toEqual([
+      1,
+      [expect.stringMatching(/^The database does not answer: /)],
+    ]);
+    const silent = await run(
+      'commands/reconcile.js',
+      ...[
+        'STORAGE_DRIVER=s3',
+        'STORAGE_MAX_ATTEMPTS=1',
+        'DO_SPACES_KEY=k',
+        'DO_SPACES_SECRET=s',
+        'DO_SPACES_REGION=r',
+      ],
+      ...[
+        'DO_SPACES_ENDPOINT=http://127.0.0.1:1',
+        'DO_SPACES_BUCKET=b',
+        'DO_SPACES_URL=http://127.0.0.1:1/b',
+      ],
+    );
+    expect([silent.exit, silent.output.trim().split('\n').at(-1)]).toEqual([
+      1,
+      'The storage does not answer: check DO_SPACES_ENDPOINT, the network, and that the storage is running.',
+    ]);
+    expect(silent.output).not.toMatch(/\n +at /);
+  });
+
   it.each([
     ['--older-than', '30d'],
     ['--yes'],

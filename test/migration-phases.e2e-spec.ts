@@ -157,6 +157,8 @@ describe.each(STORAGES)('stable addresses on the $name storage', ({ environment 
       'chat_images/appointment_145/a b.jpg',
       'chat_images/appointment_145/@evil.example.com',
       'chat_images/profile/a.jpg',
+      'chat_images/appointment_145/%2e%2e',
+      'chat_images/appointment_145/...',
     ])('sends nobody on to an address that is none: %s', async (key) => {
       const response = await test.fetch(`/storage/${key}`);
       expect([[401, 404].includes(response.status), response.headers.get('location')]).toEqual([true, null]);

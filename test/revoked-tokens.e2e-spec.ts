@@ -58,8 +58,14 @@ describe('a token that the main application has revoked', () => {
     await start(TABLE, {});
     await addSession('revoked', true);
     await addSession('kept', false);
-    const tokens = [tokenOf('revoked'), tokenOf('kept'), tokenOf('without a row'), tokenOf()];
-    expect(await Promise.all(tokens.map(statusOf))).toEqual([OUT, IN, IN, IN]);
+    const tokens = [
+      tokenOf('revoked'),
+      tokenOf('kept'),
+      tokenOf('without a row'),
+      tokenOf(),
+      tokenOf('a\0b'),
+    ];
+    expect(await Promise.all(tokens.map(statusOf))).toEqual([OUT, IN, IN, IN, IN]);
     await test.database.query(`UPDATE user_sessions SET revoked_at = now() WHERE jti = 'kept'`);
     expect(await statusOf(tokens[1] ?? '')).toBe(OUT);
   });

@@ -56,10 +56,10 @@ describe('upkeep', () => {
 
   const tombstones = async (): Promise<string[]> =>
     (
-      await test.database.query<{ file_path: string }[]>(
-        'SELECT file_path FROM chat_image_tombstones ORDER BY 1',
+      await test.database.query<{ object_key: string }[]>(
+        'SELECT object_key FROM chat_image_tombstones ORDER BY 1',
       )
-    ).map(({ file_path: path }) => path);
+    ).map(({ object_key: key }) => key);
 
   const isThere = async (key: string): Promise<boolean> => (await storage.head(key)) !== undefined;
 
@@ -117,7 +117,7 @@ describe('upkeep', () => {
       expect(await tombstones()).toEqual(images.map(({ file_path: path }) => path).sort());
     });
 
-    it('but none where the object is not of this service, or a row names it again', async () => {
+    it('but none where the object is not of this service', async () => {
       const [other = ''] = OTHERS;
       await storage.put(other, Buffer.from('x'), { contentType: 'image/jpeg' });
       const insert = `INSERT INTO chat_images (appointment_id, file_path, filename, uploaded_by, size, mime_type)
@@ -126,13 +126,29 @@ describe('upkeep', () => {
       await test.database.query(`DELETE FROM chat_images WHERE filename = 'theirs.jpg'`);
       expect(await tombstones()).toEqual([]);
 
+      const changed = await upload();
+      await test.database.query('UPDATE chat_images SET file_path = $2 WHERE id = $1', [changed.id, other]);
+      await test.database.query('DELETE FROM chat_images');
+      expect(await tombstones()).toEqual([changed.file_path]);
+      expect((await sweeper.sweep()).objects).toBe(1);
+      expect([await isThere(other), await isThere(changed.file_path)]).toEqual([true, false]);
+      await storage.delete(other);
+    });
+
+    it('but not while another row names it: then it goes with that one', async () => {
       const { id, file_path: path } = await upload();
       await test.database.query('DELETE FROM chat_images WHERE id = $1', [id]);
-      await test.database.query(insert, [path, 'again.jpg']);
-      await sweeper.sweep();
-      expect([await tombstones(), await isThere(path), await isThere(other)]).toEqual([[], true, true]);
-      await storage.delete(other);
-      await storage.delete(path);
+      await test.database.query(
+        `INSERT INTO chat_images (appointment_id, file_path, filename, uploaded_by, size, mime_type)
+         VALUES (${APPOINTMENT}, $1, 'forwarded.jpg', ${PATIENT}, 1, 'image/jpeg')`,
+        [path],
+      );
+      expect(await sweeper.sweep()).toEqual({ uploads: 0, objects: 0, failures: 0 });
+      expect([await tombstones(), await isThere(path)]).toEqual([[path], true]);
+      await test.database.query('DELETE FROM chat_images');
+      await settle();
+      expect((await sweeper.sweep()).objects).toBe(1);
+      expect(await isThere(path)).toBe(false);
     });
 
     it('and stays until no late write can bring the object back', async () => {

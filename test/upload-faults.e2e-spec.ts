@@ -529,9 +529,9 @@ describe('uploads, when the database fails', () => {
     async function leaveBehind(withObject: boolean): Promise<string> {
       const path = `chat_images/appointment_${APPOINTMENT}/${randomUUID()}.png`;
       await instances.healthy.database.query(
-        `INSERT INTO chat_images (appointment_id, file_path, filename, uploaded_by, size, mime_type, state, sha256_stored)
-         VALUES ($1, $2, $3, $4, 3, 'image/png', 'pending', $5)`,
-        [APPOINTMENT, path, path.split('/').at(-1), PATIENT, sha256(Buffer.from('abc'))],
+        `INSERT INTO chat_images (appointment_id, file_path, object_key, filename, uploaded_by, size, mime_type, state)
+         VALUES ($1, $2, $2, $3, $4, 3, 'image/png', 'pending')`,
+        [APPOINTMENT, path, path.split('/').at(-1), PATIENT],
       );
       if (withObject) await instances.storage.put(path, Buffer.from('abc'), { contentType: 'image/png' });
       return path;
@@ -591,7 +591,7 @@ describe('uploads, when the database fails', () => {
     const tombstonesOf = async (path: string): Promise<number> => {
       const { database } = instances.healthy;
       const found = await database.query<unknown[]>(
-        'SELECT FROM chat_image_tombstones WHERE file_path = $1',
+        'SELECT FROM chat_image_tombstones WHERE object_key = $1',
         [path],
       );
       return found.length;
@@ -1007,7 +1007,7 @@ describe('uploads, when the storage fails', () => {
     await until(() => instances.storage.head(row.file_path));
     await database.query('DELETE FROM appointments WHERE id = $1', [appointment]);
     instances.proxy.pass();
-    expect((await upload).status).not.toBe(200);
+    expectFailure(await upload, 404, 'APPOINTMENT_NOT_FOUND');
     await instances.letGraceTimePass();
     await instances.sweep();
     expect(await instances.storage.head(row.file_path)).toBeUndefined();

@@ -81,7 +81,10 @@ export class SessionRevocations implements OnModuleInit {
     const start = performance.now();
     const lookUp = this.lookUp ?? (await this.findTable());
     if (!lookUp) return tokenIds.map(() => false);
-    const possible = lookUp.uuids ? tokenIds.filter((tokenId) => UUID.test(tokenId)) : tokenIds;
+    // No column of text holds a NUL.
+    const possible = tokenIds.filter((tokenId) =>
+      lookUp.uuids ? UUID.test(tokenId) : !tokenId.includes('\0'),
+    );
     try {
       const rows = await this.database.run<{ jti: string }>(lookUp.statement, [possible]);
       const revoked = new Set(rows.map(({ jti }) => jti));

@@ -316,5 +316,5 @@ function appVersionOf(request: Request): string {
 
 /** Looks nothing up that can't be a file name, among it what PostgreSQL would refuse. */
 function imageByFilename(filename: string): { readonly filename: string } | undefined {
-  return filename.length <= MAX_FILENAME_LENGTH && /^[\w.-]+$/.test(filename) ? { filename } : undefined;
+  return filename.length <= MAX_FILENAME_LENGTH && /^[\w-][\w.-]*$/.test(filename) ? { filename } : undefined;
 }

@@ -6,6 +6,7 @@ import { parseId } from '../database/parse-id.js';
 import { preparedStatement, RequestDatabase } from '../database/request-database.js';
 import { AppError } from '../errors/app-error.js';
 import { CHAT_IMAGE_COLUMNS, type ChatImage } from './chat-image.entity.js';
+import { namesAnObject } from './image-access.js';
 
 /** The place of an image in the list of its appointment. */
 type Position = { readonly createdAt: Date; readonly id: number };
@@ -50,7 +51,7 @@ export const LIST_IMAGES = preparedStatement(
   'list-images',
   `WITH page AS (
      SELECT * FROM chat_images
-     WHERE appointment_id = $1 AND state = 'stored' AND (created_at, id) < ($2::timestamptz, $3::bigint)
+     WHERE appointment_id = $1 AND state = 'stored' AND ${namesAnObject} AND (created_at, id) < ($2::timestamptz, $3::bigint)
      ORDER BY created_at DESC, id DESC LIMIT $4::int + 1
    ), trail AS (
      INSERT INTO chat_image_access (chat_image_id, accessed_by)

@@ -5,11 +5,11 @@ import { Column, CreateDateColumn, Entity, Index, PrimaryColumn } from 'typeorm'
 @Index('chat_image_tombstones_next_attempt_at_index', ['nextAttemptAt'])
 export class ChatImageTombstone {
   @PrimaryColumn('varchar', {
-    name: 'file_path',
+    name: 'object_key',
     length: 255,
     primaryKeyConstraintName: 'chat_image_tombstones_pkey',
   })
-  filePath!: string;
+  objectKey!: string;
 
   /** How often the sweeper has tried. */
   @Column('integer', { default: 0 })

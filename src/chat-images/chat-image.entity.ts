@@ -45,6 +45,10 @@ export class ChatImage {
   @Column('varchar', { name: 'file_path', length: 255 })
   filePath!: string;
 
+  /** The key of the object that this service wrote for the row. None where another application wrote it. */
+  @Column('varchar', { name: 'object_key', length: 255, nullable: true })
+  objectKey!: string | null;
+
   /** The last segment of `filePath`; unique, because old clients name an image by it. */
   @Column('varchar', { length: 255 })
   filename!: string;
@@ -95,6 +99,6 @@ export class ChatImage {
 }
 
 /** What a statement selects to get a {@link ChatImage}. */
-export const CHAT_IMAGE_COLUMNS = `id, appointment_id AS "appointmentId", file_path AS "filePath", filename,
+export const CHAT_IMAGE_COLUMNS = `id, appointment_id AS "appointmentId", file_path AS "filePath", object_key AS "objectKey", filename,
   uploaded_by AS "uploadedBy", size, mime_type AS "mimeType", original_name AS "originalName", width, height, state,
   sha256_sent AS "sha256Sent", sha256_stored AS "sha256Stored", created_at AS "createdAt", updated_at AS "updatedAt"`;

@@ -48,6 +48,12 @@ const isParticipant = (user: string): string =>
   `(appointments.patient_id = ${user} OR appointments.doctor_id = ${user})`;
 
 /**
+ * Whether a row names an object that can be one. The main application may write any text, and a row that names no object
+ * is no image: nobody is handed its URL, and no audit row says so.
+ */
+export const namesAnObject = String.raw`(octet_length(file_path) <= 240 AND file_path !~ '(^|/)[.]{0,2}(/|$)|[\\[:cntrl:]]')`;
+
+/**
  * Decides on any number of requests and writes the audit rows of those that it grants. One row an item, in their order.
  * An image exists when it is stored; whoever is no user any more is told nothing of images.
  */
@@ -70,10 +76,11 @@ export const DECIDE_IMAGES = preparedStatement(
       LEFT JOIN users ON users.id = user_id
       LEFT JOIN LATERAL (
         SELECT id, file_path, appointment_id FROM chat_images
-        WHERE id = asked.image_id AND state = 'stored'
+        WHERE id = asked.image_id AND state = 'stored' AND ${namesAnObject}
         UNION ALL
         SELECT id, file_path, appointment_id FROM chat_images
         WHERE filename = asked.filename AND state = 'stored' AND file_path = coalesce(asked.file_path, file_path)
+          AND ${namesAnObject}
       ) image ON true
       LEFT JOIN appointments ON appointments.id = image.appointment_id
     ), trail AS (

@@ -5,6 +5,7 @@ import { SETTINGS, type Settings } from '../config/settings.js';
 import { STORAGE_FOLDER } from './chat-image-path.js';
 import { ChatImage } from './chat-image.entity.js';
 import { ObjectNotFoundError } from './storage/storage-errors.js';
+import { isStorageKey } from './storage/storage-key.js';
 import { type ListedObject, StorageProvider } from './storage/storage-provider.js';
 
 /** Objects that are compared in one statement. */
@@ -111,20 +112,27 @@ export class StorageReconciler {
   /**
    * Removes objects for good. Whoever calls this has asked a person.
    *
-   * @returns how many were removed: one that a row has come to name since stays
+   * @param onRemoved told of each, as a later one may fail
+   * @returns the keys that stay, because a row has come to name them since, or because they are none of this service's form
    */
-  async removeUnknown(objects: readonly UnknownObject[]): Promise<number> {
-    let removed = 0;
+  async removeUnknown(
+    objects: readonly UnknownObject[],
+    onRemoved: (key: string) => void,
+  ): Promise<readonly string[]> {
+    const kept: string[] = [];
     for (const { key } of objects) {
       const named = await this.dataSource.query<unknown[]>(
         'SELECT FROM chat_images WHERE file_path COLLATE "C" = $1',
         [key],
       );
-      if (named.length > 0) continue;
+      if (named.length > 0 || !isStorageKey(key)) {
+        kept.push(key);
+        continue;
+      }
       await this.storage.delete(key);
-      removed += 1;
+      onRemoved(key);
     }
-    return removed;
+    return kept;
   }
 
   /**
@@ -205,7 +213,7 @@ export class StorageReconciler {
          (SELECT json_agg(key ORDER BY key) FROM listed
           WHERE modified < $6::timestamptz - make_interval(secs => $7)
             AND NOT EXISTS (SELECT FROM named WHERE file_path = key)
-            AND NOT EXISTS (SELECT FROM chat_image_tombstones WHERE file_path = key)) AS unknown`,
+            AND NOT EXISTS (SELECT FROM chat_image_tombstones WHERE object_key = key)) AS unknown`,
       [
         page.map(({ key }) => key),
         page.map(({ size }) => size),

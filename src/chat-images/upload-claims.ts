@@ -31,9 +31,10 @@ const isTwin = (dedupeSeconds: string, graceSeconds: string): string =>
    AND created_at > now() - make_interval(secs => ${dedupeSeconds}::int)
    AND (state = 'stored' OR state = 'pending' AND created_at >= now() - make_interval(secs => ${graceSeconds}::int))`;
 
-const NEW_ROW = `uploaded_by, appointment_id, sha256_sent, sha256_stored, file_path, filename, size, mime_type,
+const NEW_ROW = `uploaded_by, appointment_id, sha256_sent, sha256_stored, file_path, object_key, filename, size, mime_type,
   original_name, width, height, state`;
-const NEW_VALUES = '$1::bigint, $2::bigint, $3::char(64), $4, $5, $6, $7::int, $8, $9, $10::int, $11::int';
+const NEW_VALUES =
+  '$1::bigint, $2::bigint, $3::char(64), $4, $5::varchar, $5::varchar, $6, $7::int, $8, $9, $10::int, $11::int';
 
 /**
  * Finds the image that an earlier try has made or is making, or commits a pending row for a new one. No row at all when
@@ -96,9 +97,12 @@ const ABANDON = preparedStatement(
 /** Tells the sweeper of an object that came after its row was gone. */
 const LEAVE_TOMBSTONE = preparedStatement(
   'leave-tombstone',
-  `INSERT INTO chat_image_tombstones (file_path, settled_at)
-   SELECT $1::varchar, now() WHERE NOT EXISTS (SELECT FROM chat_images WHERE filename = $2)
-   ON CONFLICT (file_path) DO NOTHING`,
+  `WITH tombstone AS (
+     INSERT INTO chat_image_tombstones (object_key, settled_at)
+     SELECT $1::varchar, now() WHERE NOT EXISTS (SELECT FROM chat_images WHERE filename = $2)
+     ON CONFLICT (object_key) DO NOTHING
+   )
+   SELECT id FROM appointments WHERE id = $3::bigint`,
 );
 
 /** One after the other for the same key, on whichever instance, until the transaction ends. */
@@ -210,9 +214,14 @@ export class UploadClaims {
     await this.attempt(filename, () => this.database.run(ABANDON, [filename]));
   }
 
-  /** Leaves an object to the sweeper that was written after its row was gone. Where the row is still there it tells enough. */
-  async leaveTombstone({ filePath, filename }: ChatImage): Promise<void> {
-    await this.database.run(LEAVE_TOMBSTONE, [filePath, filename]);
+  /**
+   * Leaves an object to the sweeper that was written after its row was gone. Where the row is still there it tells enough.
+   *
+   * @throws AppError APPOINTMENT_NOT_FOUND when the row has gone with its appointment
+   */
+  async leaveTombstone({ filePath, filename, appointmentId }: ChatImage): Promise<void> {
+    const appointments = await this.database.run(LEAVE_TOMBSTONE, [filePath, filename, appointmentId]);
+    if (appointments.length === 0) throw new AppError('APPOINTMENT_NOT_FOUND');
   }
 
   private async attempt(filename: string, giveUp: () => Promise<unknown>): Promise<void> {

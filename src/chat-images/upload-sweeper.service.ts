@@ -21,6 +21,13 @@ const LONGEST_PAUSE_SECONDS = 6 * 3600;
 /** For how long a request for an old picture that was sent on to its public place is remembered: it is counted, no more. */
 const SENT_ON_DAYS = 31;
 
+/** A tombstone that this sweep has claimed. */
+type Tombstone = {
+  readonly objectKey: string;
+  /** Whether a row names the object again: then it stays, and so does the tombstone, for when that row goes as well. */
+  readonly isNamed: boolean;
+};
+
 /** The result of a sweep. */
 export type Sweep = {
   /** Rows of uploads that never ended. */
@@ -78,62 +85,56 @@ export class UploadSweeper {
 
   private async removeObjects(): Promise<Pick<Sweep, 'objects' | 'failures'>> {
     const limit = pLimit(CONCURRENCY);
-    let objects = 0;
-    let failures = 0;
-    while (objects + failures < BATCH) {
+    const counts = { deleted: 0, failed: 0, kept: 0 };
+    for (let looked = 0; looked < BATCH;) {
       const claimed = await this.claimTombstones();
-      const outcomes = await limit.map(claimed, ({ filePath, wanted }) =>
-        this.removeObject(filePath, wanted),
-      );
-      const removed = outcomes.filter(Boolean).length;
-      objects += removed;
-      failures += claimed.length - removed;
+      const outcomes = await limit.map(claimed, (tombstone) => this.removeObject(tombstone));
+      for (const outcome of outcomes) counts[outcome] += 1;
+      looked += claimed.length;
       // A storage that deletes nothing is not asked for all the others as well.
-      if (removed === 0) break;
+      if (outcomes.every((outcome) => outcome === 'failed')) break;
     }
-    return { objects, failures };
+    return { objects: counts.deleted, failures: counts.failed };
   }
 
   /** Also says when each is tried again, should this try not come to its end. */
-  private async claimTombstones(): Promise<readonly { filePath: string; wanted: boolean }[]> {
-    const [claimed] = await this.dataSource.query<[{ filePath: string; wanted: boolean }[], number]>(
+  private async claimTombstones(): Promise<readonly Tombstone[]> {
+    const [claimed] = await this.dataSource.query<[Tombstone[], number]>(
       `UPDATE chat_image_tombstones SET attempts = attempts + 1,
          next_attempt_at = now() + make_interval(secs => least($1 * 2 ^ least(attempts, 20), $2))
-       WHERE file_path IN (
-         SELECT file_path FROM chat_image_tombstones WHERE next_attempt_at <= now()
+       WHERE object_key IN (
+         SELECT object_key FROM chat_image_tombstones WHERE next_attempt_at <= now()
          ORDER BY next_attempt_at LIMIT $3 FOR UPDATE SKIP LOCKED
        )
-       RETURNING file_path AS "filePath", EXISTS (
-         SELECT FROM chat_images WHERE chat_images.file_path COLLATE "C" = chat_image_tombstones.file_path
-       ) AS wanted`,
+       RETURNING object_key AS "objectKey", EXISTS (
+         SELECT FROM chat_images WHERE chat_images.file_path COLLATE "C" = chat_image_tombstones.object_key
+       ) AS "isNamed"`,
       [FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, CLAIM],
     );
     return claimed;
   }
 
-  /**
-   * @param wanted whether a row names the object again: then it stays
-   * @returns whether that succeeded. The tombstone stays while a write that was given up may still arrive
-   */
-  private async removeObject(filePath: string, wanted: boolean): Promise<boolean> {
+  /** Deletes an object, unless a row names it again. The tombstone stays while a write that was given up may still arrive. */
+  private async removeObject({ objectKey, isNamed }: Tombstone): Promise<'deleted' | 'kept' | 'failed'> {
+    if (isNamed) return 'kept';
     try {
-      if (!wanted) await this.storage.delete(filePath);
+      await this.storage.delete(objectKey);
     } catch (error) {
       this.logger.warn(
-        { filePath, error: error instanceof Error ? error.name : 'unknown' },
+        { objectKey, error: error instanceof Error ? error.name : 'unknown' },
         'sweeper: an object can not be deleted, tries again later',
       );
-      return false;
+      return 'failed';
     }
     const [, settled] = await this.dataSource.query<[unknown, number]>(
-      'DELETE FROM chat_image_tombstones WHERE file_path = $1 AND ($2 OR settled_at <= now())',
-      [filePath, wanted],
+      'DELETE FROM chat_image_tombstones WHERE object_key = $1 AND settled_at <= now()',
+      [objectKey],
     );
     if (settled === 0)
       await this.dataSource.query(
-        'UPDATE chat_image_tombstones SET next_attempt_at = settled_at, attempts = 0 WHERE file_path = $1',
-        [filePath],
+        'UPDATE chat_image_tombstones SET next_attempt_at = settled_at, attempts = 0 WHERE object_key = $1',
+        [objectKey],
       );
-    return true;
+    return 'deleted';
   }
 }

@@ -12,8 +12,8 @@ const COLOURS = { ok: 'green', warning: 'yellow', wrong: 'red', skipped: 'gray' 
 await runCommand(async () => {
   const { json } = readArguments();
   // An interrupted run would leave its object in the bucket. Every check ends within seconds.
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-    process.once(signal, () => process.stderr.write('Ends after the last check, to leave nothing behind.\n'));
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.on(signal, () => process.stderr.write('Ends after the last check, to leave nothing behind.\n'));
   }
   const findings: Finding[] = [];
   for await (const finding of checkInstallation(readEnvironment())) {

@@ -95,7 +95,14 @@ async function removeUnknown(
   }
   list(found);
   if (!yes) await confirm(found.length);
-  say(`Removed: ${await reconciler.removeUnknown(found)} of ${found.length}.`);
+  let removed = 0;
+  try {
+    const kept = await reconciler.removeUnknown(found, () => (removed += 1));
+    if (kept.length > 0)
+      say(`Kept, as a row names them now, or as no key of this service: ${kept.map(printable).join(', ')}`);
+  } finally {
+    say(`Removed: ${removed} of ${found.length}.`);
+  }
 }
 
 /** @throws UsageError unless a person at a terminal says yes */
@@ -115,6 +122,11 @@ function list(objects: readonly UnknownObject[]): void {
     say(
       `${lastModified.toISOString().slice(0, 10)}  ${String(size).padStart(10)}  ${kind.padEnd(12)}  ${key}`,
     );
+}
+
+/** A key as text that can't give the terminal commands: whoever writes to the bucket chooses it. */
+function printable(key: string): string {
+  return /\p{C}/u.test(key) ? JSON.stringify(key).replaceAll(/\p{C}/gu, '?') : key;
 }
 
 function readArguments(): Arguments {

@@ -1,4 +1,6 @@
 import { UnreadableSessionsError } from '../auth/session-revocations.js';
+import { StorageUnavailableError } from '../chat-images/storage/storage-errors.js';
+import { storageAdvice } from '../chat-images/storage/storage-failure.js';
 import { SettingsError } from '../config/settings.js';
 import { connectionHint } from '../database/connection-hints.js';
 
@@ -28,6 +30,7 @@ function describe(error: unknown): string {
   if (error instanceof Error && 'code' in error && error.code === 'EADDRINUSE') {
     return `Port ${'port' in error ? String(error.port) : ''} is in use: stop what listens there, or set PORT to another.`;
   }
+  if (error instanceof StorageUnavailableError) return `${storageAdvice(error.failure)}.`;
   const hint = connectionHint(error);
   if (hint !== undefined) return hint;
   return error instanceof Error ? (error.stack ?? error.message) : String(error);

@@ -61,8 +61,8 @@ export class NestLogger implements LoggerService {
     rest: unknown[],
   ): void {
     const context = rest.at(-1);
-    // A failure at start, which is thrown as well: whoever starts the application says what to do about it.
-    if (context === 'ExceptionHandler') return;
+    // A failure at start is thrown as well: whoever starts the application says in one line what to do about it.
+    if (context === 'ExceptionHandler' || context === 'TypeOrmModule') return;
     const stack = rest.length > 1 ? rest[0] : undefined;
     this.logger[level](
       {

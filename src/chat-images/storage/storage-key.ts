@@ -10,15 +10,22 @@ const PLAIN_KEY = /^(?:\w[\w.-]{0,200}\/){0,4}\w[\w.-]{0,200}$/;
 const CONTROL_CHARACTERS = /\p{Cc}/u;
 
 /**
- * Refuses a key that could mean another object on some driver, or leave the local driver's folder: one that is
- * empty or too long, that has an empty, `.` or `..` segment, a backslash, a control character or a lone surrogate.
+ * Refuses a key that is none.
  *
  * @throws InvalidStorageKeyError
  */
 export function assertStorageKey(key: string): void {
-  if (PLAIN_KEY.test(key)) return;
+  if (!isStorageKey(key)) throw new InvalidStorageKeyError('The text can not be the key of an object.');
+}
+
+/**
+ * Whether a text means one object, the same on every driver, and never leaves the local driver's folder: not one that is
+ * empty or too long, that has an empty, `.` or `..` segment, a backslash, a control character or a lone surrogate.
+ */
+export function isStorageKey(key: string): boolean {
+  if (PLAIN_KEY.test(key)) return true;
   const segments = key.split('/');
-  const valid =
+  return (
     Buffer.byteLength(key) <= MAX_KEY_BYTES &&
     key.isWellFormed() &&
     !key.includes('\\') &&
@@ -29,6 +36,6 @@ export function assertStorageKey(key: string): void {
         segment !== '.' &&
         segment !== '..' &&
         Buffer.byteLength(segment) <= MAX_SEGMENT_BYTES,
-    );
-  if (!valid) throw new InvalidStorageKeyError('The text can not be the key of an object.');
+    )
+  );
 }

@@ -9,7 +9,7 @@ const SETTLE_TIME = "interval '20 minutes'";
 /**
  * Tombstones, for a database and a bucket that others use as well. A row of this service that goes away, by
  * whatever hand, leaves a tombstone with the key of its object in the same transaction; only from that is the object
- * deleted. Rows of this service are those with a digest of what it stored.
+ * deleted. `object_key` is the key that this service wrote, whatever happens to `file_path`; rows of others have none.
  */
 export class Tombstones1764000000000 implements MigrationInterface {
   readonly name = 'Tombstones1764000000000';
@@ -20,9 +20,12 @@ export class Tombstones1764000000000 implements MigrationInterface {
     }[];
     // Rights of the owner, and names that nobody else can stand in for: whoever deletes a row need not know of the table.
     const asOwner = `LANGUAGE plpgsql SECURITY DEFINER SET search_path = ${row?.schema ?? 'public'}, pg_temp`;
+    // Only this service has ever written the digest of what is stored.
+    await queryRunner.query('ALTER TABLE chat_images ADD COLUMN object_key varchar(255)');
+    await queryRunner.query('UPDATE chat_images SET object_key = file_path WHERE sha256_stored IS NOT NULL');
     await queryRunner.query(`
       CREATE TABLE chat_image_tombstones (
-        file_path varchar(255) CONSTRAINT chat_image_tombstones_pkey PRIMARY KEY,
+        object_key varchar(255) CONSTRAINT chat_image_tombstones_pkey PRIMARY KEY,
         attempts integer NOT NULL DEFAULT 0,
         settled_at timestamptz(3) NOT NULL,
         created_at timestamptz(3) NOT NULL DEFAULT now(),
@@ -35,9 +38,9 @@ export class Tombstones1764000000000 implements MigrationInterface {
     await queryRunner.query(`
       CREATE FUNCTION chat_images_leave_tombstones() RETURNS trigger ${asOwner} AS $$
       BEGIN
-        INSERT INTO chat_image_tombstones (file_path, settled_at)
-          SELECT file_path, created_at + ${SETTLE_TIME} FROM removed WHERE sha256_stored IS NOT NULL
-          ON CONFLICT (file_path) DO NOTHING;
+        INSERT INTO chat_image_tombstones (object_key, settled_at)
+          SELECT object_key, least(created_at, now()) + ${SETTLE_TIME} FROM removed WHERE object_key IS NOT NULL
+          ON CONFLICT (object_key) DO NOTHING;
         RETURN NULL;
       END $$
     `);
@@ -48,9 +51,9 @@ export class Tombstones1764000000000 implements MigrationInterface {
     await queryRunner.query(`
       CREATE FUNCTION chat_images_leave_all_tombstones() RETURNS trigger ${asOwner} AS $$
       BEGIN
-        INSERT INTO chat_image_tombstones (file_path, settled_at)
-          SELECT file_path, created_at + ${SETTLE_TIME} FROM chat_images WHERE sha256_stored IS NOT NULL
-          ON CONFLICT (file_path) DO NOTHING;
+        INSERT INTO chat_image_tombstones (object_key, settled_at)
+          SELECT object_key, least(created_at, now()) + ${SETTLE_TIME} FROM chat_images WHERE object_key IS NOT NULL
+          ON CONFLICT (object_key) DO NOTHING;
         RETURN NULL;
       END $$
     `);
@@ -97,5 +100,6 @@ export class Tombstones1764000000000 implements MigrationInterface {
     await queryRunner.query('DROP TRIGGER chat_images_leave_tombstones ON chat_images');
     await queryRunner.query('DROP FUNCTION chat_images_leave_tombstones()');
     await queryRunner.query('DROP TABLE chat_image_tombstones');
+    await queryRunner.query('ALTER TABLE chat_images DROP COLUMN object_key');
   }
 }
