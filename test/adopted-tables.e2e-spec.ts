@@ -278,6 +278,7 @@ describe('tables that the main application has made', () => {
         'a//b.jpg',
         'a\\b.jpg',
         'a\u0007.jpg',
+        'a\u0085.jpg',
         `${'é'.repeat(200)}.jpg`,
         '.',
       ];

@@ -48,10 +48,12 @@ const isParticipant = (user: string): string =>
   `(appointments.patient_id = ${user} OR appointments.doctor_id = ${user})`;
 
 /**
- * Whether a row names an object that can be one. The main application may write any text, and a row that names no object
- * is no image: nobody is handed its URL, and no audit row says so.
+ * Whether a row names an object that can be one: the object that this service wrote, or a path that `isStorageKey` lets
+ * through. The main application may write any text, and a row that names no object is no image: nobody is handed its URL,
+ * and no audit row says so.
  */
-export const namesAnObject = String.raw`(octet_length(file_path) <= 240 AND file_path !~ '(^|/)[.]{0,2}(/|$)|[\\[:cntrl:]]')`;
+export const namesAnObject = String.raw`(file_path = object_key
+  OR octet_length(file_path) <= 240 AND file_path !~ '(^|/)[.]{0,2}(/|$)|[\\\u0001-\u001f\u007f-\u009f]')`;
 
 /**
  * Decides on any number of requests and writes the audit rows of those that it grants. One row an item, in their order.

@@ -31,6 +31,8 @@ const ABOUT_ROWS_SQLSTATE = /^(40|55P03)/;
  * @param error what the driver threw while it connected or ran a statement
  * @returns a {@link DatabaseUnavailableError} of it, or the error as it is
  */
+export function toDatabaseFailure(error: Error): Error;
+export function toDatabaseFailure(error: unknown): unknown;
 export function toDatabaseFailure(error: unknown): unknown {
   const sqlState = error instanceof pg.DatabaseError ? (error.code ?? '') : undefined;
   // Without an SQLSTATE it is the driver's own: connections that are refused, cut, or silent for too long. Only values that

@@ -118,9 +118,36 @@ export class RequestDatabase implements OnModuleInit, OnApplicationShutdown {
    * @throws DatabaseUnavailableError when the database failed, not the statement
    */
   run<Row extends object>(statement: PreparedStatement, values: readonly unknown[]): Promise<Row[]> {
+    return this.pooled ? this.runPooled(statement, values) : this.runPrepared(statement, values);
+  }
+
+  /** With callbacks: at one statement a request, promises around each step would cost a tenth of the request. */
+  private runPrepared<Row extends object>(
+    statement: PreparedStatement,
+    values: readonly unknown[],
+  ): Promise<Row[]> {
+    return new Promise((resolve, reject) => {
+      this.pool.connect((failed, client, release) => {
+        if (failed || !client) {
+          reject(new DatabaseUnavailableError(failed));
+          return;
+        }
+        client.query<Row>({ ...statement, values: [...values] }, (error: Error | null, result) => {
+          const failure = error ? toDatabaseFailure(error) : undefined;
+          release(concernsEveryStatement(failure));
+          if (failure) reject(failure);
+          else resolve(result.rows);
+        });
+      });
+    });
+  }
+
+  /** One round trip: the driver sends all three before it waits. After a failure the last one rolls back. */
+  private runPooled<Row extends object>(
+    statement: PreparedStatement,
+    values: readonly unknown[],
+  ): Promise<Row[]> {
     return this.withClient(async (client) => {
-      if (!this.pooled) return rowsOf(query<Row>(client, { ...statement, values: [...values] }));
-      // One round trip: the driver sends all three before it waits. After a failure the last one rolls back.
       const [begun, result, committed] = await Promise.allSettled([
         query(client, this.begin),
         rowsOf(query<Row>(client, { text: statement.text, values: [...values] })),

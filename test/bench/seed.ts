@@ -70,15 +70,16 @@ async function fill(runner: QueryRunner, { images, appointments, accesses }: Siz
     SELECT ${appointment} + 1 + n, ${patientOf('n')}, ${doctorOf('n')} FROM generate_series(0, ${appointments - 1}) n
   `);
   await runner.query(`
-    INSERT INTO chat_images (id, appointment_id, file_path, filename, uploaded_by, size, mime_type, original_name,
+    INSERT INTO chat_images (id, appointment_id, file_path, object_key, filename, uploaded_by, size, mime_type, original_name,
       width, height, sha256_sent, sha256_stored, created_at, updated_at)
     SELECT 1 + n, ${appointment} + 1 + n % ${appointments},
-      format('chat_images/appointment_%s/%s', ${appointment} + 1 + n % ${appointments}, filename), filename,
+      file_path, file_path, filename,
       ${eitherOf(`n % ${appointments}`, 'n')}, 100000 + n % 900000, 'image/jpeg', 'photo.jpg', 1278, 720,
       digest, digest, sent_at, sent_at
     FROM generate_series(0, ${images - 1}) n,
       LATERAL (SELECT encode(sha256(n::text::bytea), 'hex') AS digest, to_timestamp(${FIRST_IMAGE_AT} + n) AS sent_at) image,
-      LATERAL (SELECT format('%s_%s.jpg', ${FIRST_IMAGE_AT} + n, left(digest, 10)) AS filename) named
+      LATERAL (SELECT format('%s_%s.jpg', ${FIRST_IMAGE_AT} + n, left(digest, 10)) AS filename) named,
+      LATERAL (SELECT format('chat_images/appointment_%s/%s', ${appointment} + 1 + n % ${appointments}, filename) AS file_path) placed
   `);
   await runner.query(`
     INSERT INTO chat_image_access (id, chat_image_id, accessed_by, accessed_at)
