@@ -529,9 +529,9 @@ describe('uploads, when the database fails', () => {
     async function leaveBehind(withObject: boolean): Promise<string> {
       const path = `chat_images/appointment_${APPOINTMENT}/${randomUUID()}.png`;
       await instances.healthy.database.query(
-        `INSERT INTO chat_images (appointment_id, file_path, object_key, filename, uploaded_by, size, mime_type, state)
-         VALUES ($1, $2, $2, $3, $4, 3, 'image/png', 'pending')`,
-        [APPOINTMENT, path, path.split('/').at(-1), PATIENT],
+        `INSERT INTO chat_images (appointment_id, file_path, filename, uploaded_by, size, mime_type, state, sha256_stored)
+         VALUES ($1, $2, $3, $4, 3, 'image/png', 'pending', $5)`,
+        [APPOINTMENT, path, path.split('/').at(-1), PATIENT, sha256(Buffer.from('abc'))],
       );
       if (withObject) await instances.storage.put(path, Buffer.from('abc'), { contentType: 'image/png' });
       return path;

@@ -45,10 +45,6 @@ export class ChatImage {
   @Column('varchar', { name: 'file_path', length: 255 })
   filePath!: string;
 
-  /** The key of the object that this service wrote for the row. None where another application wrote it. */
-  @Column('varchar', { name: 'object_key', length: 255, nullable: true })
-  objectKey!: string | null;
-
   /** The last segment of `filePath`; unique, because old clients name an image by it. */
   @Column('varchar', { length: 255 })
   filename!: string;
@@ -87,7 +83,7 @@ export class ChatImage {
   @Column({ type: 'char', name: 'sha256_sent', length: 64, nullable: true })
   sha256Sent!: string | null;
 
-  /** SHA-256 of the bytes in the storage, in hexadecimal. */
+  /** SHA-256 of the bytes in the storage, in hexadecimal; only where this service has written them to `filePath`. */
   @Column({ type: 'char', name: 'sha256_stored', length: 64, nullable: true })
   sha256Stored!: string | null;
 
@@ -99,6 +95,6 @@ export class ChatImage {
 }
 
 /** What a statement selects to get a {@link ChatImage}. */
-export const CHAT_IMAGE_COLUMNS = `id, appointment_id AS "appointmentId", file_path AS "filePath", object_key AS "objectKey", filename,
+export const CHAT_IMAGE_COLUMNS = `id, appointment_id AS "appointmentId", file_path AS "filePath", filename,
   uploaded_by AS "uploadedBy", size, mime_type AS "mimeType", original_name AS "originalName", width, height, state,
   sha256_sent AS "sha256Sent", sha256_stored AS "sha256Stored", created_at AS "createdAt", updated_at AS "updatedAt"`;

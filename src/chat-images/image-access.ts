@@ -48,11 +48,11 @@ const isParticipant = (user: string): string =>
   `(appointments.patient_id = ${user} OR appointments.doctor_id = ${user})`;
 
 /**
- * Whether a row names an object that can be one: the object that this service wrote, or a path that `isStorageKey` lets
+ * Whether a row names an object that can be one: the object that this service has written, or a path that `isStorageKey` lets
  * through. The main application may write any text, and a row that names no object is no image: nobody is handed its URL,
  * and no audit row says so.
  */
-export const namesAnObject = String.raw`(file_path = object_key
+export const namesAnObject = String.raw`(sha256_stored IS NOT NULL
   OR octet_length(file_path) <= 240 AND file_path !~ '(^|/)[.]{0,2}(/|$)|[\\\u0001-\u001f\u007f-\u009f]')`;
 
 /**

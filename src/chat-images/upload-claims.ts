@@ -31,10 +31,9 @@ const isTwin = (dedupeSeconds: string, graceSeconds: string): string =>
    AND created_at > now() - make_interval(secs => ${dedupeSeconds}::int)
    AND (state = 'stored' OR state = 'pending' AND created_at >= now() - make_interval(secs => ${graceSeconds}::int))`;
 
-const NEW_ROW = `uploaded_by, appointment_id, sha256_sent, sha256_stored, file_path, object_key, filename, size, mime_type,
+const NEW_ROW = `uploaded_by, appointment_id, sha256_sent, sha256_stored, file_path, filename, size, mime_type,
   original_name, width, height, state`;
-const NEW_VALUES =
-  '$1::bigint, $2::bigint, $3::char(64), $4, $5::varchar, $5::varchar, $6, $7::int, $8, $9, $10::int, $11::int';
+const NEW_VALUES = '$1::bigint, $2::bigint, $3::char(64), $4, $5, $6, $7::int, $8, $9, $10::int, $11::int';
 
 /**
  * Finds the image that an earlier try has made or is making, or commits a pending row for a new one. No row at all when

@@ -31,8 +31,6 @@ const ABOUT_ROWS_SQLSTATE = /^(40|55P03)/;
  * @param error what the driver threw while it connected or ran a statement
  * @returns a {@link DatabaseUnavailableError} of it, or the error as it is
  */
-export function toDatabaseFailure(error: Error): Error;
-export function toDatabaseFailure(error: unknown): unknown;
 export function toDatabaseFailure(error: unknown): unknown {
   const sqlState = error instanceof pg.DatabaseError ? (error.code ?? '') : undefined;
   // Without an SQLSTATE it is the driver's own: connections that are refused, cut, or silent for too long. Only values that
@@ -40,8 +38,13 @@ export function toDatabaseFailure(error: unknown): unknown {
   const unavailable =
     sqlState === undefined
       ? !(error instanceof TypeError || error instanceof RangeError)
-      : UNAVAILABLE_SQLSTATE.test(sqlState);
+      : UNAVAILABLE_SQLSTATE.test(sqlState) || endsConnection(error);
   return unavailable ? new DatabaseUnavailableError(error) : error;
+}
+
+/** Whether the server ended the connection with its error, or refused it: then its SQLSTATE may be any. */
+function endsConnection(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && (error.severity === 'FATAL' || error.severity === 'PANIC');
 }
 
 /**

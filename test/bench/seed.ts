@@ -70,10 +70,10 @@ async function fill(runner: QueryRunner, { images, appointments, accesses }: Siz
     SELECT ${appointment} + 1 + n, ${patientOf('n')}, ${doctorOf('n')} FROM generate_series(0, ${appointments - 1}) n
   `);
   await runner.query(`
-    INSERT INTO chat_images (id, appointment_id, file_path, object_key, filename, uploaded_by, size, mime_type, original_name,
+    INSERT INTO chat_images (id, appointment_id, file_path, filename, uploaded_by, size, mime_type, original_name,
       width, height, sha256_sent, sha256_stored, created_at, updated_at)
     SELECT 1 + n, ${appointment} + 1 + n % ${appointments},
-      file_path, file_path, filename,
+      file_path, filename,
       ${eitherOf(`n % ${appointments}`, 'n')}, 100000 + n % 900000, 'image/jpeg', 'photo.jpg', 1278, 720,
       digest, digest, sent_at, sent_at
     FROM generate_series(0, ${images - 1}) n,

@@ -9,7 +9,8 @@ const SETTLE_TIME = "interval '20 minutes'";
 /**
  * Tombstones, for a database and a bucket that others use as well. A row of this service that goes away, by
  * whatever hand, leaves a tombstone with the key of its object in the same transaction; only from that is the object
- * deleted. `object_key` is the key that this service wrote, whatever happens to `file_path`; rows of others have none.
+ * deleted. Only rows with `sha256_stored` do: this service alone writes that digest, of an object that it has written. A
+ * row whose `file_path` somebody changes loses it, as the path then names an object that may be another's.
  */
 export class Tombstones1764000000000 implements MigrationInterface {
   readonly name = 'Tombstones1764000000000';
@@ -20,9 +21,6 @@ export class Tombstones1764000000000 implements MigrationInterface {
     }[];
     // Rights of the owner, and names that nobody else can stand in for: whoever deletes a row need not know of the table.
     const asOwner = `LANGUAGE plpgsql SECURITY DEFINER SET search_path = ${row?.schema ?? 'public'}, pg_temp`;
-    // Only this service has ever written the digest of what is stored.
-    await queryRunner.query('ALTER TABLE chat_images ADD COLUMN object_key varchar(255)');
-    await queryRunner.query('UPDATE chat_images SET object_key = file_path WHERE sha256_stored IS NOT NULL');
     await queryRunner.query(`
       CREATE TABLE chat_image_tombstones (
         object_key varchar(255) CONSTRAINT chat_image_tombstones_pkey PRIMARY KEY,
@@ -39,7 +37,7 @@ export class Tombstones1764000000000 implements MigrationInterface {
       CREATE FUNCTION chat_images_leave_tombstones() RETURNS trigger ${asOwner} AS $$
       BEGIN
         INSERT INTO chat_image_tombstones (object_key, settled_at)
-          SELECT object_key, least(created_at, now()) + ${SETTLE_TIME} FROM removed WHERE object_key IS NOT NULL
+          SELECT file_path, least(created_at, now()) + ${SETTLE_TIME} FROM removed WHERE sha256_stored IS NOT NULL
           ON CONFLICT (object_key) DO NOTHING;
         RETURN NULL;
       END $$
@@ -52,7 +50,7 @@ export class Tombstones1764000000000 implements MigrationInterface {
       CREATE FUNCTION chat_images_leave_all_tombstones() RETURNS trigger ${asOwner} AS $$
       BEGIN
         INSERT INTO chat_image_tombstones (object_key, settled_at)
-          SELECT object_key, least(created_at, now()) + ${SETTLE_TIME} FROM chat_images WHERE object_key IS NOT NULL
+          SELECT file_path, least(created_at, now()) + ${SETTLE_TIME} FROM chat_images WHERE sha256_stored IS NOT NULL
           ON CONFLICT (object_key) DO NOTHING;
         RETURN NULL;
       END $$
@@ -60,6 +58,19 @@ export class Tombstones1764000000000 implements MigrationInterface {
     await queryRunner.query(`
       CREATE TRIGGER chat_images_leave_all_tombstones BEFORE TRUNCATE ON chat_images
         FOR EACH STATEMENT EXECUTE FUNCTION chat_images_leave_all_tombstones()
+    `);
+
+    await queryRunner.query(`
+      CREATE FUNCTION chat_images_disown() RETURNS trigger LANGUAGE plpgsql AS $$
+      BEGIN
+        NEW.sha256_stored := NULL;
+        RETURN NEW;
+      END $$
+    `);
+    await queryRunner.query(`
+      CREATE TRIGGER chat_images_disown BEFORE UPDATE OF file_path ON chat_images FOR EACH ROW
+        WHEN (NEW.file_path IS DISTINCT FROM OLD.file_path AND NEW.sha256_stored IS NOT DISTINCT FROM OLD.sha256_stored)
+        EXECUTE FUNCTION chat_images_disown()
     `);
 
     // Finds the row of an object, in the order in which a bucket is listed: that of the bytes.
@@ -95,11 +106,12 @@ export class Tombstones1764000000000 implements MigrationInterface {
     await queryRunner.query('DROP FUNCTION chat_images_fill_times()');
     await queryRunner.query('DROP TABLE chat_image_upkeep_tasks');
     await queryRunner.query('DROP INDEX chat_images_file_path_index');
+    await queryRunner.query('DROP TRIGGER chat_images_disown ON chat_images');
+    await queryRunner.query('DROP FUNCTION chat_images_disown()');
     await queryRunner.query('DROP TRIGGER chat_images_leave_all_tombstones ON chat_images');
     await queryRunner.query('DROP FUNCTION chat_images_leave_all_tombstones()');
     await queryRunner.query('DROP TRIGGER chat_images_leave_tombstones ON chat_images');
     await queryRunner.query('DROP FUNCTION chat_images_leave_tombstones()');
     await queryRunner.query('DROP TABLE chat_image_tombstones');
-    await queryRunner.query('ALTER TABLE chat_images DROP COLUMN object_key');
   }
 }
