@@ -10,7 +10,7 @@ import { LARAVEL_TABLES } from './laravel-tables.js';
 import { RunningProcess } from './run-process.js';
 import { DOCTOR, OUTSIDER, PATIENT, TestApp } from './test-app.js';
 
-/** What the main application's own statement is, as Eloquent writes it. */
+/** The main application's own INSERT, as Eloquent writes it. */
 const LARAVEL_INSERT = `INSERT INTO chat_images (appointment_id, file_path, filename, uploaded_by, size, mime_type, created_at, updated_at)
   VALUES (145, 'chat_images/appointment_145/1762379999_LaravelNew.jpg', '1762379999_LaravelNew.jpg', 1, 77, 'image/jpeg',
           '2025-11-05 21:59:59', '2025-11-05 21:59:59') RETURNING id`;

@@ -55,7 +55,7 @@ async function check(over: NodeJS.ProcessEnv = {}): Promise<readonly Finding[]> 
   return findings;
 }
 
-/** What was found out about one thing, as `status: message`. */
+/** The finding about one thing, as `status: message`. */
 function said(findings: readonly Finding[], name: string): string {
   const about = findings.filter((finding) => finding.name === name);
   return about.map(({ status, message }) => `${status}: ${message}`).join('\n');

@@ -229,7 +229,7 @@ describe('npm run seed', () => {
       { chat_image_id: 2, accessed_by: DOCTOR },
     ]);
 
-    // What the example of the Swagger page asks for.
+    // The request in the example of the Swagger page.
     const response = await test.fetch('/api/chat-images/signed-urls', {
       method: 'POST',
       headers: { 'content-type': 'application/json' },

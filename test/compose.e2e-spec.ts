@@ -223,7 +223,7 @@ describe('docker-compose.yml', () => {
   });
 });
 
-/** What `config` prints, as far as it is compared: the two versions of Compose write ports in two ways. */
+/** The part of `config`'s output that is compared: the two versions of Compose write ports in two ways. */
 const resolvedFileSchema = z.object({
   services: z.record(
     z.string(),

@@ -61,7 +61,7 @@ describe('the commands that look after the storage', () => {
     ({ data: uploaded } = (await response.json()) as UploadedChatImageResponseDto);
   };
 
-  /** What others keep below the same folder: four pictures of the system before, and three other things. */
+  /** Objects of others below the same folder: four pictures of the system before, and three other things. */
   const OTHERS = [
     'chat_images/appointment_145/1700000000_AbCdEfGh12.jpg',
     'chat_images/appointment_145/1700000000_AbCdEfGh12.JPG',

@@ -263,7 +263,7 @@ describe('addresses without a token', () => {
       expect(await status('4')).toContain('Phase 4 is on');
       await test.database.query(`UPDATE chat_image_link_opens SET opened_at = now() - interval '40 days'`);
       expect(await status()).toContain('Phase 4 would hurt nobody');
-      // What was opened stays recorded; what was only sent on is forgotten.
+      // Opens stay recorded. Requests that were only sent on are forgotten.
       await test.app.get(UploadSweeper).sweep();
       expect(
         await test.database.query<unknown>('SELECT count(*) AS rows FROM chat_image_link_opens'),

@@ -1,11 +1,11 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
-import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { freePort } from '../src/database/embedded-postgres.js';
+import { isPortOpen } from './port-open.js';
 
 const START_LIMIT_MS = 10_000;
 
@@ -71,12 +71,12 @@ export class NginxServer {
     return `http://127.0.0.1:${this.port}`;
   }
 
-  /** What it has logged, from warnings on. */
+  /** The lines of its log, from warnings on. */
   async errors(): Promise<string> {
     return readFile(join(this.folder, 'error.log'), 'utf8');
   }
 
-  /** What it keeps on its disk of requests and answers under way. */
+  /** The files of requests and responses under way on its disk. */
   async temporaryFiles(): Promise<string[]> {
     const entries = await readdir(this.folder, { recursive: true, withFileTypes: true });
     return entries
@@ -95,7 +95,7 @@ export class NginxServer {
 
   private async listening(): Promise<void> {
     const deadline = Date.now() + START_LIMIT_MS;
-    while (!(await answers(this.port))) {
+    while (!(await isPortOpen(this.port))) {
       if (this.child.exitCode !== null || Date.now() > deadline)
         throw new Error(`nginx did not start:\n${await this.errors()}`);
       await setTimeout(50);
@@ -103,7 +103,7 @@ export class NginxServer {
   }
 }
 
-/** What surrounds a site; nothing of it lies outside of the folder. */
+/** The main configuration around the site. All its files lie in the folder. */
 function mainConfiguration(folder: string): string {
   const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'];
   return `
@@ -118,16 +118,4 @@ function mainConfiguration(folder: string): string {
       ${temporary.map((name) => `${name}_temp_path ${folder}/temporary-${name};`).join('\n')}
       include ${folder}/site.conf;
     }`;
-}
-
-async function answers(port: number): Promise<boolean> {
-  const socket = connect(port, '127.0.0.1');
-  try {
-    await once(socket, 'connect');
-    return true;
-  } catch {
-    return false;
-  } finally {
-    socket.destroy();
-  }
 }

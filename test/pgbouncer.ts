@@ -1,11 +1,11 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { freePort } from '../src/database/embedded-postgres.js';
+import { isPortOpen } from './port-open.js';
 
 /**
  * Whether PgBouncer is installed.
@@ -70,7 +70,7 @@ export class PgBouncer {
       stdio: 'ignore',
     });
     this.process = child;
-    while (!(await accepts(this.port))) {
+    while (!(await isPortOpen(this.port))) {
       if (child.exitCode !== null) throw new Error(`pgbouncer ended with ${child.exitCode}.`);
       await setTimeout(20);
     }
@@ -87,17 +87,5 @@ export class PgBouncer {
   async stop(): Promise<void> {
     await this.halt();
     await rm(this.folder, { recursive: true });
-  }
-}
-
-async function accepts(port: number): Promise<boolean> {
-  const socket = connect(port, '127.0.0.1');
-  try {
-    await once(socket, 'connect');
-    return true;
-  } catch {
-    return false;
-  } finally {
-    socket.destroy();
   }
 }

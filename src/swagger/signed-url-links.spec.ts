@@ -13,7 +13,7 @@ const React = {
 };
 const Original = Symbol('the component of Swagger UI');
 
-/** What the plugin makes of an answer, run as the page runs it: from its text, with nothing of the file around it. */
+/** The plugin's result for a response, run as the page runs it: from its text, with nothing of the file around it. */
 function rendered(content: unknown): Element {
   const plugin = runInNewContext(`(${signedUrlLinks.toString()})()`) as ReturnType<typeof signedUrlLinks>;
   return plugin.wrapComponents.responseBody(Original, { React })({ content }) as Element;

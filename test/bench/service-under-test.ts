@@ -2,7 +2,6 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
@@ -18,6 +17,7 @@ import {
 } from '../../src/database/embedded-postgres.js';
 import { migrateUp } from '../../src/database/migrate.js';
 import { s3Environment } from '../s3-environment.js';
+import { isPortOpen } from '../port-open.js';
 
 export const JWT_SECRET = 'only for this benchmark, 0123456789abcdef';
 
@@ -148,7 +148,7 @@ export class Bench {
     });
     const server = { name, port, process: child };
     this.servers.push(server);
-    while (!(await accepts(port))) {
+    while (!(await isPortOpen(port))) {
       if (!isRunning(child)) throw new Error(`${name} did not start.`);
       await setTimeout(POLL_MS);
     }
@@ -180,18 +180,6 @@ export async function withDatabase<T>(url: string, work: (database: DataSource) 
 async function oneAppointment(database: DataSource): Promise<void> {
   await database.query('INSERT INTO users (id) VALUES (1), (2)');
   await database.query('INSERT INTO appointments (id, patient_id, doctor_id) VALUES (145, 1, 2)');
-}
-
-async function accepts(port: number): Promise<boolean> {
-  const socket = connect(port, '127.0.0.1');
-  try {
-    await once(socket, 'connect');
-    return true;
-  } catch {
-    return false;
-  } finally {
-    socket.destroy();
-  }
 }
 
 const isRunning = ({ exitCode, signalCode }: ChildProcess): boolean =>

@@ -130,7 +130,7 @@ async function readErrorCode(body: Readable, timeoutMs: number): Promise<string 
       if (text.length > MAX_REFUSAL_BYTES) break;
     }
   } catch {
-    // What has arrived is looked at.
+    // The part that has arrived is enough.
   }
   return ERROR_CODE.exec(text.slice(0, MAX_REFUSAL_BYTES))?.[1];
 }
