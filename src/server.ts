@@ -6,6 +6,7 @@ import type { Server } from 'node:http';
 import type { Logger } from 'pino';
 import { REQUEST_ID_HEADER } from './answer-headers.js';
 import { AppModule } from './app.module.js';
+import { ImageProcesses } from './chat-images/image-processes.js';
 import { refuseStorageMistakes } from './chat-images/storage/storage-start.js';
 import { StorageProvider } from './chat-images/storage/storage-provider.js';
 import { UpkeepScheduleModule } from './chat-images/upkeep-schedule.js';
@@ -113,6 +114,7 @@ export async function serve(settings: Settings, logger: Logger): Promise<{ stopp
   const outcomes = await Promise.allSettled([
     refuseStorageMistakes(app.get(StorageProvider), logger, storageWaitMs(settings)),
     app.init(),
+    app.get(ImageProcesses).start(),
   ]);
   for (const outcome of outcomes) {
     if (outcome.status === 'fulfilled') continue;

@@ -7,7 +7,6 @@ import { join, relative, sep } from 'node:path';
 import { setImmediate, setTimeout } from 'node:timers/promises';
 import { crc32 } from 'node:zlib';
 import sharp from 'sharp';
-import { ImageCleaner } from '../src/chat-images/image-cleaner.js';
 import { ImagePreparer } from '../src/chat-images/image-preparer.js';
 import { UploadBudget } from '../src/chat-images/upload-budget.js';
 import { AppError } from '../src/errors/app-error.js';
@@ -827,14 +826,15 @@ describe('uploads that nobody meant', () => {
   it(
     'any mutated picture is stored as something that decodes and stays as it is, or refused for what it is',
     async () => {
-      const preparer = new ImagePreparer(new ImageCleaner());
+      const preparer = test.app.get(ImagePreparer);
+      const sender = { userId: PATIENT, left: new AbortController().signal };
       const originals = [...pictures, await phonePhoto()];
       let accepted = 0;
       await holds(
         fc.asyncProperty(mutatedPicture, async ([index, mutations]) => {
           const bytes = mutate(originals[index % originals.length] ?? Buffer.alloc(0), mutations, originals);
           const started = performance.now();
-          const prepared = await preparer.prepare(Buffer.from(bytes)).catch((error: unknown) => {
+          const prepared = await preparer.prepare(Buffer.from(bytes), sender).catch((error: unknown) => {
             if (error instanceof AppError && error.code === 'INVALID_IMAGE') return undefined;
             throw error;
           });
@@ -845,7 +845,7 @@ describe('uploads that nobody meant', () => {
           expect(prepared.bytes.length).toBeLessThanOrEqual(bytes.length + 64);
           expect([prepared.width, prepared.height].every((side) => side > 0)).toBe(true);
           await sharp(prepared.bytes, { animated: true, failOn: 'error' }).stats();
-          const again = await preparer.prepare(Buffer.from(prepared.bytes));
+          const again = await preparer.prepare(Buffer.from(prepared.bytes), sender);
           expect({ ...again, bytes: again.bytes.equals(prepared.bytes) }).toEqual({
             ...prepared,
             bytes: true,

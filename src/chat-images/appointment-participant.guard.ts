@@ -232,8 +232,12 @@ export class AppointmentParticipantGuard implements CanActivate {
     if (!(await this.access.userExists(user))) throw new AppError('UNAUTHENTICATED');
     const memory = this.budget.begin();
     // The picture is in memory until its answer has left, or its client has gone.
-    request.res?.once('close', () => memory.release());
-    return readUploadForm(request, memory, async (appointmentId) => {
+    const left = new AbortController();
+    request.res?.once('close', () => {
+      memory.release();
+      left.abort();
+    });
+    return readUploadForm(request, memory, left.signal, async (appointmentId) => {
       refuse(await this.access.refusalForAppointment(user, appointmentId), MAY_NOT_SEND);
     });
   }

@@ -35,7 +35,7 @@ export class ChatImageUploadsService {
    *   OVERLOADED when another try of the same picture does not end
    */
   async upload(user: AuthenticatedUser, form: UploadForm): Promise<ChatImage> {
-    const prepared = await this.preparer.prepare(form.bytes);
+    const prepared = await this.preparer.prepare(form.bytes, { userId: user.id, left: form.left });
     const deadline = Date.now() + TWIN_WAIT_MS;
     for (;;) {
       const claim = await this.claims.claim(user, form, prepared);

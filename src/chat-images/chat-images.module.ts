@@ -6,8 +6,8 @@ import { ChatImageUploadsService } from './chat-image-uploads.service.js';
 import { ChatImagesController } from './chat-images.controller.js';
 import { ChatImagesService } from './chat-images.service.js';
 import { ImageAccess } from './image-access.js';
-import { ImageCleaner } from './image-cleaner.js';
 import { ImagePreparer } from './image-preparer.js';
+import { ImageProcesses } from './image-processes.js';
 import { MediaController } from './media.controller.js';
 import { StorageReconciler } from './storage-reconciler.js';
 import { StoredImageVerifier } from './stored-image-verifier.js';
@@ -23,8 +23,8 @@ import { UploadBudget } from './upload-budget.js';
     ChatImageUploadsService,
     ChatImagesService,
     ImageAccess,
-    ImageCleaner,
     ImagePreparer,
+    ImageProcesses,
     StorageReconciler,
     StoredImageVerifier,
     UploadClaims,
@@ -36,6 +36,6 @@ import { UploadBudget } from './upload-budget.js';
       useFactory: ({ uploads }: Settings) => new UploadBudget(uploads.memoryBytes, uploads.waitMs),
     },
   ],
-  exports: [StorageReconciler, UploadSweeper],
+  exports: [ImageProcesses, StorageReconciler, UploadSweeper],
 })
 export class ChatImagesModule {}

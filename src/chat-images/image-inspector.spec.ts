@@ -1,7 +1,8 @@
 import { describe, expect, it } from '@jest/globals';
 import { readFile } from 'node:fs/promises';
 import sharp, { type Sharp } from 'sharp';
-import { decode, detectFormat, type ImageHeader, readHeader } from './image-inspector.js';
+import { detectFormat } from './image-format.js';
+import { decode, type InspectedImage, readHeader } from './image-inspector.js';
 
 type Format = 'jpeg' | 'png' | 'gif' | 'webp';
 
@@ -20,7 +21,7 @@ const noise = (format: Format): Promise<Buffer> =>
     .toFormat(format)
     .toBuffer();
 
-async function inspect(bytes: Buffer): Promise<ImageHeader> {
+async function inspect(bytes: Buffer): Promise<InspectedImage> {
   const format = detectFormat(bytes);
   const header = await readHeader(bytes, format);
   await decode(bytes, format);

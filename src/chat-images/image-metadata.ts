@@ -1,13 +1,15 @@
-import type { ImageFormat } from './image-inspector.js';
+import type { ImageFormat } from './image-format.js';
 import { gifWithoutMetadata } from './image-metadata/gif.js';
 import { jpegWithoutMetadata } from './image-metadata/jpeg.js';
+import type { CleanedImage } from './image-metadata/kept-bytes.js';
 import { pngWithoutMetadata } from './image-metadata/png.js';
 import { webpWithoutMetadata } from './image-metadata/webp.js';
 
+export type { CleanedImage } from './image-metadata/kept-bytes.js';
 export { TooManyFramesError } from './image-metadata/frame-limit.js';
 export { MalformedImageError } from './image-metadata/malformed-image-error.js';
 
-const CLEANERS: Readonly<Record<ImageFormat, (bytes: Buffer) => Buffer>> = {
+const CLEANERS: Readonly<Record<ImageFormat, (bytes: Buffer) => CleanedImage>> = {
   jpeg: jpegWithoutMetadata,
   png: pngWithoutMetadata,
   gif: gifWithoutMetadata,
@@ -34,6 +36,6 @@ const CLEANERS: Readonly<Record<ImageFormat, (bytes: Buffer) => Buffer>> = {
  * @throws MalformedImageError when the structure of the file is broken
  * @throws TooManyFramesError when an animation has more than a thousand; and nothing else
  */
-export function withoutMetadata(bytes: Buffer, format: ImageFormat): Buffer {
+export function withoutMetadata(bytes: Buffer, format: ImageFormat): CleanedImage {
   return CLEANERS[format](bytes);
 }

@@ -47,6 +47,8 @@ export type UploadForm = {
   readonly name: string;
   /** The client's name for this upload and all its tries, when it gave one. */
   readonly idempotencyKey: string | undefined;
+  /** Aborted when the client has gone. */
+  readonly left: AbortSignal;
 };
 
 type UploadedFile = Pick<UploadForm, 'bytes' | 'sha256' | 'name'>;
@@ -56,6 +58,7 @@ type UploadedFile = Pick<UploadForm, 'bytes' | 'sha256' | 'name'>;
  * the disk.
  *
  * @param memory accounts for the bytes; while it has no room, the client's socket is not read
+ * @param left aborted when the client has gone
  * @param authorize decides, by rejecting, who may upload to an appointment; called as soon as the appointment is
  *   known. A file that comes after `appointment_id` is not read before it has resolved.
  * @throws AppError of `authorize` and `memory`; UNSUPPORTED_MEDIA_TYPE, FILE_TOO_LARGE or VALIDATION_FAILED for a form
@@ -64,6 +67,7 @@ type UploadedFile = Pick<UploadForm, 'bytes' | 'sha256' | 'name'>;
 export async function readUploadForm(
   request: Request,
   memory: UploadMemory,
+  left: AbortSignal,
   authorize: (appointmentId: number) => Promise<void>,
 ): Promise<UploadForm> {
   const { 'content-type': type = '', 'content-encoding': encoding = 'identity' } = request.headers;
@@ -127,7 +131,7 @@ export async function readUploadForm(
         ...(picture === undefined ? { file: ['A picture is required, in the field named file.'] } : {}),
       });
     }
-    return { appointmentId, idempotencyKey, ...picture };
+    return { appointmentId, idempotencyKey, left, ...picture };
   } catch (error) {
     // What has been received is needed no more, and not held while the rest of the body is thrown away.
     fileStream?.destroy();

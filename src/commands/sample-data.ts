@@ -47,7 +47,14 @@ export async function addSampleData(settings: Settings, logger: Logger): Promise
       const sha256 = createHash('sha256').update(bytes).digest('hex');
       await uploads.upload(
         { id: sender },
-        { appointmentId: APPOINTMENT, bytes, sha256, name, idempotencyKey: undefined },
+        {
+          appointmentId: APPOINTMENT,
+          bytes,
+          sha256,
+          name,
+          idempotencyKey: undefined,
+          left: new AbortController().signal,
+        },
       );
     }
     return 2;

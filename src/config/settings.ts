@@ -1,5 +1,6 @@
 import { createPublicKey, X509Certificate } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { z } from 'zod';
 import { bucketUrl, endpointWithoutBucket } from './bucket-address.js';
 
@@ -9,16 +10,21 @@ export const SETTINGS = Symbol('Settings');
 /** The longest `APP_URL` with which every `media_url` still fits the 255 characters of an old client's column. */
 const APP_URL_MAX_LENGTH = 170;
 
-const wholeNumber = (min: number, max: number, fallback: number) =>
+const anyWholeNumber = (min: number, max: number, example: number) =>
   z
     .string()
-    .regex(/^\d+$/, `must be a whole number from ${min} to ${max}, e.g. ${fallback}`)
+    .regex(/^\d+$/, `must be a whole number from ${min} to ${max}, e.g. ${example}`)
     .transform(Number)
     .refine(
       (value) => value >= min && value <= max,
-      `must be a whole number from ${min} to ${max}, e.g. ${fallback}`,
-    )
-    .default(fallback);
+      `must be a whole number from ${min} to ${max}, e.g. ${example}`,
+    );
+
+const wholeNumber = (min: number, max: number, fallback: number) =>
+  anyWholeNumber(min, max, fallback).default(fallback);
+
+/** As many processors, at most, as pictures are decoded on when nothing is set. */
+const MOST_PROCESSORS = 4;
 
 const httpUrl = (example: string) =>
   z
@@ -125,6 +131,7 @@ export const environmentSchema = z.object({
 
   UPLOAD_MEMORY_MIB: wholeNumber(128, 65_536, 256),
   UPLOAD_WAIT_MS: wholeNumber(0, 120_000, 10_000),
+  DECODE_PROCESSES: anyWholeNumber(1, 64, 3).optional(),
   UPLOAD_DEDUPE_SECONDS: wholeNumber(0, 86_400, 120),
   UPLOAD_GRACE_SECONDS: wholeNumber(1, 86_400, 120),
   SWEEP_INTERVAL_SECONDS: wholeNumber(0, 86_400, 60),
@@ -219,8 +226,10 @@ export type Settings = {
   readonly uploads: {
     /** How much memory the uploads of this process may hold together. */
     readonly memoryBytes: number;
-    /** How long an upload may wait for memory. */
+    /** How long an upload may wait for memory, and again for its turn to be decoded. */
     readonly waitMs: number;
+    /** How many processes decode pictures; one user's pictures never take all of them, unless there is but one. */
+    readonly decodeProcesses: number;
     /** For how long the same picture, sent again by the same user to the same appointment, is the same image. */
     readonly dedupeSeconds: number;
     /** After how long an upload that is still pending counts as left behind by a crash. */
@@ -294,6 +303,7 @@ export function loadSettings(environment: NodeJS.ProcessEnv): Settings {
     uploads: {
       memoryBytes: env.UPLOAD_MEMORY_MIB * 1024 * 1024,
       waitMs: env.UPLOAD_WAIT_MS,
+      decodeProcesses: env.DECODE_PROCESSES ?? Math.min(availableParallelism(), MOST_PROCESSORS) + 1,
       dedupeSeconds: env.UPLOAD_DEDUPE_SECONDS,
       graceSeconds: env.UPLOAD_GRACE_SECONDS,
       sweepIntervalSeconds: env.SWEEP_INTERVAL_SECONDS,

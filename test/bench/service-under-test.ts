@@ -214,12 +214,15 @@ export async function photograph(width: number, height: number, quality: number)
 }
 
 /** The form as the app sends it, with a picture of its own each time: a comment in the JPEG is counted up. */
-export function forms(photo: Buffer): { readonly type: string; readonly next: () => Buffer } {
+export function forms(
+  photo: Buffer,
+  appointmentId = 145,
+): { readonly type: string; readonly next: () => Buffer } {
   const head = Buffer.from(
     '--bench\r\nContent-Disposition: form-data; name="file"; filename="photo.jpg"\r\nContent-Type: image/jpeg\r\n\r\n',
   );
   const tail = Buffer.from(
-    '\r\n--bench\r\nContent-Disposition: form-data; name="appointment_id"\r\n\r\n145\r\n--bench--\r\n',
+    `\r\n--bench\r\nContent-Disposition: form-data; name="appointment_id"\r\n\r\n${appointmentId}\r\n--bench--\r\n`,
   );
   let count = 0;
   return {

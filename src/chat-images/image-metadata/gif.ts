@@ -1,5 +1,5 @@
 import { MAX_FRAMES, TooManyFramesError } from './frame-limit.js';
-import { KeptBytes } from './kept-bytes.js';
+import { type CleanedImage, KeptBytes } from './kept-bytes.js';
 import { MalformedImageError } from './malformed-image-error.js';
 
 const EXTENSION = 0x21;
@@ -20,7 +20,7 @@ const LOOPING_APPLICATIONS = ['NETSCAPE2.0', 'ANIMEXTS1.0'];
  * A frame's LZW codes are followed to their end, and what comes behind it in the frame's blocks is cut. What stays
  * possible is a colour table or a frame that is never visible, and at most seven bits behind each end.
  */
-export function gifWithoutMetadata(bytes: Buffer): Buffer {
+export function gifWithoutMetadata(bytes: Buffer): CleanedImage {
   if (bytes.length < 13 || !/^GIF8[79]a$/.test(bytes.toString('latin1', 0, 6))) {
     throw new MalformedImageError('The GIF has no header.');
   }
@@ -64,7 +64,7 @@ export function gifWithoutMetadata(bytes: Buffer): Buffer {
   if (at >= bytes.length) throw new MalformedImageError('The GIF has no end.');
   if (frames === 0) throw new MalformedImageError('The GIF has no picture.');
   kept.keep(at, at + 1);
-  return kept.toBuffer();
+  return kept.finish();
 }
 
 function colourTableLength(flags = 0): number {

@@ -1,5 +1,5 @@
 import { orientationExif, readOrientation, UPRIGHT } from './exif-orientation.js';
-import { KeptBytes } from './kept-bytes.js';
+import { type CleanedImage, KeptBytes } from './kept-bytes.js';
 import { MalformedImageError } from './malformed-image-error.js';
 
 const SOI = 0xd8;
@@ -34,7 +34,7 @@ type Segment = { readonly start: number; readonly data: number; readonly end: nu
  * JFIF and Adobe count only before the first scan, and the last of each wins, as in libjpeg. Bytes that hide in a scan
  * behind its last block, or in tables that no scan uses, stay: finding them takes a whole Huffman decoder.
  */
-export function jpegWithoutMetadata(bytes: Buffer): Buffer {
+export function jpegWithoutMetadata(bytes: Buffer): CleanedImage {
   if (bytes[0] !== 0xff || bytes[1] !== SOI) throw new MalformedImageError('The JPEG has no start.');
   const kept = new KeptBytes(bytes);
   const head = kept.reserve(HEAD_LENGTH);
@@ -94,7 +94,7 @@ export function jpegWithoutMetadata(bytes: Buffer): Buffer {
   ]);
   const unused = HEAD_LENGTH - first.length;
   head.set(first, unused);
-  return kept.toBuffer().subarray(unused);
+  return kept.finish(unused);
 }
 
 /** The position of the next marker's code, behind fill bytes and whatever is no marker (T.81 B.1.1.2). */

@@ -1,3 +1,10 @@
+/** A picture without its metadata. */
+export type CleanedImage = {
+  readonly bytes: Buffer;
+  /** Three numbers for each range that was copied: to where, from where, how many bytes. In their order. */
+  readonly copies: readonly number[];
+};
+
 /** More than any format adds to what it copies. */
 const ROOM_FOR_ADDITIONS = 128;
 
@@ -8,14 +15,14 @@ const ROOM_FOR_ADDITIONS = 128;
 export class KeptBytes {
   readonly #source: Buffer;
   readonly #copy: Buffer;
+  readonly #copies: number[] = [];
   #length = 0;
   #from = 0;
   #to = 0;
 
   constructor(source: Buffer) {
     this.#source = source;
-    // Not of the memory that small buffers share, so that it can be handed to another thread.
-    this.#copy = Buffer.allocUnsafeSlow(source.length + ROOM_FOR_ADDITIONS);
+    this.#copy = Buffer.allocUnsafe(source.length + ROOM_FOR_ADDITIONS);
   }
 
   /** Where the next byte goes. */
@@ -46,13 +53,21 @@ export class KeptBytes {
     return this.#copy.subarray(this.#length - length, this.#length);
   }
 
-  toBuffer(): Buffer {
+  /**
+   * @param skipped how many of the first bytes, none of them copied, are left out
+   */
+  finish(skipped = 0): CleanedImage {
     this.#flush();
-    return this.#copy.subarray(0, this.#length);
+    return {
+      bytes: this.#copy.subarray(skipped, this.#length),
+      copies: this.#copies.map((number, index) => (index % 3 === 0 ? number - skipped : number)),
+    };
   }
 
   #flush(): void {
-    this.#length += this.#source.copy(this.#copy, this.#length, this.#from, this.#to);
+    const length = this.#source.copy(this.#copy, this.#length, this.#from, this.#to);
+    if (length > 0) this.#copies.push(this.#length, this.#from, length);
+    this.#length += length;
     this.#from = this.#to;
   }
 }

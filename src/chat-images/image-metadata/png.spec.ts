@@ -4,7 +4,9 @@ import { crc32, deflateSync } from 'node:zlib';
 import sharp from 'sharp';
 import { orientationExif } from './exif-orientation.js';
 import { MalformedImageError } from './malformed-image-error.js';
-import { pngWithoutMetadata } from './png.js';
+import { pngWithoutMetadata as clean } from './png.js';
+
+const pngWithoutMetadata = (bytes: Buffer): Buffer => clean(bytes).bytes;
 
 const SECRET = 'Dr. Jane Roe, Room 7';
 /** Signature and IHDR. */

@@ -1,6 +1,6 @@
 import { crc32, inflateSync } from 'node:zlib';
 import { orientationExif, readOrientation, UPRIGHT } from './exif-orientation.js';
-import { KeptBytes } from './kept-bytes.js';
+import { type CleanedImage, KeptBytes } from './kept-bytes.js';
 import { MalformedImageError } from './malformed-image-error.js';
 
 const SIGNATURE = '\x89PNG\r\n\x1a\n';
@@ -45,7 +45,7 @@ type Chunk = {
  * the same in larger pictures and in the frames behind the first, rows behind the last one inside the compressed data,
  * and colours of a palette that no pixel uses.
  */
-export function pngWithoutMetadata(bytes: Buffer): Buffer {
+export function pngWithoutMetadata(bytes: Buffer): CleanedImage {
   if (bytes.toString('latin1', 0, 8) !== SIGNATURE)
     throw new MalformedImageError('The PNG has no signature.');
   const header = chunkAt(bytes, 8);
@@ -144,7 +144,7 @@ export function pngWithoutMetadata(bytes: Buffer): Buffer {
   }
   if (!image) throw new MalformedImageError('The PNG has no picture.');
   kept.write(newChunk('IEND', Buffer.alloc(0)));
-  return kept.toBuffer();
+  return kept.finish();
 }
 
 function chunkAt(bytes: Buffer, start: number): Chunk {

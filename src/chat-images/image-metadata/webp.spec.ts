@@ -3,7 +3,9 @@ import sharp from 'sharp';
 import { orientationExif } from './exif-orientation.js';
 import { MAX_FRAMES, TooManyFramesError } from './frame-limit.js';
 import { MalformedImageError } from './malformed-image-error.js';
-import { webpWithoutMetadata } from './webp.js';
+import { webpWithoutMetadata as clean } from './webp.js';
+
+const webpWithoutMetadata = (bytes: Buffer): Buffer => clean(bytes).bytes;
 
 const SECRET = 'Dr. Jane Roe, Room 7';
 

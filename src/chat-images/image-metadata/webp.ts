@@ -1,6 +1,6 @@
 import { orientationExif, readOrientation, UPRIGHT } from './exif-orientation.js';
 import { MAX_FRAMES, TooManyFramesError } from './frame-limit.js';
-import { KeptBytes } from './kept-bytes.js';
+import { type CleanedImage, KeptBytes } from './kept-bytes.js';
 import { MalformedImageError } from './malformed-image-error.js';
 
 /** Of the flags in VP8X. */
@@ -29,7 +29,7 @@ type Chunk = {
  * VP8X does not announce is ignored by decoders: dropped here. Bytes behind the end of the data inside a VP8, VP8L or
  * ALPH chunk stay: finding them takes a decoder.
  */
-export function webpWithoutMetadata(bytes: Buffer): Buffer {
+export function webpWithoutMetadata(bytes: Buffer): CleanedImage {
   if (bytes.length < RIFF_HEADER_LENGTH || !/^RIFF.{4}WEBP$/s.test(bytes.toString('latin1', 0, 12))) {
     throw new MalformedImageError('The WebP has no header.');
   }
@@ -45,7 +45,7 @@ export function webpWithoutMetadata(bytes: Buffer): Buffer {
   else throw new MalformedImageError('The WebP has no picture.');
 
   riff.writeUInt32LE(kept.length - CHUNK_HEADER_LENGTH, 4);
-  return kept.toBuffer();
+  return kept.finish();
 }
 
 function keepExtended(bytes: Buffer, vp8x: Chunk, end: number, kept: KeptBytes): void {

@@ -1,0 +1,118 @@
+import { describe, expect, it } from '@jest/globals';
+import { setImmediate } from 'node:timers/promises';
+import { DecodeQueue, type DecodeQueueLimits } from './decode-queue.js';
+
+const LIGHT = 10;
+const HEAVY = 60;
+const LIMITS: DecodeQueueLimits = {
+  slots: 3,
+  slotsPerUser: 2,
+  lightBytes: LIGHT,
+  heavyBytes: 100,
+  maxWaitMs: 60_000,
+};
+
+/** A queue whose work ends when the test says so. */
+class Bench {
+  readonly started: string[] = [];
+  private readonly ends = new Map<string, () => void>();
+  private readonly queue: DecodeQueue;
+
+  constructor(limits: Partial<DecodeQueueLimits> = {}) {
+    this.queue = new DecodeQueue({ ...LIMITS, ...limits });
+  }
+
+  /** Sends a picture. Its name begins with its user's. */
+  send(name: string, { bytes = LIGHT, left = new AbortController().signal } = {}): Promise<string> {
+    return this.queue.run(name.charCodeAt(0), bytes, left, async () => {
+      this.started.push(name);
+      await new Promise<void>((resolve) => this.ends.set(name, resolve));
+      return name;
+    });
+  }
+
+  async end(name: string): Promise<void> {
+    this.ends.get(name)?.();
+    await setImmediate();
+  }
+}
+
+describe('the queue of decoding', () => {
+  it('leaves a slot for others, however many one user sends', async () => {
+    const bench = new Bench();
+    for (const name of ['a1', 'a2', 'a3', 'a4']) void bench.send(name);
+    await setImmediate();
+    expect(bench.started).toEqual(['a1', 'a2']);
+    void bench.send('b1');
+    await setImmediate();
+    expect(bench.started).toEqual(['a1', 'a2', 'b1']);
+    await bench.end('b1');
+    expect(bench.started).toEqual(['a1', 'a2', 'b1']);
+    await bench.end('a1');
+    expect(bench.started).toEqual(['a1', 'a2', 'b1', 'a3']);
+  });
+
+  it('lets users take turns', async () => {
+    const bench = new Bench({ slots: 1, slotsPerUser: 1 });
+    for (const name of ['a1', 'a2', 'a3', 'b1', 'b2', 'c1']) void bench.send(name);
+    await setImmediate();
+    for (const name of ['a1', 'a2', 'b1', 'c1', 'a3']) await bench.end(name);
+    expect(bench.started).toEqual(['a1', 'a2', 'b1', 'c1', 'a3', 'b2']);
+  });
+
+  it('runs heavy pictures together only as far as the memory reaches, and lets light ones pass', async () => {
+    const bench = new Bench();
+    void bench.send('a1', { bytes: HEAVY });
+    void bench.send('b1', { bytes: HEAVY });
+    void bench.send('c1', { bytes: 20 });
+    void bench.send('d1');
+    await setImmediate();
+    // c1 would fit, but b1 was there before it.
+    expect(bench.started).toEqual(['a1', 'd1']);
+    await bench.end('a1');
+    expect(bench.started).toEqual(['a1', 'd1', 'b1', 'c1']);
+  });
+
+  it('runs one that is larger than all the memory alone', async () => {
+    const bench = new Bench();
+    void bench.send('a1', { bytes: 101 });
+    void bench.send('b1', { bytes: 11 });
+    await setImmediate();
+    expect(bench.started).toEqual(['a1']);
+    await bench.end('a1');
+    expect(bench.started).toEqual(['a1', 'b1']);
+  });
+
+  it('answers who has waited too long with OVERLOADED, and takes the next', async () => {
+    const bench = new Bench({ slots: 1, slotsPerUser: 1, maxWaitMs: 20 });
+    void bench.send('a1');
+    await expect(bench.send('b1')).rejects.toMatchObject({ code: 'OVERLOADED', retryAfterSeconds: 5 });
+    void bench.send('c1');
+    await bench.end('a1');
+    expect(bench.started).toEqual(['a1', 'c1']);
+  });
+
+  it('lets go who has left, and does not begin for who left before', async () => {
+    const bench = new Bench({ slots: 1, slotsPerUser: 1 });
+    void bench.send('a1');
+    const client = new AbortController();
+    const leaver = bench.send('b1', { left: client.signal });
+    void bench.send('c1');
+    client.abort();
+    await expect(leaver).rejects.toMatchObject({ code: 'OVERLOADED' });
+    await expect(bench.send('d1', { left: client.signal })).rejects.toMatchObject({ code: 'OVERLOADED' });
+    await bench.end('a1');
+    expect(bench.started).toEqual(['a1', 'c1']);
+    await bench.end('c1');
+    expect(bench.started).toEqual(['a1', 'c1']);
+  });
+
+  it('gives the slot on after work that failed', async () => {
+    const queue = new DecodeQueue({ ...LIMITS, slots: 1, slotsPerUser: 1 });
+    const { signal } = new AbortController();
+    const failing = queue.run(1, HEAVY, signal, () => Promise.reject(new Error('failed')));
+    const next = queue.run(2, HEAVY, signal, () => Promise.resolve('done'));
+    await expect(failing).rejects.toThrow('failed');
+    await expect(next).resolves.toBe('done');
+  });
+});

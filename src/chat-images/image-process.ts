@@ -1,0 +1,159 @@
+/*
+ * The program of a decoding process: it is given one picture at a time, cleans, reads and decodes it, and tells what it
+ * found. It runs apart from the service so that it can be ended, and so that a decoder that fails, or is turned against the
+ * service by a picture, has no key or token in its memory and no connection to anything.
+ */
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
+import { constants, setPriority } from 'node:os';
+import { isNativeError } from 'node:util/types';
+import { AppError } from '../errors/app-error.js';
+import { type ImageFormat, invalidImage } from './image-format.js';
+import type { InspectedImage } from './image-inspector.js';
+import type { CleanedImage } from './image-metadata.js';
+
+/** What the service sends before a picture's bytes, which follow on standard input. */
+export type PictureTask = {
+  readonly format: ImageFormat;
+  /** How many bytes follow. */
+  readonly length: number;
+  /** How much memory decoding may take. */
+  readonly memoryBytes: number;
+};
+
+/** What comes back: of the picture that is to be stored only how it is made of the bytes that the service has. */
+export type PictureAnswer =
+  | { readonly image: InspectedImage; readonly edit: ImageEdit }
+  /** The client's mistake: a sentence for it, and a detail for the log. */
+  | {
+      readonly refusal: string;
+      readonly detail: string;
+      /** The process ends with it. */
+      readonly isLast?: true;
+    }
+  /** A mistake of this program. */
+  | { readonly failure: string };
+
+/** How the cleaned picture is made of the one that was sent. */
+export type ImageEdit = {
+  /** Length of the cleaned picture, in bytes. */
+  readonly length: number;
+  /** SHA-256 of it, in hexadecimal. */
+  readonly sha256: string;
+  /** Three numbers for each range that is copied: to where, from where, how many bytes. In their order, without overlap. */
+  readonly copies: readonly number[];
+  /** What stands between the copies, joined. */
+  readonly inserted: Uint8Array;
+};
+
+/** How much processor time a picture may take, in milliseconds. The largest that are accepted take about a quarter of it. */
+const MAX_CPU_MS = 10_000;
+
+/** By how much the decoder may be off its estimate. */
+const MEMORY_SLACK_BYTES = 96 * 1024 * 1024;
+
+/** How often time and memory are looked at while a picture is decoded. */
+const WATCH_MS = 20;
+
+// Behind the threads that answer requests: who asks for a URL does not wait for a picture to be decoded. Before the
+// libraries are loaded, as their threads are born with it.
+setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
+sacrificeFirst();
+const { decode, readHeader } = await import('./image-inspector.js');
+const { MalformedImageError, TooManyFramesError, withoutMetadata } = await import('./image-metadata.js');
+
+const arrived = { chunks: [] as Buffer[], length: 0 };
+process.stdin.on('data', (chunk: Buffer) => {
+  arrived.chunks.push(chunk);
+  arrived.length += chunk.length;
+});
+// A signal to the whole group is meant for the service, which ends this process when it needs it no more.
+process.on('SIGINT', () => undefined).on('SIGTERM', () => undefined);
+process.on('disconnect', () => process.exit());
+process.on('message', (task: PictureTask) => {
+  void answer(task).then((result) => process.send?.(result));
+});
+process.send?.('ready');
+
+async function answer({ format, length, memoryBytes }: PictureTask): Promise<PictureAnswer> {
+  const bytes = await receive(length);
+  const watch = watchOver(memoryBytes);
+  try {
+    const cleaned = clean(bytes, format);
+    const image = await readHeader(cleaned.bytes, format);
+    // What is decoded is what is stored.
+    await decode(cleaned.bytes, format);
+    return { image, edit: editOf(cleaned) };
+  } catch (error) {
+    if (!(error instanceof AppError)) return { failure: isNativeError(error) ? error.message : 'unknown' };
+    return { refusal: error.message, detail: isNativeError(error.cause) ? error.cause.message : '' };
+  } finally {
+    clearInterval(watch);
+  }
+}
+
+/** The next bytes of standard input. They may arrive before the message that tells how many they are. */
+async function receive(length: number): Promise<Buffer> {
+  while (arrived.length < length) await once(process.stdin, 'data');
+  const bytes = Buffer.concat(arrived.chunks, length);
+  arrived.chunks = [];
+  arrived.length = 0;
+  return bytes;
+}
+
+/** Ends the process where a picture takes more time or memory than it may. Neither can be taken back from a library. */
+function watchOver(memoryBytes: number): NodeJS.Timeout {
+  const { user, system } = process.cpuUsage();
+  const most = process.memoryUsage.rss() + memoryBytes + MEMORY_SLACK_BYTES;
+  const end = (refusal: string, detail: string): void => {
+    process.send?.({ refusal, detail, isLast: true } satisfies PictureAnswer, () =>
+      process.kill(process.pid, 'SIGKILL'),
+    );
+  };
+  return setInterval(() => {
+    const used = process.cpuUsage();
+    if (used.user + used.system - user - system > MAX_CPU_MS * 1000)
+      end('The image takes too long to read. Please send a smaller one.', 'too much time');
+    if (process.memoryUsage.rss() > most)
+      end('The image takes too much memory to read. Please send it as JPEG.', 'too much memory');
+  }, WATCH_MS);
+}
+
+function clean(bytes: Buffer, format: ImageFormat): CleanedImage {
+  try {
+    return withoutMetadata(bytes, format);
+  } catch (error) {
+    if (error instanceof MalformedImageError)
+      throw invalidImage('The image is damaged or incomplete. Please send it again.', error);
+    if (error instanceof TooManyFramesError)
+      throw invalidImage('The animation has too many frames. Please send a shorter one.', error);
+    throw error;
+  }
+}
+
+function editOf({ bytes, copies }: CleanedImage): ImageEdit {
+  const inserted: Buffer[] = [];
+  let written = 0;
+  for (let index = 0; index < copies.length; index += 3) {
+    const to = copies[index] ?? 0;
+    inserted.push(bytes.subarray(written, to));
+    written = to + (copies[index + 2] ?? 0);
+  }
+  inserted.push(bytes.subarray(written));
+  return {
+    length: bytes.length,
+    sha256: createHash('sha256').update(bytes).digest('hex'),
+    copies,
+    inserted: Buffer.concat(inserted),
+  };
+}
+
+/** Where memory runs out, Linux ends this process before the service (proc(5), `oom_score_adj`). */
+function sacrificeFirst(): void {
+  try {
+    writeFileSync('/proc/self/oom_score_adj', '1000');
+  } catch {
+    // Another system.
+  }
+}

@@ -1,0 +1,145 @@
+import { Inject, Injectable, Logger, type OnApplicationShutdown } from '@nestjs/common';
+import { type ChildProcess, fork } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { SETTINGS, type Settings } from '../config/settings.js';
+import { AppError } from '../errors/app-error.js';
+import type { PictureAnswer, PictureTask } from './image-process.js';
+
+/** The build's, also where TypeScript is run, as in the tests. */
+const PROGRAM = fileURLToPath(new URL('../../dist/chat-images/image-process.js', import.meta.url));
+
+/**
+ * How long a picture may be with a process. Its own limit is of processor time; this one is for a process that hangs, and
+ * for a machine that has no time for it.
+ */
+const DEADLINE_MS = 15_000;
+
+/** How often a picture is tried whose process ended on its own: once more, as that may have had another cause. */
+const ATTEMPTS = 2;
+
+/** Memory that is freed goes back to the system at once, instead of waiting in the process for the next picture. */
+const ENVIRONMENT = {
+  MALLOC_ARENA_MAX: '1',
+  MALLOC_MMAP_THRESHOLD_: String(256 * 1024),
+  UV_THREADPOOL_SIZE: '1',
+};
+
+/** A process ended without an answer. */
+class ProcessEndedError extends Error {
+  override readonly name = 'ProcessEndedError';
+}
+
+/**
+ * Processes that decode pictures, each one after the other. They get nothing of the service but the pictures: no
+ * environment, no connection. One that does not answer in time is killed, and another takes its place.
+ */
+@Injectable()
+export class ImageProcesses implements OnApplicationShutdown {
+  private readonly logger = new Logger(ImageProcesses.name);
+  private readonly idle: ChildProcess[] = [];
+  private readonly all = new Map<ChildProcess, Promise<unknown>>();
+  /** @internal shortened by tests */
+  deadlineMs = DEADLINE_MS;
+
+  constructor(@Inject(SETTINGS) private readonly settings: Settings) {}
+
+  /** Starts all of them, so that the first pictures need not wait. */
+  async start(): Promise<void> {
+    const { decodeProcesses } = this.settings.uploads;
+    this.idle.push(...(await Promise.all(Array.from({ length: decodeProcesses }, () => this.spawn()))));
+  }
+
+  /**
+   * Has a picture cleaned, read and decoded. The caller sees to it that no more run at once than there are processes.
+   *
+   * @throws AppError OVERLOADED when no process has had the time for it
+   */
+  async run(bytes: Buffer, task: Omit<PictureTask, 'length'>): Promise<PictureAnswer> {
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        // Another try has a new process: what has ended one may have ended those that are idle as well.
+        const child = (attempt === 1 ? this.idle.pop() : undefined) ?? (await this.spawn());
+        return await this.attempt(child, bytes, { ...task, length: bytes.length });
+      } catch (error) {
+        if (!(error instanceof ProcessEndedError)) throw error;
+        this.logger.warn(`a decoding process ended: ${error.message}`);
+        if (attempt < ATTEMPTS) continue;
+        return {
+          refusal: 'The image is damaged or incomplete. Please send it again.',
+          detail: error.message,
+        };
+      }
+    }
+  }
+
+  async onApplicationShutdown(): Promise<void> {
+    for (const child of this.all.keys()) child.kill('SIGKILL');
+    await Promise.all(this.all.values());
+  }
+
+  private async attempt(child: ChildProcess, bytes: Buffer, task: PictureTask): Promise<PictureAnswer> {
+    try {
+      child.send(task);
+      child.stdin?.write(bytes);
+      const answer = await this.answerOf(child);
+      if (!('isLast' in answer)) this.idle.push(child);
+      return answer;
+    } catch (error) {
+      child.kill('SIGKILL');
+      throw error;
+    }
+  }
+
+  private async spawn(): Promise<ChildProcess> {
+    const child = fork(PROGRAM, [], {
+      env: ENVIRONMENT,
+      execArgv: [],
+      serialization: 'advanced',
+      stdio: ['pipe', 'ignore', 'inherit', 'ipc'],
+    });
+    const ended = new Promise<void>((resolve) => {
+      child.once('close', () => {
+        this.all.delete(child);
+        const index = this.idle.indexOf(child);
+        if (index !== -1) this.idle.splice(index, 1);
+        resolve();
+      });
+    });
+    this.all.set(child, ended);
+    // Told by its exit as well.
+    child.on('error', () => undefined);
+    child.stdin?.on('error', () => undefined);
+    await this.answerOf(child).catch((error: unknown) => {
+      // Not the picture's fault.
+      throw new Error('A decoding process does not start.', { cause: error });
+    });
+    return child;
+  }
+
+  /** The next message of a process. */
+  private answerOf(child: ChildProcess): Promise<PictureAnswer> {
+    return new Promise((resolve, reject) => {
+      const settle = (): void => {
+        clearTimeout(timer);
+        child.off('message', answered).off('exit', ended).off('error', failed);
+      };
+      const answered = (answer: unknown): void => {
+        settle();
+        resolve(answer as PictureAnswer);
+      };
+      const ended = (code: number | null, signal: NodeJS.Signals | null): void => {
+        settle();
+        reject(new ProcessEndedError(signal ?? `code ${code}`));
+      };
+      const failed = (error: Error): void => {
+        settle();
+        reject(new ProcessEndedError(error.name));
+      };
+      const timer = setTimeout(() => {
+        settle();
+        reject(new AppError('OVERLOADED', { cause: new Error('A picture took too long to decode.') }));
+      }, this.deadlineMs);
+      child.on('message', answered).on('exit', ended).on('error', failed);
+    });
+  }
+}
