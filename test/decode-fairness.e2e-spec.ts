@@ -19,7 +19,7 @@ onLinux(
     beforeAll(async () => {
       test = await TestApp.start({ DECODE_PROCESSES: '2', UPLOAD_WAIT_MS: '1500' });
       test.app.get(ImageProcesses).deadlineMs = 600_000;
-    // The first picture starts the first process, and no other.
+      // The first picture starts the first process, and no other.
       expect((await upload(PATIENT)).status).toBe(200);
       stopped = decodingProcesses();
       expect(stopped).toHaveLength(1);
