@@ -5,46 +5,66 @@
  * dist/main.js of another version, to be measured beside this one.
  */
 import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
 import { Agent, type IncomingMessage, request } from 'node:http';
+import { connect, type Socket } from 'node:net';
+import { setTimeout } from 'node:timers/promises';
 import type { DataSource } from 'typeorm';
 import { seed } from './seed.js';
-import { Bench, forms, median, photograph, type Server, withDatabase } from './service-under-test.js';
+import {
+  Bench,
+  form,
+  FORM_TYPE,
+  forms,
+  median,
+  photograph,
+  type Server,
+  withDatabase,
+} from './service-under-test.js';
 import { LoadGenerator, type LoadRequest, signedUrlRequests } from './signed-url-load.js';
 import { MEASURE_MS, ROUNDS } from './signed-url-measure.js';
 
 const SIZES = { images: 20_000, appointments: 2_000, accesses: 20_000 };
 const URL_CONNECTIONS = 16;
 const UPLOADERS = 8;
-const BARS = { p50Ms: 10, p99Ms: 50, uploads: 0.95 };
+const BARS = { p50Ms: 10, p99Ms: 50, uploads: 0.95, victimUploadMs: 1000, victimUrlMs: 50 };
+
+/** How long one user abuses the service: half of the minute in which its budget of uploads is spent. */
+const ABUSE_MS = Number(process.env.BENCH_ABUSE_MS ?? 30_000);
+const ABUSER_CONNECTIONS = 16;
+const STALLED_CONNECTIONS = 60;
+const STALLED_BYTES = 2 * 1024 * 1024;
+const VICTIM_UPLOAD_PAUSE_MS = 250;
+const VICTIM_URL_PAUSE_MS = 20;
+const MEMORY_PAUSE_MS = 50;
 
 /** Two patients and two doctors of two appointments. */
 const PEOPLE = { appointments: [900_145, 900_146], users: [900_001, 900_002, 900_003, 900_004] };
 
 async function addPeople(database: DataSource): Promise<void> {
-  await database.query('INSERT INTO users (id) SELECT unnest($1::bigint[])', [PEOPLE.users]);
+  await database.query('INSERT INTO users (id) SELECT unnest($1::bigint[])', [[...PEOPLE.users, STRANGER]]);
   await database.query(
     'INSERT INTO appointments (id, patient_id, doctor_id) VALUES ($1, $3, $4), ($2, $5, $6)',
     [...PEOPLE.appointments, ...PEOPLE.users],
   );
 }
 
+const [ABUSER = 0, , VICTIM = 0] = PEOPLE.users;
+const [ABUSED = 0, VICTIMS = 0] = PEOPLE.appointments;
+/** A user of no appointment. */
+const STRANGER = 900_005;
+
 type Answer = { readonly status: number; readonly ms: number };
 
 /** Sends an upload of a user, to one of the appointments above, and waits for all of its answer. */
-async function upload(
-  server: Server,
-  token: string,
-  type: string,
-  body: Buffer,
-  agent: Agent,
-): Promise<Answer> {
+async function upload(server: Server, token: string, body: Buffer, agent: Agent): Promise<Answer> {
   const started = performance.now();
   const post = request({
     port: server.port,
     agent,
     method: 'POST',
     path: '/api/upload/chat-image',
-    headers: { authorization: `Bearer ${token}`, 'content-type': type, 'content-length': body.length },
+    headers: { authorization: `Bearer ${token}`, 'content-type': FORM_TYPE, 'content-length': body.length },
   });
   post.end(body);
   const [answer] = (await once(post, 'response')) as [IncomingMessage];
@@ -68,6 +88,8 @@ try {
   );
   console.log(`storage: ${bench.storage}; medians of ${ROUNDS} rounds of ${MEASURE_MS} ms`);
   await besideUploads(single);
+  await besideCostlyPictures(single);
+  await besideStalledUploads(single);
 } finally {
   await load.close();
   await bench.close();
@@ -116,10 +138,10 @@ async function measureBeside(
   let stopped = false;
   let done = 0;
   const uploader = async (index: number): Promise<void> => {
-    const form = forms(photo, PEOPLE.appointments[index % 2]);
+    const photos = forms(photo, PEOPLE.appointments[index % 2]);
     const token = bench.tokenOf(PEOPLE.users[(index % 2) * 2 + (Math.floor(index / 2) % 2)] ?? 0);
     while (!stopped) {
-      const { status } = await upload(server, token, form.type, form.next(), agent);
+      const { status } = await upload(server, token, photos.next(), agent);
       if (status !== 200) throw new Error(`An upload was answered ${status}.`);
       done += 1;
     }
@@ -134,4 +156,158 @@ async function measureBeside(
   await all;
   agent.destroy();
   return { urls, p50Ms, p99Ms, uploads };
+}
+
+/** What another user meets while one abuses the service. */
+type Victim = { readonly uploads: number[]; readonly urls: number[]; readonly refused: Map<number, number> };
+
+async function besideCostlyPictures(requests: readonly LoadRequest[]): Promise<void> {
+  for (const [name, pictures] of Object.entries(await costlyPictures())) {
+    await besideAbuse(name, requests, async (server, isOver) => {
+      const statuses = new Map<number, number>();
+      const agent = new Agent({ keepAlive: true, maxSockets: ABUSER_CONNECTIONS });
+      const bodies = pictures.map((bytes) => form([bytes], ABUSED));
+      let sent = 0;
+      const abuser = async (): Promise<void> => {
+        while (!isOver()) {
+          const body = bodies[sent % bodies.length];
+          sent += 1;
+          if (!body) throw new Error('There are no pictures.');
+          const { status } = await upload(server, bench.tokenOf(ABUSER), body, agent);
+          statuses.set(status, (statuses.get(status) ?? 0) + 1);
+          // As fast as the limits let it, and no faster: then it is refused by the number of its requests.
+          if (status === 429) await setTimeout(1000);
+        }
+      };
+      await Promise.all(Array.from({ length: ABUSER_CONNECTIONS }, abuser));
+      agent.destroy();
+      return statuses;
+    });
+  }
+}
+
+async function besideStalledUploads(requests: readonly LoadRequest[]): Promise<void> {
+  for (const [name, user] of [
+    ['stalled uploads of a participant', ABUSER],
+    ['stalled uploads of a stranger', STRANGER],
+  ] as const) {
+    await besideAbuse(name, requests, async (server, isOver) => {
+      const sockets = Array.from({ length: STALLED_CONNECTIONS }, () => stalled(server, bench.tokenOf(user)));
+      while (!isOver()) await setTimeout(100);
+      for (const socket of sockets) socket.destroy();
+      return new Map();
+    });
+  }
+}
+
+/** Announces ten megabytes, sends two, and stops. */
+function stalled({ port }: Server, token: string): Socket {
+  const socket = connect(port, '127.0.0.1');
+  socket.on('error', () => undefined);
+  socket.write(
+    `POST /api/upload/chat-image HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer ${token}\r\n` +
+      'Content-Type: multipart/form-data; boundary=bench\r\nContent-Length: 10000000\r\n\r\n' +
+      '--bench\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n',
+  );
+  socket.write(Buffer.alloc(STALLED_BYTES, 1));
+  return socket;
+}
+
+/** Lets one user abuse a server of its own, and measures what another one meets meanwhile. */
+async function besideAbuse(
+  name: string,
+  requests: readonly LoadRequest[],
+  abuse: (server: Server, isOver: () => boolean) => Promise<ReadonlyMap<number, number>>,
+): Promise<void> {
+  const server = await bench.start('this version', process.env.BENCH_MAIN ?? 'dist/main.js', {
+    // The default.
+    RATE_LIMIT_UPLOADS_PER_MINUTE: '60',
+  });
+  const photo = forms(await photograph(1500, 845, 84), VICTIMS);
+  const agent = new Agent({ keepAlive: true });
+  const victim: Victim = { uploads: [], urls: [], refused: new Map() };
+  const sendPhoto = async (): Promise<void> => {
+    const { status, ms } = await upload(server, bench.tokenOf(VICTIM), photo.next(), agent);
+    // Within the budget of a minute, as it sends one in each so many.
+    if (status === 200) victim.uploads.push(ms);
+    else victim.refused.set(status, (victim.refused.get(status) ?? 0) + 1);
+  };
+  let asked = 0;
+  const askForUrl = async (): Promise<void> => {
+    const { path = '', token = '' } = requests[asked++ % requests.length] ?? {};
+    const started = performance.now();
+    const response = await fetch(`http://127.0.0.1:${server.port}${path}`, {
+      headers: { authorization: `Bearer ${token}` },
+    });
+    await response.arrayBuffer();
+    if (response.ok) victim.urls.push(performance.now() - started);
+    else victim.refused.set(response.status, (victim.refused.get(response.status) ?? 0) + 1);
+  };
+  await sendPhoto();
+  for (let count = 0; count < 200; count += 1) await askForUrl();
+  victim.uploads.length = 0;
+  victim.urls.length = 0;
+
+  let over = false;
+  const repeat = async (work: () => Promise<void>, pauseMs: number): Promise<void> => {
+    while (!over) {
+      await work();
+      await setTimeout(pauseMs);
+    }
+  };
+  let peak = 0;
+  const abused = abuse(server, () => over);
+  const measured = [
+    repeat(sendPhoto, Math.max(VICTIM_UPLOAD_PAUSE_MS, ABUSE_MS / 55)),
+    repeat(askForUrl, VICTIM_URL_PAUSE_MS),
+    repeat(async () => {
+      peak = Math.max(peak, await memoryMiB(server));
+    }, MEMORY_PAUSE_MS),
+  ];
+  await setTimeout(ABUSE_MS);
+  over = true;
+  await Promise.all(measured);
+  const statuses = await abused;
+  agent.destroy();
+  const uploads = percentile(victim.uploads, 0.95);
+  const urls = percentile(victim.urls, 0.95);
+  console.table({
+    [name]: {
+      "another's uploads": victim.uploads.length,
+      'p50 ms': Math.round(percentile(victim.uploads, 0.5)),
+      'p95 ms': Math.round(uploads),
+      'URLs p50 ms': percentile(victim.urls, 0.5).toFixed(1),
+      'URLs p95 ms': urls.toFixed(1),
+      refused: JSON.stringify([...victim.refused]),
+      "the one's answers": JSON.stringify([...statuses]),
+      'peak MiB': Math.round(peak),
+      met:
+        uploads < BARS.victimUploadMs && urls < BARS.victimUrlMs && victim.refused.size === 0
+          ? 'met'
+          : 'not met',
+    },
+  });
+  server.process.kill('SIGTERM');
+  await once(server.process, 'exit');
+}
+
+const percentile = (values: readonly number[], part: number): number =>
+  values.toSorted((a, b) => a - b)[Math.floor(values.length * part)] ?? NaN;
+
+/** What a server and its decoding processes hold together; what they share counts once. */
+async function memoryMiB({ process: { pid } }: Server): Promise<number> {
+  const children = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8').catch(() => '');
+  const pids = [String(pid), ...children.trim().split(' ').filter(Boolean)];
+  const sums = await Promise.all(
+    pids.map(async (one) => {
+      const rollup = await readFile(`/proc/${one}/smaps_rollup`, 'utf8').catch(() => '');
+      return Number(/^Pss:\s+(\d+)/m.exec(rollup)?.[1] ?? 0) / 1024;
+    }),
+  );
+  return sums.reduce((sum, one) => sum + one, 0);
+}
+
+/** Made once, as most take long to make. */
+async function costlyPictures(): Promise<Record<string, readonly Buffer[]>> {
+  return {};
 }

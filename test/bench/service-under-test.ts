@@ -213,31 +213,29 @@ export async function photograph(width: number, height: number, quality: number)
     .toBuffer();
 }
 
-/** The form as the app sends it, with a picture of its own each time: a comment in the JPEG is counted up. */
+export const FORM_TYPE = 'multipart/form-data; boundary=bench';
+
+/** The form as the app sends it. */
+export function form(photo: readonly Buffer[], appointmentId = 145): Buffer {
+  const head =
+    '--bench\r\nContent-Disposition: form-data; name="file"; filename="photo.jpg"\r\nContent-Type: image/jpeg\r\n\r\n';
+  const tail = `\r\n--bench\r\nContent-Disposition: form-data; name="appointment_id"\r\n\r\n${appointmentId}\r\n--bench--\r\n`;
+  return Buffer.concat([Buffer.from(head), ...photo, Buffer.from(tail)]);
+}
+
+/** Forms with a picture of its own each time: a comment in the JPEG is counted up. */
 export function forms(
   photo: Buffer,
-  appointmentId = 145,
+  appointmentId?: number,
 ): { readonly type: string; readonly next: () => Buffer } {
-  const head = Buffer.from(
-    '--bench\r\nContent-Disposition: form-data; name="file"; filename="photo.jpg"\r\nContent-Type: image/jpeg\r\n\r\n',
-  );
-  const tail = Buffer.from(
-    `\r\n--bench\r\nContent-Disposition: form-data; name="appointment_id"\r\n\r\n${appointmentId}\r\n--bench--\r\n`,
-  );
   let count = 0;
   return {
-    type: 'multipart/form-data; boundary=bench',
+    type: FORM_TYPE,
     next: () => {
       count += 1;
       const comment = Buffer.from(`${process.hrtime.bigint()} ${count}`.padEnd(60).slice(0, 60));
-      return Buffer.concat([
-        head,
-        photo.subarray(0, 2),
-        Buffer.from([0xff, 0xfe, 0, 62]),
-        comment,
-        photo.subarray(2),
-        tail,
-      ]);
+      const marker = Buffer.from([0xff, 0xfe, 0, 62]);
+      return form([photo.subarray(0, 2), marker, comment, photo.subarray(2)], appointmentId);
     },
   };
 }
