@@ -7,6 +7,7 @@ import { ImagePreparer, type PreparedImage } from './image-preparer.js';
 import { StorageProvider } from './storage/storage-provider.js';
 import { UploadClaims } from './upload-claims.js';
 import type { UploadForm } from './upload-form.js';
+import { UploadLeases } from './upload-leases.js';
 
 /** How long an upload waits for another of the same picture, and how often it looks. */
 const TWIN_WAIT_MS = 25_000;
@@ -23,6 +24,7 @@ export class ChatImageUploadsService {
   constructor(
     private readonly storage: StorageProvider,
     private readonly claims: UploadClaims,
+    private readonly leases: UploadLeases,
     private readonly preparer: ImagePreparer,
   ) {}
 
@@ -36,13 +38,16 @@ export class ChatImageUploadsService {
    */
   async upload(user: AuthenticatedUser, form: UploadForm): Promise<ChatImage> {
     const prepared = await this.preparer.prepare(form.bytes, { userId: user.id, left: form.left });
-    const deadline = Date.now() + TWIN_WAIT_MS;
+    const deadline = performance.now() + TWIN_WAIT_MS;
     for (;;) {
       const claim = await this.claims.claim(user, form, prepared);
-      if (claim?.own) return this.store(user, claim.image, prepared);
+      if (claim?.own) {
+        const { image } = claim;
+        return this.leases.renewDuring(image.id, () => this.store(user, image, prepared));
+      }
       if (claim?.image.state === 'stored' && (await this.claims.recordAccess(user, claim.image)))
         return claim.image;
-      if (Date.now() > deadline) throw new AppError('OVERLOADED');
+      if (performance.now() > deadline) throw new AppError('OVERLOADED');
       await setTimeout(TWIN_POLL_MS);
     }
   }
@@ -62,8 +67,8 @@ export class ChatImageUploadsService {
       await this.claims.abandon(image);
       throw error;
     }
-    // The sweeper took this upload for one that a crash had left, and has removed its row: the object came after it.
-    // Or a twin was faster: its retry will find that.
+    // The row is no longer pending: the lease had ended, and a retry or the sweeper has given the upload up. Or a duplicate
+    // upload was stored first.
     await this.claims.abandon(image);
     await this.claims.leaveTombstone(image);
     throw new AppError('OVERLOADED');

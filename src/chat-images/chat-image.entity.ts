@@ -87,6 +87,10 @@ export class ChatImage {
   @Column({ type: 'char', name: 'sha256_stored', length: 64, nullable: true })
   sha256Stored!: string | null;
 
+  /** The end of the upload's lease, by the database's clock; none for stored images. */
+  @Column({ type: 'timestamptz', name: 'lease_until', precision: 3, nullable: true })
+  leaseUntil!: Date | null;
+
   @CreateDateColumn({ name: 'created_at', type: 'timestamptz', precision: 3 })
   createdAt!: Date;
 
@@ -97,4 +101,4 @@ export class ChatImage {
 /** What a statement selects to get a {@link ChatImage}. */
 export const CHAT_IMAGE_COLUMNS = `id, appointment_id AS "appointmentId", file_path AS "filePath", filename,
   uploaded_by AS "uploadedBy", size, mime_type AS "mimeType", original_name AS "originalName", width, height, state,
-  sha256_sent AS "sha256Sent", sha256_stored AS "sha256Stored", created_at AS "createdAt", updated_at AS "updatedAt"`;
+  sha256_sent AS "sha256Sent", sha256_stored AS "sha256Stored", lease_until AS "leaseUntil", created_at AS "createdAt", updated_at AS "updatedAt"`;

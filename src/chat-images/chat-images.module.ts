@@ -12,6 +12,7 @@ import { MediaController } from './media.controller.js';
 import { StorageReconciler } from './storage-reconciler.js';
 import { StoredImageVerifier } from './stored-image-verifier.js';
 import { UploadClaims } from './upload-claims.js';
+import { UploadLeases } from './upload-leases.js';
 import { UploadSweeper } from './upload-sweeper.service.js';
 import { UploadBudget } from './upload-budget.js';
 
@@ -28,6 +29,7 @@ import { UploadBudget } from './upload-budget.js';
     StorageReconciler,
     StoredImageVerifier,
     UploadClaims,
+    UploadLeases,
     UploadSweeper,
     AppointmentParticipantGuard,
     {

@@ -8,6 +8,7 @@ import { appointmentFolder, newFilename } from './chat-image-path.js';
 import { CHAT_IMAGE_COLUMNS, type ChatImage } from './chat-image.entity.js';
 import type { PreparedImage } from './image-preparer.js';
 import type { UploadForm } from './upload-form.js';
+import { NEW_LEASE } from './upload-leases.js';
 
 const UNIQUE_VIOLATION = '23505';
 const FOREIGN_KEY_VIOLATION = '23503';
@@ -22,6 +23,14 @@ export const IDEMPOTENCY_KEY_SECONDS = 24 * 3600;
 export type Claim = { readonly image: ChatImage; readonly own: boolean };
 
 /**
+ * The end of a pending upload's lease. A row without a lease is of an older version, which may run at the same time.
+ *
+ * @param graceSeconds the parameter that holds the setting of this name
+ */
+const leaseEnd = (graceSeconds: string): string =>
+  `coalesce(lease_until, created_at + make_interval(secs => ${graceSeconds}::int))`;
+
+/**
  * Another upload of the same picture ($1 to $3 in every statement) that counts for one that is begun now.
  *
  * @param dedupeSeconds, graceSeconds the parameters that hold the settings of these names
@@ -29,7 +38,7 @@ export type Claim = { readonly image: ChatImage; readonly own: boolean };
 const isTwin = (dedupeSeconds: string, graceSeconds: string): string =>
   `uploaded_by = $1 AND appointment_id = $2 AND sha256_sent = $3
    AND created_at > now() - make_interval(secs => ${dedupeSeconds}::int)
-   AND (state = 'stored' OR state = 'pending' AND created_at >= now() - make_interval(secs => ${graceSeconds}::int))`;
+   AND (state = 'stored' OR state = 'pending' AND ${leaseEnd(graceSeconds)} >= now())`;
 
 const NEW_ROW = `uploaded_by, appointment_id, sha256_sent, sha256_stored, file_path, filename, size, mime_type,
   original_name, width, height, state`;
@@ -37,14 +46,15 @@ const NEW_VALUES = '$1::bigint, $2::bigint, $3::char(64), $4, $5, $6, $7::int, $
 
 /**
  * Finds the image that an earlier try has made or is making, or commits a pending row for a new one. No row at all when
- * another upload of the picture is pending that this one did not see yet, or that a crash has left.
+ * another upload of the picture is pending that this one did not see yet, or whose lease has ended.
  */
 const CLAIM = preparedStatement(
   'claim-upload',
   `WITH twin AS (
      SELECT * FROM chat_images WHERE ${isTwin('$12', '$13')} ORDER BY created_at DESC LIMIT 1
    ), own AS (
-     INSERT INTO chat_images (${NEW_ROW}) SELECT ${NEW_VALUES}, 'pending' WHERE NOT EXISTS (SELECT FROM twin)
+     INSERT INTO chat_images (${NEW_ROW}, lease_until)
+     SELECT ${NEW_VALUES}, 'pending', ${NEW_LEASE} WHERE NOT EXISTS (SELECT FROM twin)
      ON CONFLICT (uploaded_by, appointment_id, sha256_sent) WHERE state = 'pending' DO NOTHING
      RETURNING *
    )
@@ -61,13 +71,13 @@ const REVOKE_CLAIM = preparedStatement(
    ON CONFLICT (filename) DO UPDATE SET state = 'abandoned' WHERE chat_images.state = 'pending'`,
 );
 
-/** Gives up a pending upload of the picture that a crash has left, so that it is in nobody's way. */
+/** Gives up a pending upload of the picture whose lease has ended, so that the next claim finds its place free. */
 const ABANDON_LEFT_BEHIND = preparedStatement(
   'abandon-left-behind',
   `
     UPDATE chat_images SET state = 'abandoned'
     WHERE uploaded_by = $1 AND appointment_id = $2 AND sha256_sent = $3 AND state = 'pending'
-      AND created_at < now() - make_interval(secs => $4::int)`,
+      AND ${leaseEnd('$4')} < now()`,
 );
 
 /**
@@ -77,7 +87,7 @@ const ABANDON_LEFT_BEHIND = preparedStatement(
 const COMMIT_STORED = preparedStatement(
   'commit-stored',
   `WITH stored AS (
-     UPDATE chat_images SET state = 'stored', updated_at = now()
+     UPDATE chat_images SET state = 'stored', lease_until = NULL, updated_at = now()
      WHERE id = $6 AND state = 'pending'
        AND NOT EXISTS (SELECT FROM chat_images WHERE ${isTwin('$4', '$5')} AND state = 'stored')
      RETURNING id, uploaded_by
@@ -116,7 +126,7 @@ const FIND_BY_KEY = preparedStatement(
   `SELECT ${CHAT_IMAGE_COLUMNS} FROM chat_images WHERE id = (
      SELECT chat_image_id FROM chat_image_upload_keys
      WHERE uploaded_by = $1 AND idempotency_key = $2 AND created_at > now() - make_interval(secs => $3::int)
-   ) AND (state = 'stored' OR state = 'pending' AND created_at >= now() - make_interval(secs => $4::int))`,
+   ) AND (state = 'stored' OR state = 'pending' AND ${leaseEnd('$4')} >= now())`,
 );
 
 const REMEMBER_KEY = preparedStatement(

@@ -70,12 +70,16 @@ export class UploadSweeper {
     );
   }
 
-  /** Each row leaves a tombstone. From here on a late upload can no longer become stored. */
+  /**
+   * Rows leave tombstones. An upload whose row is removed can no longer become stored; one whose process still renews its
+   * lease is left alone.
+   */
   private async removeUnfinished(): Promise<number> {
     const [, removed] = await this.dataSource.query<[unknown, number]>(
       `DELETE FROM chat_images WHERE state <> 'stored' AND id IN (
          SELECT id FROM chat_images
          WHERE state <> 'stored' AND created_at < now() - make_interval(secs => $1)
+           AND (state <> 'pending' OR lease_until IS NULL OR lease_until < now())
          ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED
        )`,
       [this.settings.uploads.graceSeconds, BATCH],

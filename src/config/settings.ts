@@ -132,7 +132,7 @@ export const environmentSchema = z.object({
   UPLOAD_MEMORY_MIB: wholeNumber(128, 65_536, 256),
   UPLOAD_WAIT_MS: wholeNumber(0, 120_000, 10_000),
   DECODE_PROCESSES: anyWholeNumber(1, 64, 3).optional(),
-  UPLOAD_DEDUPE_SECONDS: wholeNumber(0, 86_400, 120),
+  UPLOAD_DEDUPE_SECONDS: wholeNumber(0, 86_400, 300),
   UPLOAD_GRACE_SECONDS: wholeNumber(1, 86_400, 120),
   SWEEP_INTERVAL_SECONDS: wholeNumber(0, 86_400, 60),
   SIGNED_URL_EXPIRES_SECONDS: wholeNumber(1, 3600, 3600),
@@ -232,7 +232,7 @@ export type Settings = {
     readonly decodeProcesses: number;
     /** For how long the same picture, sent again by the same user to the same appointment, is the same image. */
     readonly dedupeSeconds: number;
-    /** After how long an upload that is still pending counts as left behind by a crash. */
+    /** After how long the sweeper removes an upload that has not ended, and an object that no row names is told of. */
     readonly graceSeconds: number;
     /** How often what crashes have left behind is looked for; 0 for never. */
     readonly sweepIntervalSeconds: number;

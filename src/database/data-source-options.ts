@@ -14,6 +14,7 @@ import { UploadSafety1762400000000 } from './migrations/1762400000000-upload-saf
 import { OnePendingUpload1762500000000 } from './migrations/1762500000000-one-pending-upload.js';
 import { Tombstones1764000000000 } from './migrations/1764000000000-tombstones.js';
 import { LinkOpens1764000000001 } from './migrations/1764000000001-link-opens.js';
+import { UploadLeases1765000000000 } from './migrations/1765000000000-upload-leases.js';
 
 /** The migrate command prints the outcome itself. TypeORM's own lines would repeat it. */
 class SilentLogger extends AbstractLogger {
@@ -45,6 +46,7 @@ export function dataSourceOptions(database: DatabaseSettings): DataSourceOptions
       OnePendingUpload1762500000000,
       Tombstones1764000000000,
       LinkOpens1764000000001,
+      UploadLeases1765000000000,
     ],
     migrationsTableName: 'chat_image_migrations',
     synchronize: false,

@@ -1,0 +1,63 @@
+import { Injectable, Logger } from '@nestjs/common';
+import { preparedStatement, RequestDatabase } from '../database/request-database.js';
+
+/** A lease's length, by the database's clock. A retry takes an upload over as soon as its lease has ended. */
+const LEASE_SECONDS = 8;
+
+/** The pause between two renewals: three may fail before a lease ends. */
+const RENEWAL_PAUSE_MS = 2000;
+
+/** The SQL of the moment at which a lease ends that begins now. */
+export const NEW_LEASE = `clock_timestamp() + interval '${LEASE_SECONDS} seconds'`;
+
+/** A row that another transaction holds is left out: it must not keep the others from their leases. */
+const RENEW_LEASES = preparedStatement(
+  'renew-leases',
+  `UPDATE chat_images SET lease_until = ${NEW_LEASE} WHERE id IN (
+     SELECT id FROM chat_images WHERE id = ANY($1::bigint[]) AND state = 'pending' FOR NO KEY UPDATE SKIP LOCKED
+   )`,
+);
+
+/**
+ * Leases of the pending rows of this process. A lease is renewed while its upload is under way. When the process dies, is
+ * paused or loses the database, its leases end, and the next try of the same picture takes the upload over.
+ */
+@Injectable()
+export class UploadLeases {
+  private readonly logger = new Logger(UploadLeases.name);
+  private readonly imageIds = new Set<number>();
+  private timer: NodeJS.Timeout | undefined;
+  private renewing = false;
+
+  constructor(private readonly database: RequestDatabase) {}
+
+  /** Does the work of an upload. The lease of its row is renewed until the work has ended. */
+  async renewDuring<T>(imageId: number, work: () => Promise<T>): Promise<T> {
+    this.imageIds.add(imageId);
+    this.timer ??= setInterval(() => void this.renew(), RENEWAL_PAUSE_MS).unref();
+    try {
+      return await work();
+    } finally {
+      this.imageIds.delete(imageId);
+      if (this.imageIds.size === 0) {
+        clearInterval(this.timer);
+        this.timer = undefined;
+      }
+    }
+  }
+
+  /** One statement for all uploads of the process. Never rejects: without a renewal the leases end, which is safe. */
+  private async renew(): Promise<void> {
+    if (this.renewing) return;
+    this.renewing = true;
+    try {
+      await this.database.run(RENEW_LEASES, [[...this.imageIds]]);
+    } catch (error) {
+      this.logger.warn(
+        `the leases of ${this.imageIds.size} uploads are not renewed: ${error instanceof Error ? error.name : 'unknown error'}`,
+      );
+    } finally {
+      this.renewing = false;
+    }
+  }
+}

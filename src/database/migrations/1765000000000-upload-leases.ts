@@ -1,0 +1,14 @@
+import type { MigrationInterface, QueryRunner } from 'typeorm';
+
+/** A pending upload's lease, which its process renews. A row of a version before this one has none. */
+export class UploadLeases1765000000000 implements MigrationInterface {
+  readonly name = 'UploadLeases1765000000000';
+
+  async up(queryRunner: QueryRunner): Promise<void> {
+    await queryRunner.query('ALTER TABLE chat_images ADD COLUMN lease_until timestamptz(3)');
+  }
+
+  async down(queryRunner: QueryRunner): Promise<void> {
+    await queryRunner.query('ALTER TABLE chat_images DROP COLUMN lease_until');
+  }
+}
