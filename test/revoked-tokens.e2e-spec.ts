@@ -104,7 +104,7 @@ describe('a token that the main application has revoked', () => {
 
   it('is looked up once in REVOCATION_CACHE_SECONDS, also when many requests come at once', async () => {
     await start(TABLE, { REVOCATION_CACHE_SECONDS: '1' });
-    const run = jest.spyOn(test.app.get(RequestDatabase), 'run');
+    const run = jest.spyOn(test.app.get(RequestDatabase), 'runShared');
     const lookUps = (): number =>
       run.mock.calls.filter(([{ name }]) => name.startsWith('find-revoked')).length;
     const token = tokenOf('busy');
@@ -132,7 +132,7 @@ describe('a token that the main application has revoked', () => {
 
   it('is none where there is no table: nothing is asked', async () => {
     await start('', { REVOCATION_CACHE_SECONDS: '30' });
-    const run = jest.spyOn(test.app.get(RequestDatabase), 'run');
+    const run = jest.spyOn(test.app.get(RequestDatabase), 'runShared');
     expect(await statusOf(tokenOf('any'))).toBe(IN);
     expect(run.mock.calls.map(([{ name }]) => name)).toEqual(['decide-images']);
   });

@@ -167,16 +167,16 @@ describe('signed URLs', () => {
 
     it('are one statement, whatever is in it', async () => {
       const statements = test.app.get(RequestDatabase);
-      const run = statements.run.bind(statements);
+      const run = statements.runShared.bind(statements);
       const names: string[] = [];
-      statements.run = (statement, values) => {
+      statements.runShared = (statement, values) => {
         names.push(statement.name);
         return run(statement, values);
       };
       try {
         await entriesOf(Array.from({ length: 100 }, (_, index) => index + 1));
       } finally {
-        statements.run = run;
+        statements.runShared = run;
       }
       expect(names).toEqual([DECIDE_IMAGES.name]);
     });

@@ -77,14 +77,18 @@ export class ChatImageList {
     recorded: boolean,
   ): Promise<ChatImagePage> {
     const select = (): Promise<ChatImage[]> =>
-      this.database.run<ChatImage>(LIST_IMAGES, [
-        appointmentId,
-        cursor?.createdAt ?? 'infinity',
-        cursor?.id ?? Number.MAX_SAFE_INTEGER,
-        limit,
-        recorded,
-        user.id,
-      ]);
+      this.database.run<ChatImage>(
+        LIST_IMAGES,
+        [
+          appointmentId,
+          cursor?.createdAt ?? 'infinity',
+          cursor?.id ?? Number.MAX_SAFE_INTEGER,
+          limit,
+          recorded,
+          user.id,
+        ],
+        recorded ? [`users ${user.id}`] : [],
+      );
     const rows = await select().catch((error: unknown) => {
       // What the audit row names was removed while its statement ran.
       if (sqlState(error) !== FOREIGN_KEY_VIOLATION) throw error;

@@ -1,7 +1,14 @@
 import { Injectable } from '@nestjs/common';
 import type { AuthenticatedUser } from '../auth/token-verifier.js';
-import { concernsEveryStatement, DatabaseUnavailableError } from '../database/database-failure.js';
-import { preparedStatement, RequestDatabase } from '../database/request-database.js';
+import {
+  concernsEveryStatement,
+  DatabaseUnavailableError,
+  isLockFailure,
+  lockedTable,
+  sqlState,
+} from '../database/database-failure.js';
+import type { RowName } from '../database/held-rows.js';
+import { preparedStatement, RequestDatabase, type RunStatement } from '../database/request-database.js';
 import { StatementBatcher } from '../database/statement-batcher.js';
 import type { ErrorCode } from '../errors/app-error.js';
 
@@ -129,6 +136,8 @@ const COUNT_SENT_ON = preparedStatement(
 
 const FIND_USER = preparedStatement('find-user', 'SELECT id FROM users WHERE id = $1::bigint');
 
+const FOREIGN_KEY_VIOLATION = '23503';
+
 /**
  * Room for the hundred that one client may ask for and for others beside them; two at a time, as one waits for its commit
  * while the other is worked at. A batch lasts some milliseconds: who has waited for a second waits for a database that hangs.
@@ -139,19 +148,28 @@ const BATCH_LIMITS = { maxItems: 200, maxInFlight: 2, maxWaitMs: 1000 };
 @Injectable()
 export class ImageAccess {
   private readonly batcher = new StatementBatcher(
-    (requests: readonly ImageAccessRequest[]) => this.decideTogether(requests),
-    concernsEveryStatement,
+    (requests: readonly ImageAccessRequest[]) =>
+      decideWith((statement, values) => this.database.runShared(statement, values), requests),
+    // A lock of a whole table is everybody's, a lock of a row is that of whoever asks for it.
+    (error) => concernsEveryStatement(error) || (isLockFailure(error) && lockedTable(error) === undefined),
     BATCH_LIMITS,
+    (request) => this.database.isHeld(rowsOfTrail(request)),
   );
 
   constructor(private readonly database: RequestDatabase) {}
 
   /**
    * Decides on one image, in a statement that it may share with others that wait at the same moment. When this
-   * resolves, the audit row of what was granted is committed.
+   * resolves, the audit row of what was granted is committed. Who asks for a row that another transaction holds waits
+   * apart from the others.
    */
   decide(request: ImageAccessRequest): Promise<ImageDecision> {
-    return this.batcher.submit(request);
+    return this.database.runAround(
+      rowsOfTrail(request),
+      () => this.batcher.submit(request),
+      (run) => decideAlone(run, request),
+      (decision) => 'granted' in decision,
+    );
   }
 
   /**
@@ -170,20 +188,6 @@ export class ImageAccess {
     );
   }
 
-  /** Runs the one statement for all. */
-  private async decideTogether(requests: readonly ImageAccessRequest[]): Promise<readonly ImageDecision[]> {
-    const rows = await this.database.run<GrantedImage & { readonly refusal: Refusal | null }>(DECIDE_IMAGES, [
-      requests.map(({ user }) => user.id),
-      requests.map(({ image }) => (image && 'id' in image ? image.id : null)),
-      requests.map(({ image }) => (image && 'filename' in image ? image.filename : null)),
-      requests.map(({ image }) => (image && 'filename' in image ? (image.filePath ?? null) : null)),
-      requests.map(({ recorded }) => recorded),
-    ]);
-    return rows.map(({ refusal, id, filePath }) =>
-      refusal === null ? { granted: { id, filePath } } : { refusal },
-    );
-  }
-
   /**
    * Opens an image by its address alone. Whether the phase allows that is the guard's to know. When this resolves, the row
    * that records it is committed.
@@ -197,7 +201,8 @@ export class ImageAccess {
     recorded: boolean,
   ): Promise<GrantedImage | undefined> {
     const values = [filename, filePath, appVersion, network, recorded];
-    const [image] = await this.database.run<GrantedImage>(OPEN_BY_LINK, values);
+    const rows: readonly RowName[] = recorded ? [`chat_images ${filename}`] : [];
+    const [image] = await this.database.run<GrantedImage>(OPEN_BY_LINK, values, rows);
     return image;
   }
 
@@ -219,4 +224,39 @@ export class ImageAccess {
   async userExists(user: AuthenticatedUser): Promise<boolean> {
     return (await this.database.run(FIND_USER, [user.id])).length > 0;
   }
+}
+
+/** Runs the one statement for all. */
+async function decideWith(
+  run: RunStatement,
+  requests: readonly ImageAccessRequest[],
+): Promise<readonly ImageDecision[]> {
+  const rows = await run<GrantedImage & { readonly refusal: Refusal | null }>(DECIDE_IMAGES, [
+    requests.map(({ user }) => user.id),
+    requests.map(({ image }) => (image && 'id' in image ? image.id : null)),
+    requests.map(({ image }) => (image && 'filename' in image ? image.filename : null)),
+    requests.map(({ image }) => (image && 'filename' in image ? (image.filePath ?? null) : null)),
+    requests.map(({ recorded }) => recorded),
+  ]);
+  return rows.map(({ refusal, id, filePath }) =>
+    refusal === null ? { granted: { id, filePath } } : { refusal },
+  );
+}
+
+/** Decides on one image. When its row or its user was removed while the statement waited for the lock, decides anew. */
+async function decideAlone(run: RunStatement, request: ImageAccessRequest): Promise<ImageDecision> {
+  const decide = async (): Promise<ImageDecision> => {
+    const [decision] = await decideWith(run, [request]);
+    return decision ?? { refusal: 'IMAGE_NOT_FOUND' };
+  };
+  return decide().catch((error: unknown) => {
+    if (sqlState(error) !== FOREIGN_KEY_VIOLATION) throw error;
+    return decide();
+  });
+}
+
+/** The rows that the audit row of a request refers to. */
+function rowsOfTrail({ user, image, recorded }: ImageAccessRequest): readonly RowName[] {
+  if (!image || !recorded) return [];
+  return [`users ${user.id}`, `chat_images ${'id' in image ? image.id : image.filename}`];
 }

@@ -22,6 +22,8 @@ export class DatabaseUnavailableError extends Error {
  */
 const UNAVAILABLE_SQLSTATE = /^(08|25|28|3D|40|53|55P03|57|58|F0|XX)/;
 
+const LOCK_NOT_AVAILABLE = '55P03';
+
 /** Of these, what befell one statement for the rows that it touched. */
 const ABOUT_ROWS_SQLSTATE = /^(40|55P03)/;
 
@@ -53,6 +55,26 @@ function endsConnection(error: unknown): boolean {
  */
 export function concernsEveryStatement(error: unknown): boolean {
   return error instanceof DatabaseUnavailableError && !ABOUT_ROWS_SQLSTATE.test(sqlState(error) ?? '');
+}
+
+/** Whether a lock was not to be had in time. */
+export function isLockFailure(error: unknown): boolean {
+  return sqlState(error) === LOCK_NOT_AVAILABLE;
+}
+
+/**
+ * The table of the row whose lock a statement waited for in vain. PostgreSQL names it in the error's context: by the query of
+ * a foreign key's check, or in a sentence.
+ *
+ * @returns an empty text where the context names no table; `undefined` for every other error, and for a lock of a whole
+ *   table or an advisory lock, which have no context
+ */
+export function lockedTable(error: unknown): string | undefined {
+  const cause = driverError(error);
+  if (!isLockFailure(error) || !(cause instanceof pg.DatabaseError) || !cause.where) return undefined;
+  const [, ofCheck, ofSentence] =
+    /FROM ONLY (?:"[^"]+"\.)?"([^"]+)" x WHERE|relation "([^"]+)"/.exec(cause.where) ?? [];
+  return ofCheck ?? ofSentence ?? '';
 }
 
 /** The code of a failed statement, such as `23505`, or of a failed connection, such as `ECONNREFUSED`. */

@@ -2,7 +2,14 @@ import { Inject, Injectable, Logger, type OnApplicationShutdown, type OnModuleIn
 import pg from 'pg';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { connectionOptions, connectionTarget } from './connection.js';
-import { concernsEveryStatement, DatabaseUnavailableError, toDatabaseFailure } from './database-failure.js';
+import {
+  concernsEveryStatement,
+  DatabaseUnavailableError,
+  isLockFailure,
+  lockedTable,
+  toDatabaseFailure,
+} from './database-failure.js';
+import { HeldRows, type RowName } from './held-rows.js';
 
 /** A statement that requests run over and over. */
 export type PreparedStatement = { readonly name: string; readonly text: string };
@@ -29,11 +36,14 @@ export class PooledAddressError extends Error {
 /** How many connections upkeep has of the process's share; requests have the others. */
 export const UPKEEP_CONNECTIONS = 1;
 
-/**
- * How long a statement waits for a row that another transaction holds. Short, because statements are shared: whoever
- * asks for a held row must not keep the others waiting.
- */
-const LOCK_TIMEOUT_MS = 1000;
+/** The lock timeout of statements that requests share: whoever asks for a held row must not keep the others waiting. */
+const SHORT_LOCK_TIMEOUT_MS = 50;
+
+/** The lock timeout of a statement that waits by itself, before its request fails. */
+const LONG_LOCK_TIMEOUT_MS = 1000;
+
+/** How many connections may wait for held rows at the same time, where others are left for all other requests. */
+const WAITING_CONNECTIONS = 2;
 
 /**
  * One plan for all values, and only look-ups in indexes: every value is a key. Left to its statistics, the server would
@@ -68,21 +78,27 @@ export class RequestDatabase implements OnModuleInit, OnApplicationShutdown {
   private readonly pool: pg.Pool;
   private readonly pooled: boolean;
   private readonly statementTimeoutMs: number;
-  /** The SQL that begins a transaction. */
-  private readonly begin: string;
+  private readonly heldRows: HeldRows;
+  /** The SQL that begins a transaction, by its lock timeout. */
+  private readonly begin: { readonly short: string; readonly long: string };
 
   constructor(@Inject(SETTINGS) { database }: Settings) {
     const { pooled, poolSize, connectTimeoutMs, statementTimeoutMs } = database;
     this.pooled = pooled;
     this.statementTimeoutMs = statementTimeoutMs;
     this.begin = pooled
-      ? beginWith({ statement_timeout: statementTimeoutMs, lock_timeout: LOCK_TIMEOUT_MS })
-      : 'BEGIN';
+      ? {
+          short: beginWith({ ...LOOK_UPS_ONLY, ...limits(statementTimeoutMs, SHORT_LOCK_TIMEOUT_MS) }),
+          long: beginWith({ ...LOOK_UPS_ONLY, ...limits(statementTimeoutMs, LONG_LOCK_TIMEOUT_MS) }),
+        }
+      : { short: 'BEGIN', long: beginWith({ lock_timeout: LONG_LOCK_TIMEOUT_MS }) };
+    const connections = poolSize - UPKEEP_CONNECTIONS;
+    this.heldRows = new HeldRows(Math.min(WAITING_CONNECTIONS, connections - 1));
     this.pool = new pg.Pool({
       ...connectionTarget(database),
       ...connectionOptions(database),
       application_name: 'chat-image-store requests',
-      max: poolSize - UPKEEP_CONNECTIONS,
+      max: connections,
       connectionTimeoutMillis: connectTimeoutMs,
       // A connection that was closed when idle would have to prepare all anew, for the first who asks again.
       idleTimeoutMillis: 0,
@@ -90,7 +106,7 @@ export class RequestDatabase implements OnModuleInit, OnApplicationShutdown {
       ...(pooled
         ? { pipeline: true }
         : {
-            lock_timeout: LOCK_TIMEOUT_MS,
+            lock_timeout: SHORT_LOCK_TIMEOUT_MS,
             options: Object.entries(LOOK_UPS_ONLY)
               .map(([name, value]) => `-c ${name}=${value}`)
               .join(' '),
@@ -112,30 +128,88 @@ export class RequestDatabase implements OnModuleInit, OnApplicationShutdown {
   }
 
   /**
-   * Runs a statement, in a transaction of its own.
+   * Runs a statement of one request, in a transaction of its own.
    *
+   * @param rows that it may have to wait for, where many requests may name the same; it has locked them when it returns any
    * @returns its rows
-   * @throws DatabaseUnavailableError when the database failed, not the statement
+   * @throws DatabaseUnavailableError when the database failed, not the statement; also when a row is held for too long
    */
-  async run<Row extends object>(statement: PreparedStatement, values: readonly unknown[]): Promise<Row[]> {
-    if (this.pooled) return this.runPooled(statement, values);
+  run<Row extends object>(
+    statement: PreparedStatement,
+    values: readonly unknown[],
+    rows: readonly RowName[] = [],
+  ): Promise<Row[]> {
+    return this.runAround(
+      rows,
+      () => this.runShared<Row>(statement, values),
+      (run) => run<Row>(statement, values),
+      (result) => result.length > 0,
+    );
+  }
+
+  /**
+   * Runs a statement that several requests share, in a transaction of its own. It fails as soon as it has waited for a held
+   * row for a moment, so that {@link runAround} finds out whose row that is. Locks of a whole table are everybody's: they
+   * are waited for.
+   *
+   * @throws DatabaseUnavailableError as {@link run}
+   */
+  runShared<Row extends object>(statement: PreparedStatement, values: readonly unknown[]): Promise<Row[]> {
+    return this.waitForTables((patience) => this.attempt<Row>(statement, values, patience));
+  }
+
+  /**
+   * Does the work of one request, and keeps it apart from all others while another transaction holds one of its rows.
+   *
+   * @param rows that it may have to wait for
+   * @param shared does it in a statement that others may share
+   * @param alone does it in a statement of its own, which waits longer for the rows
+   * @param hadRows whether a result shows that the statement had the rows' locks
+   * @throws DatabaseUnavailableError as {@link run}
+   */
+  runAround<T>(
+    rows: readonly RowName[],
+    shared: () => Promise<T>,
+    alone: (run: RunStatement) => Promise<T>,
+    hadRows: (result: T) => boolean,
+  ): Promise<T> {
+    const run: RunStatement = (statement, values) => this.attempt(statement, values, 'long');
+    return this.heldRows.run(rows, shared, () => alone(run), hadRows);
+  }
+
+  /** Whether another transaction is known to hold one of the rows. */
+  isHeld(rows: readonly RowName[]): boolean {
+    return this.heldRows.isHeld(rows);
+  }
+
+  private async waitForTables<T>(attempt: (patience: 'short' | 'long') => Promise<T>): Promise<T> {
     try {
-      // The pool closes the connection after any failure.
-      const { rows } = await this.pool.query<Row>({ ...statement, values: [...values] });
-      return rows;
+      return await attempt('short');
     } catch (error) {
-      throw toDatabaseFailure(error);
+      if (!isLockFailure(error) || lockedTable(error) !== undefined) throw error;
+      return attempt('long');
     }
   }
 
-  /** One round trip: the driver sends all three before it waits. After a failure the last one rolls back. */
-  private runPooled<Row extends object>(
+  private attempt<Row extends object>(
     statement: PreparedStatement,
     values: readonly unknown[],
+    patience: 'short' | 'long',
+  ): Promise<Row[]> {
+    if (this.pooled) return this.attemptPooled(statement, values, patience);
+    if (patience === 'long') return this.attemptTransaction((run) => run<Row>(statement, values), patience);
+    return this.withClient((client) => rowsOf(query<Row>(client, { ...statement, values: [...values] })));
+  }
+
+  /** One round trip: the driver sends all three before it waits. After a failure the last one rolls back. */
+  private attemptPooled<Row extends object>(
+    statement: PreparedStatement,
+    values: readonly unknown[],
+    patience: 'short' | 'long',
   ): Promise<Row[]> {
     return this.withClient(async (client) => {
       const [begun, result, committed] = await Promise.allSettled([
-        query(client, this.begin),
+        query(client, this.begin[patience]),
         rowsOf(query<Row>(client, { text: statement.text, values: [...values] })),
         query(client, 'COMMIT'),
       ]);
@@ -146,13 +220,25 @@ export class RequestDatabase implements OnModuleInit, OnApplicationShutdown {
   }
 
   /**
-   * Runs several statements in one transaction, which is rolled back when `work` rejects.
+   * Runs several statements in one transaction, which is rolled back when `work` rejects. Where a lock is not to be had at
+   * once, all of it is done again.
    *
    * @throws DatabaseUnavailableError as {@link run}, and what `work` throws
    */
   transaction<T>(work: (run: RunStatement) => Promise<T>): Promise<T> {
+    return this.heldRows.run(
+      [],
+      () => this.waitForTables((patience) => this.attemptTransaction(work, patience)),
+      () => this.attemptTransaction(work, 'long'),
+    );
+  }
+
+  private attemptTransaction<T>(
+    work: (run: RunStatement) => Promise<T>,
+    patience: 'short' | 'long',
+  ): Promise<T> {
     return this.withClient(async (client) => {
-      await query(client, this.begin);
+      await query(client, this.begin[patience]);
       try {
         const result = await work(
           <Row extends object>({ name, text }: PreparedStatement, values: readonly unknown[]) =>
@@ -214,9 +300,13 @@ async function rowsOf<Row extends object>(result: Promise<pg.QueryResult<Row>>):
   return (await result).rows;
 }
 
-function beginWith(limits: Readonly<Record<string, number>>): string {
-  const settings = Object.entries({ ...limits, ...LOOK_UPS_ONLY });
-  return ['BEGIN', ...settings.map(([name, value]) => `SET LOCAL ${name} = ${value}`)].join('; ');
+function limits(statementTimeoutMs: number, lockTimeoutMs: number): Readonly<Record<string, number>> {
+  return { statement_timeout: statementTimeoutMs, lock_timeout: lockTimeoutMs };
+}
+
+function beginWith(settings: Readonly<Record<string, number | string>>): string {
+  const statements = Object.entries(settings).map(([name, value]) => `SET LOCAL ${name} = ${value}`);
+  return ['BEGIN', ...statements].join('; ');
 }
 
 /** Ids are numbers: they are checked to be at most 2^53 - 1 before they get into a statement. */

@@ -88,6 +88,30 @@ describe('the statement batcher', () => {
     expect(statements.batches).toHaveLength(4);
   });
 
+  it('tries the items of a failed batch a few at a time, and no more those that another one has shown to be held', async () => {
+    const statements = new Statements();
+    const held = new Set<string>();
+    const batcher = new StatementBatcher(
+      statements.run,
+      () => false,
+      { maxItems: 10, maxInFlight: 1, maxWaitMs: Infinity },
+      (item: string) => held.has(item),
+    );
+    const ofBatch = new Error('the lock of the batch');
+    const results = Promise.allSettled(Array.from('abcdefg', (item) => batcher.submit(item)));
+    await setImmediate();
+    await statements.end(0, ofBatch);
+    expect(statements.batches.slice(1)).toEqual([['a'], ['b'], ['c'], ['d']]);
+    for (const item of 'ef') held.add(item);
+    await statements.end(1, new Error('the lock of a'));
+    expect(statements.batches.slice(5)).toEqual([['g']]);
+    for (const index of [2, 3, 4, 5]) await statements.end(index);
+    const outcomes = (await results).map((result): unknown =>
+      result.status === 'rejected' ? result.reason : result.value,
+    );
+    expect(outcomes).toEqual([new Error('the lock of a'), 'B', 'C', 'D', ofBatch, ofBatch, 'G']);
+  });
+
   it('tries nothing again when the error is the same for everybody, and goes on with what comes later', async () => {
     const statements = new Statements();
     const batcher = make(statements);

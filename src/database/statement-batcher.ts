@@ -1,3 +1,8 @@
+import pLimit from 'p-limit';
+
+/** How many items of a failed batch are tried at the same moment. */
+const ALONE_AT_ONCE = 4;
+
 type Waiting<Item, Result> = {
   readonly item: Item;
   /** By the clock of `performance.now()`. */
@@ -22,7 +27,7 @@ export type BatchLimits = {
  * the larger the batches.
  *
  * Each item gets its own result or its own error: when a batch fails for a reason that may be one item's, each of its
- * items is run once more, alone. When it fails for a reason that is everybody's, such as a server that does not answer, those
+ * items is run once more, alone, a few at a time. When it fails for a reason that is everybody's, such as a server that does not answer, those
  * who have long waited for a place fail with it, instead of one batch after the other.
  */
 export class StatementBatcher<Item, Result> {
@@ -34,11 +39,14 @@ export class StatementBatcher<Item, Result> {
    * @param run runs one statement for all items; resolves to one result for each, in their order, or rejects with
    *   nothing done
    * @param concernsAll whether an error would be every item's own, so that trying each alone is no use
+   * @param isHeld whether an item would alone only wait for what is held from another item too: it fails with its batch's
+   *   error then
    */
   constructor(
     private readonly run: (items: readonly Item[]) => Promise<readonly Result[]>,
     private readonly concernsAll: (error: unknown) => boolean,
     private readonly limits: BatchLimits,
+    private readonly isHeld: (item: Item) => boolean = () => false,
   ) {}
 
   submit(item: Item): Promise<Result> {
@@ -79,8 +87,13 @@ export class StatementBatcher<Item, Result> {
     } catch (error) {
       if (this.concernsAll(error)) for (const { reject } of [...batch, ...this.takeOverdue()]) reject(error);
       else if (lastTry) for (const { reject } of batch) reject(error);
-      else await Promise.all(batch.map((one) => this.settle([one], true)));
+      else await pLimit(ALONE_AT_ONCE).map(batch, (one) => this.settleAlone(one, error));
     }
+  }
+
+  private async settleAlone(one: Waiting<Item, Result>, error: unknown): Promise<void> {
+    if (this.isHeld(one.item)) one.reject(error);
+    else await this.settle([one], true);
   }
 
   private takeOverdue(): readonly Waiting<Item, Result>[] {
