@@ -16,6 +16,9 @@ declare global {
 const MAX_UNREAD_BYTES = 2 * (MAX_FILE_BYTES + MAX_FORM_OVERHEAD_BYTES);
 const MAX_UNREAD_MS = 30_000;
 
+/** The same where the answer itself says that its connection ends: enough for what is on its way. */
+const MAX_UNREAD_MS_AT_THE_END = 1000;
+
 /**
  * Ends a request cleanly that is answered before its body was read, as every refusal of an upload is. Many clients
  * look at the answer only after they have sent all, and a connection that is closed on unread data is reset, with the
@@ -29,7 +32,7 @@ export function readAwayUnreadBody(request: Request, response: Response): void {
     if (request.complete || request.destroyed) return end(chunk, encoding ?? 'utf8');
     response.write(chunk ?? '', encoding ?? 'utf8');
     response.answered = true;
-    readAway(request, () => end());
+    readAway(request, response.getHeader('Connection') === 'close', () => end());
     return response;
   }) as Response['end'];
 }
@@ -38,9 +41,11 @@ function hasBody({ headers }: IncomingMessage): boolean {
   return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0;
 }
 
-function readAway(request: IncomingMessage, done: () => void): void {
+function readAway(request: IncomingMessage, closing: boolean, done: () => void): void {
   const { socket } = request;
-  const timer = setTimeout(() => socket.destroy(), MAX_UNREAD_MS);
+  const timer = closing
+    ? setTimeout(() => finish(), MAX_UNREAD_MS_AT_THE_END)
+    : setTimeout(() => socket.destroy(), MAX_UNREAD_MS);
   let bytes = 0;
   const count = (chunk: Buffer): void => {
     bytes += chunk.length;

@@ -49,6 +49,7 @@ export class TestApp {
   /** Looks at the database behind the application's back. */
   database!: DataSource;
   private folder!: string;
+  private patients = 1000;
   private environment!: NodeJS.ProcessEnv;
 
   /**
@@ -131,6 +132,17 @@ export class TestApp {
 
   token(userId: number): string {
     return signToken(userId, this.settings.jwt, 3600);
+  }
+
+  /** Adds a patient with an appointment of the doctor, both of the same number, and returns it. */
+  async addPatient(): Promise<number> {
+    const id = (this.patients += 1);
+    await this.database.query('INSERT INTO users (id) VALUES ($1)', [id]);
+    await this.database.query('INSERT INTO appointments (id, patient_id, doctor_id) VALUES ($1, $1, $2)', [
+      id,
+      DOCTOR,
+    ]);
+    return id;
   }
 
   /** Uploads as the app in the field does: the file first, its type always image/jpeg. */

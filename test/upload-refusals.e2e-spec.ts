@@ -1,140 +1,29 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { randomBytes } from 'node:crypto';
 import { readdir } from 'node:fs/promises';
-import type { IncomingMessage, Server, ServerResponse } from 'node:http';
-import { connect, type Socket } from 'node:net';
-import { setImmediate, setTimeout } from 'node:timers/promises';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import { setTimeout } from 'node:timers/promises';
 import type { UploadedChatImageResponseDto } from '../src/chat-images/dto/uploaded-chat-image.dto.js';
-import { UploadBudget } from '../src/chat-images/upload-budget.js';
-import type { ErrorBodyDto } from '../src/errors/error-body.dto.js';
 import { picture } from './pictures.js';
-import { APPOINTMENT, OUTSIDER, PATIENT, TestApp } from './test-app.js';
+import {
+  type Answer,
+  type Client,
+  Clients,
+  END,
+  eventually,
+  expectRefusal,
+  FIELD,
+  FILE_HEAD,
+  form,
+  type Head,
+  inUse,
+  MIB,
+  serverOf,
+} from './raw-clients.js';
+import { DOCTOR, OUTSIDER, PATIENT, TestApp } from './test-app.js';
 
-const MIB = 1024 * 1024;
 const KIB_64 = Buffer.alloc(64 * 1024);
-
-const FIELD = `--b\r\nContent-Disposition: form-data; name="appointment_id"\r\n\r\n${APPOINTMENT}\r\n`;
-const FILE_HEAD =
-  '--b\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n';
-const END = '\r\n--b--\r\n';
-
-type Answer = {
-  readonly status: number;
-  readonly headers: ReadonlyMap<string, string>;
-  readonly body: string;
-};
-
-type Head = {
-  readonly method?: 'GET' | 'POST';
-  readonly path?: string;
-  readonly as?: number;
-  readonly type?: string;
-  readonly headers?: readonly string[];
-};
-
-/** One connection, written to as a test likes. */
-class Client {
-  readonly socket: Socket;
-  error: Error | undefined;
-  ended = false;
-  private received = Buffer.alloc(0);
-
-  constructor(private readonly test: TestApp) {
-    this.socket = connect({ port: test.settings.port, host: '127.0.0.1', noDelay: true });
-    this.socket.on('data', (chunk: Buffer) => (this.received = Buffer.concat([this.received, chunk])));
-    this.socket.on('end', () => (this.ended = true));
-    this.socket.on('close', () => (this.ended = true));
-    this.socket.on('error', (error) => (this.error = error));
-  }
-
-  /** The head of a request, an upload when nothing else is said. */
-  head({ method = 'POST', path = '/api/upload/chat-image', as, type, headers = [] }: Head): string {
-    return [
-      `${method} ${path} HTTP/1.1`,
-      'Host: localhost',
-      ...(as === undefined ? [] : [`Authorization: Bearer ${this.test.token(as)}`]),
-      ...(method === 'GET' ? [] : [`Content-Type: ${type ?? 'multipart/form-data; boundary=b'}`]),
-      ...headers,
-      '',
-      '',
-    ].join('\r\n');
-  }
-
-  /** Resolves when the bytes have gone to the system, or can't any more. */
-  async send(bytes: string | Uint8Array): Promise<void> {
-    await new Promise<void>((resolve) => {
-      this.socket.write(bytes, () => resolve());
-    });
-    await setImmediate();
-  }
-
-  /** A whole request and its answer. */
-  async ask(head: Head, body: string | Uint8Array = ''): Promise<Answer> {
-    const headers = [...(head.headers ?? []), ...(body.length > 0 ? [`Content-Length: ${body.length}`] : [])];
-    await this.send(this.head({ ...head, headers }));
-    await this.send(body);
-    return this.answer();
-  }
-
-  /** The next answer, `100 Continue` too. */
-  async answer(withinMs = 5000): Promise<Answer> {
-    let answer: Answer | undefined;
-    await eventually(
-      () => {
-        answer ??= this.take();
-        return answer !== undefined || this.socket.destroyed;
-      },
-      'an answer',
-      withinMs,
-    );
-    answer ??= this.take();
-    if (!answer) throw new Error(`The connection ended without an answer: ${String(this.error)}`);
-    return answer;
-  }
-
-  /** The next answer when it has arrived whole. */
-  take(): Answer | undefined {
-    const end = this.received.indexOf('\r\n\r\n');
-    if (end === -1) return undefined;
-    const [start = '', ...lines] = this.received.toString('latin1', 0, end).split('\r\n');
-    const headers = new Map(
-      lines.map((line) => {
-        const colon = line.indexOf(':');
-        return [line.slice(0, colon).toLowerCase(), line.slice(colon + 1).trim()];
-      }),
-    );
-    const status = Number(start.split(' ')[1]);
-    const length = status === 100 ? '0' : headers.get('content-length');
-    if (length === undefined) throw new Error(`An answer without a length: ${start}`);
-    const bodyEnd = end + 4 + Number(length);
-    if (this.received.length < bodyEnd) return undefined;
-    const body = this.received.toString('utf8', end + 4, bodyEnd);
-    this.received = this.received.subarray(bodyEnd);
-    return { status, headers, body };
-  }
-}
-
-async function eventually(condition: () => boolean, what: string, withinMs = 5000): Promise<void> {
-  for (const deadline = Date.now() + withinMs; !condition();) {
-    if (Date.now() > deadline) throw new Error(`Waited ${withinMs} ms in vain for ${what}.`);
-    await setTimeout(2);
-  }
-}
-
-/** Holds a refusal against the envelope of the contract. */
-function expectRefusal(answer: Answer, status: number, code: string): void {
-  const { error_code, message, request_id, success } = JSON.parse(answer.body) as ErrorBodyDto;
-  expect([answer.status, error_code, success]).toEqual([status, code, false]);
-  expect(answer.headers.get('content-type')).toMatch(/^application\/json/);
-  expect(answer.headers.get('cache-control')).toBe('no-store');
-  expect(answer.headers.get('x-request-id')).toBe(request_id);
-  expect(message).toMatch(/^[A-Z].{5,100}[.]$/);
-  if (status === 401) expect(answer.headers.get('www-authenticate')).toBe('Bearer');
-  if ([429, 503].includes(status)) expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(0);
-}
-
-const form = (file: Uint8Array): Buffer =>
-  Buffer.concat([Buffer.from(FIELD + FILE_HEAD), file, Buffer.from(END)]);
 
 const chunk = (bytes: Uint8Array): Buffer =>
   Buffer.concat([Buffer.from(`${bytes.length.toString(16)}\r\n`), bytes, Buffer.from('\r\n')]);
@@ -143,31 +32,6 @@ function pieces(bytes: Buffer, size: number): Buffer[] {
   return Array.from({ length: Math.ceil(bytes.length / size) }, (_, index) =>
     bytes.subarray(index * size, (index + 1) * size),
   );
-}
-
-const serverOf = (test: TestApp): Server => test.app.getHttpServer();
-const inUse = (test: TestApp): number => test.app.get(UploadBudget).inUse;
-
-/** A test's connections, closed when it has ended, however it has. */
-class Clients {
-  private readonly all: Client[] = [];
-
-  connect(test: TestApp): Client {
-    const client = new Client(test);
-    this.all.push(client);
-    return client;
-  }
-
-  /** Also from the server's side, so that a test that has failed does not spoil the next one. */
-  async close(test: TestApp): Promise<void> {
-    this.leave();
-    serverOf(test).closeAllConnections();
-    await eventually(() => inUse(test) === 0, 'the memory of uploads whose connections are closed');
-  }
-
-  leave(): void {
-    for (const { socket } of this.all.splice(0)) socket.destroy();
-  }
 }
 
 describe('an upload that is refused', () => {
@@ -438,7 +302,7 @@ describe('an upload that is refused', () => {
     });
   });
 
-  it('does not wait behind fifty clients that send a byte every 100 ms', async () => {
+  it('does not wait behind fifty clients of another user that send a byte every 100 ms', async () => {
     const body = form(photo);
     const slow = await Promise.all(
       Array.from({ length: 50 }, async () => {
@@ -455,7 +319,7 @@ describe('an upload that is refused', () => {
     try {
       await eventually(() => sent >= 3, 'the slow clients to be under way');
       const started = performance.now();
-      expect((await connected().ask({ as: PATIENT }, body)).status).toBe(200);
+      expect((await connected().ask({ as: DOCTOR }, body)).status).toBe(200);
       expect(performance.now() - started).toBeLessThan(2000);
     } finally {
       clearInterval(pace);
@@ -499,7 +363,7 @@ describe('an upload over the rate limit', () => {
 describe('uploads that together are over the memory for them', () => {
   const clients = new Clients();
   /** As large as may be, and no picture, so that none is stored. */
-  const large = form(Buffer.concat([Buffer.from([0xff, 0xd8, 0xff, 0xe0]), randomBytes(10 * MIB - 4)]));
+  const file = Buffer.concat([Buffer.from([0xff, 0xd8, 0xff, 0xe0]), randomBytes(10 * MIB - 4)]);
   let test: TestApp;
   /** How much of each connection had been read when an answer was begun on it. */
   let answered: { status: number; bytesRead: number }[];
@@ -523,17 +387,20 @@ describe('uploads that together are over the memory for them', () => {
 
   afterAll(() => test.stop());
 
-  /** Sends all of a large upload but its last byte. */
+  /** Sends all of a large upload but its last byte, as a user who has no other under way. */
   async function sendAlmostAll(): Promise<Client> {
+    const patient = await test.addPatient();
+    const large = form(file, patient);
     const client = clients.connect(test);
-    await client.send(client.head({ as: PATIENT, headers: [`Content-Length: ${large.length}`] }));
+    await client.send(client.head({ as: patient, headers: [`Content-Length: ${large.length}`] }));
     // Not waited for: an upload that waits for memory is not read.
     client.socket.write(large.subarray(0, -1));
     return client;
   }
 
   it('are answered 503 when they have waited long enough; when they are gone all goes on', async () => {
-    const many = await Promise.all(Array.from({ length: 30 }, sendAlmostAll));
+    const many: Client[] = [];
+    while (many.length < 30) many.push(await sendAlmostAll());
     const answers = new Map<Client, Answer>();
     await eventually(() => {
       for (const client of many) {
@@ -554,7 +421,7 @@ describe('uploads that together are over the memory for them', () => {
     const [one, two] = [await sendAlmostAll(), await sendAlmostAll()];
     await eventually(() => inUse(test) >= 99 * MIB, 'both files to be received');
     for (const client of [one, two]) {
-      await client.send(large.subarray(-1));
+      await client.send(END.slice(-1));
       expectRefusal(await client.answer(), 422, 'INVALID_IMAGE');
     }
     await eventually(() => inUse(test) === 0, 'all memory to be given back');

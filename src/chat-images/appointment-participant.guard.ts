@@ -230,15 +230,19 @@ export class AppointmentParticipantGuard implements CanActivate {
   private async authorizedUpload(request: GuardedRequest, user: AuthenticatedUser): Promise<UploadForm> {
     // Before a byte of the form is read.
     if (!(await this.access.userExists(user))) throw new AppError('UNAUTHENTICATED');
-    const memory = this.budget.begin();
+    const memory = this.budget.begin(user.id);
     // The picture is in memory until its answer has left, or its client has gone.
     const left = new AbortController();
     request.res?.once('close', () => {
       memory.release();
       left.abort();
     });
-    return readUploadForm(request, memory, left.signal, async (appointmentId) => {
-      refuse(await this.access.refusalForAppointment(user, appointmentId), MAY_NOT_SEND);
+    return readUploadForm(request, {
+      memory,
+      left: left.signal,
+      slowSeconds: this.settings.uploads.slowSeconds,
+      authorize: async (appointmentId) =>
+        refuse(await this.access.refusalForAppointment(user, appointmentId), MAY_NOT_SEND),
     });
   }
 }

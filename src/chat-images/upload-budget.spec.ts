@@ -18,14 +18,26 @@ async function waits(promise: Promise<unknown>): Promise<boolean> {
 
 describe('UploadBudget', () => {
   /** Room for two pictures of 10 MiB beside the reserve. */
-  const newBudget = (maxWaitMs = 5000): UploadBudget =>
-    new UploadBudget(RESERVED_BYTES + 100 * MIB, maxWaitMs);
+  const CAPACITY = RESERVED_BYTES + 100 * MIB;
+  const newBudget = (maxWaitMs = 5000): UploadBudget => new UploadBudget(CAPACITY, maxWaitMs);
+
+  let users = 0;
+  /** An upload of a user who has no other. */
+  const uploadOf = async (budget: UploadBudget, user = (users += 1)): Promise<UploadMemory> => {
+    const memory = budget.begin(user);
+    await memory.enter(10 * MIB);
+    return memory;
+  };
+  const holding = async (budget: UploadBudget, bytes: number): Promise<UploadMemory> => {
+    const memory = await uploadOf(budget);
+    await memory.receive(bytes);
+    return memory;
+  };
 
   it('lets uploads in at once while there is room, and counts what they hold', async () => {
     const budget = newBudget();
-    const first = budget.begin();
-    await first.receive(10 * MIB);
-    await budget.begin().receive(10 * MIB);
+    const first = await holding(budget, 10 * MIB);
+    await holding(budget, 10 * MIB);
     expect(budget.inUse).toBe(100 * MIB);
     first.release();
     first.release();
@@ -34,47 +46,60 @@ describe('UploadBudget', () => {
 
   it('lets the first that waits use the reserve, and the others wait until there is room', async () => {
     const budget = newBudget();
-    const holder = budget.begin();
-    await holder.receive(20 * MIB);
-    const [second, third] = [budget.begin(), budget.begin()];
-    await second.receive(10 * MIB);
-    const blocked = third.receive(1);
+    const [holder] = [await holding(budget, 10 * MIB), await holding(budget, 10 * MIB)];
+    await holding(budget, 10 * MIB);
+    const third = await uploadOf(budget);
+    const blocked = third.receive(MIB);
     expect(await waits(blocked)).toBe(true);
-    expect(budget.inUse).toBeLessThanOrEqual(RESERVED_BYTES + 100 * MIB);
+    expect([third.waits, budget.inUse <= CAPACITY]).toEqual([true, true]);
     holder.release();
     await blocked;
+    expect(third.waits).toBe(false);
   });
 
   it('hands the reserve on when the upload that had it is done', async () => {
     const budget = newBudget();
-    await budget.begin().receive(20 * MIB);
-    const second = budget.begin();
-    await second.receive(10 * MIB);
-    const third = budget.begin();
-    const blocked = third.receive(10 * MIB);
+    await holding(budget, 10 * MIB);
+    await holding(budget, 10 * MIB);
+    const second = await holding(budget, 10 * MIB);
+    const blocked = (await uploadOf(budget)).receive(10 * MIB);
     expect(await waits(blocked)).toBe(true);
     second.release();
     await blocked;
   });
 
+  it('hands the reserve on when there is room beside it, though the upload that had it stands still', async () => {
+    const budget = newBudget();
+    const others = [await holding(budget, 10 * MIB), await holding(budget, 10 * MIB)];
+    const still = await uploadOf(budget);
+    await still.receive(MIB);
+    for (const other of others) other.release();
+    await holding(budget, 10 * MIB);
+    await holding(budget, 9 * MIB);
+    // What is free beside the reserve is spent, and by rights nobody uses that.
+    await holding(budget, 10 * MIB);
+  });
+
   it('ends a wait that is too long with OVERLOADED, and forgets the one that waited', async () => {
     const budget = newBudget(SOON_MS);
-    await budget.begin().receive(20 * MIB);
-    await budget.begin().receive(10.25 * MIB);
-    const late = budget.begin();
-    await expect(late.receive(1 * MIB)).rejects.toMatchObject({
+    await holding(budget, 10 * MIB);
+    await holding(budget, 10 * MIB);
+    await holding(budget, 10 * MIB);
+    const late = await uploadOf(budget);
+    await expect(late.receive(MIB)).rejects.toMatchObject({
       code: 'OVERLOADED',
       status: 503,
       retryAfterSeconds: expect.any(Number),
     });
     late.release();
-    expect(budget.inUse).toBe(20 * 5 * MIB + 10.25 * 5 * MIB);
+    expect(budget.inUse).toBe(150 * MIB);
   });
 
   it('brings all of a hundred uploads of 10 MiB through, never over its capacity', async () => {
     const budget = newBudget();
     let highest = 0;
-    const upload = async (memory: UploadMemory): Promise<void> => {
+    const upload = async (user: number): Promise<void> => {
+      const memory = await uploadOf(budget, user);
       for (let received = 0; received < 10 * MIB; received += MIB) {
         await memory.receive(MIB);
         highest = Math.max(highest, budget.inUse);
@@ -82,23 +107,86 @@ describe('UploadBudget', () => {
       }
       memory.release();
     };
-    await Promise.all(Array.from({ length: 100 }, () => upload(budget.begin())));
-    expect(highest).toBeLessThanOrEqual(RESERVED_BYTES + 100 * MIB);
+    // Four of each user.
+    await Promise.all(Array.from({ length: 100 }, (_, index) => upload(index % 25)));
+    expect(highest).toBeLessThanOrEqual(CAPACITY);
     expect(budget.inUse).toBe(0);
   });
 
   it('is not held by an upload that was given up while it waited', async () => {
     const budget = newBudget();
-    const holder = budget.begin();
-    await holder.receive(20 * MIB);
-    const reserve = budget.begin();
-    await reserve.receive(10.25 * MIB);
-    const gone = budget.begin();
+    const holders = [await holding(budget, 10 * MIB), await holding(budget, 10 * MIB)];
+    const reserve = await holding(budget, 10 * MIB);
+    const gone = await uploadOf(budget);
     const pending = gone.receive(MIB);
     gone.release();
-    holder.release();
-    await pending;
-    reserve.release();
+    await expect(pending).rejects.toMatchObject({ code: 'OVERLOADED' });
+    for (const memory of [...holders, reserve]) memory.release();
     expect(budget.inUse).toBe(0);
+  });
+
+  describe("a user's share", () => {
+    const USER = 1_000_000;
+
+    it('is half of all: what is over it waits before it is read, and others go on', async () => {
+      const budget = newBudget();
+      const first = await uploadOf(budget, USER);
+      first.authorize();
+      await first.receive(10 * MIB);
+      const second = uploadOf(budget, USER);
+      expect(await waits(second)).toBe(true);
+      await holding(budget, 10 * MIB);
+      first.release();
+      await (await second).receive(10 * MIB);
+    });
+
+    it('is one large picture before appointments are authorised', async () => {
+      const budget = new UploadBudget(8 * RESERVED_BYTES, 5000);
+      const first = await uploadOf(budget, USER);
+      const second = uploadOf(budget, USER);
+      expect(await waits(second)).toBe(true);
+      first.authorize();
+      const memory = await second;
+      expect(await waits(uploadOf(budget, USER))).toBe(true);
+      memory.authorize();
+    });
+
+    it('is sixteen uploads, however small', async () => {
+      const budget = newBudget();
+      const small = async (): Promise<UploadMemory> => {
+        const memory = budget.begin(USER);
+        await memory.enter(1);
+        memory.authorize();
+        return memory;
+      };
+      const sixteen = await Promise.all(Array.from({ length: 16 }, small));
+      const next = small();
+      expect(await waits(next)).toBe(true);
+      await holding(budget, 10 * MIB);
+      sixteen[0]?.release();
+      await next;
+    });
+
+    it('that stays spent is answered 429 when the wait is over', async () => {
+      const budget = newBudget(SOON_MS);
+      const first = await uploadOf(budget, USER);
+      await expect(uploadOf(budget, USER)).rejects.toMatchObject({
+        code: 'TOO_MANY_REQUESTS',
+        retryAfterSeconds: expect.any(Number),
+      });
+      first.release();
+      await uploadOf(budget, USER);
+    });
+
+    it('is not held by an upload that was given up while it waited for it', async () => {
+      const budget = newBudget();
+      const first = await uploadOf(budget, USER);
+      const gone = budget.begin(USER);
+      const entering = gone.enter(10 * MIB);
+      gone.release();
+      await expect(entering).rejects.toMatchObject({ code: 'TOO_MANY_REQUESTS' });
+      first.release();
+      await uploadOf(budget, USER);
+    });
   });
 });

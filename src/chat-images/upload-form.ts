@@ -6,6 +6,7 @@ import { parseId } from '../database/parse-id.js';
 import { AppError, validationFailed } from '../errors/app-error.js';
 import { tidyName } from './client-file-name.js';
 import type { UploadMemory } from './upload-budget.js';
+import { watchUploadPace } from './upload-pace.js';
 
 /** The seed's `max:10240`. */
 export const MAX_FILE_BYTES = 10 * 1024 * 1024;
@@ -53,36 +54,47 @@ export type UploadForm = {
 
 type UploadedFile = Pick<UploadForm, 'bytes' | 'sha256' | 'name'>;
 
+type Reading = {
+  /** Accounts for the bytes; while it has no room, the client's socket is not read. */
+  readonly memory: UploadMemory;
+  /** Aborted when the client has gone. */
+  readonly left: AbortSignal;
+  /** For how many seconds the form may come more slowly than {@link watchUploadPace} allows. */
+  readonly slowSeconds: number;
+  /**
+   * Decides, by rejecting, who may upload to an appointment; called as soon as the appointment is known. A file that comes
+   * after `appointment_id` is not read before it has resolved.
+   */
+  readonly authorize: (appointmentId: number) => Promise<void>;
+};
+
 /**
  * Reads an upload's form: `file` and `appointment_id`, in either order. The bytes are held in memory and never go to
- * the disk.
+ * the disk. A client that is too slow is answered, and its connection closed.
  *
- * @param memory accounts for the bytes; while it has no room, the client's socket is not read
- * @param left aborted when the client has gone
- * @param authorize decides, by rejecting, who may upload to an appointment; called as soon as the appointment is
- *   known. A file that comes after `appointment_id` is not read before it has resolved.
  * @throws AppError of `authorize` and `memory`; UNSUPPORTED_MEDIA_TYPE, FILE_TOO_LARGE or VALIDATION_FAILED for a form
- *   that is none
+ *   that is none, or that comes too slowly
  */
 export async function readUploadForm(
   request: Request,
-  memory: UploadMemory,
-  left: AbortSignal,
-  authorize: (appointmentId: number) => Promise<void>,
+  { memory, left, slowSeconds, authorize }: Reading,
 ): Promise<UploadForm> {
   const { 'content-type': type = '', 'content-encoding': encoding = 'identity' } = request.headers;
   if (!/^multipart\/form-data(;|\s|$)/i.test(type) || encoding !== 'identity') {
     throw new AppError('UNSUPPORTED_MEDIA_TYPE');
   }
-  if (Number(request.headers['content-length'] ?? 0) > MAX_FILE_BYTES + MAX_FORM_OVERHEAD_BYTES) {
-    throw new AppError('FILE_TOO_LARGE');
-  }
+  const mostBytes = MAX_FILE_BYTES + MAX_FORM_OVERHEAD_BYTES;
+  const announced = Number(request.headers['content-length'] ?? mostBytes);
+  if (announced > mostBytes) throw new AppError('FILE_TOO_LARGE');
   const idempotencyKey = idempotencyKeyOf(request);
 
   let appointmentId: number | undefined;
   let authorization: Promise<void> | undefined;
   let file: Promise<UploadedFile> | undefined;
   let fileStream: BusboyFileStream | undefined;
+  let authorizing = false;
+
+  let endWatch: (() => void) | undefined;
 
   const parser = createParser(request);
   try {
@@ -96,7 +108,11 @@ export async function readUploadForm(
           reject(validationFailed({ [name]: ['The appointment_id must be the number of an appointment.'] }));
         } else {
           appointmentId = id;
-          authorization = authorize(id);
+          authorizing = true;
+          authorization = authorize(id).then(() => {
+            authorizing = false;
+            memory.authorize();
+          });
           authorization.catch(reject);
         }
       });
@@ -120,8 +136,19 @@ export async function readUploadForm(
       parser.on('error', (error: unknown) => reject(malformed(error)));
       parser.on('finish', resolve);
       request.on('aborted', () => reject(malformed(new Error('The client closed the connection.'))));
-      acceptBody(request);
-      request.pipe(parser);
+      memory.enter(announced).then(() => {
+        acceptBody(request);
+        request.pipe(parser);
+        endWatch = watchUploadPace(request, {
+          slowSeconds,
+          isReading: () => !request.complete && !memory.waits && !authorizing,
+          tooSlow: () => {
+            // Nothing is to be expected on it any more.
+            request.res?.setHeader('Connection', 'close');
+            reject(tooSlow());
+          },
+        });
+      }, reject);
     });
     await authorization;
     const picture = await file;
@@ -138,6 +165,7 @@ export async function readUploadForm(
     memory.release();
     throw error;
   } finally {
+    endWatch?.();
     request.unpipe(parser);
   }
 }
@@ -200,6 +228,10 @@ async function joined(chunks: readonly Buffer[]): Promise<Buffer<ArrayBuffer>> {
     if (index % CHUNKS_AT_ONCE === CHUNKS_AT_ONCE - 1) await setImmediate();
   }
   return bytes;
+}
+
+function tooSlow(): AppError {
+  return new AppError('VALIDATION_FAILED', { message: 'The upload came too slowly. Please send it again.' });
 }
 
 function malformed(cause: unknown): AppError {

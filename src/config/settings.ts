@@ -132,6 +132,7 @@ export const environmentSchema = z.object({
   UPLOAD_MEMORY_MIB: wholeNumber(128, 65_536, 256),
   UPLOAD_WAIT_MS: wholeNumber(0, 120_000, 10_000),
   DECODE_PROCESSES: anyWholeNumber(1, 64, 3).optional(),
+  UPLOAD_SLOW_SECONDS: wholeNumber(1, 120, 10),
   UPLOAD_DEDUPE_SECONDS: wholeNumber(0, 86_400, 300),
   UPLOAD_GRACE_SECONDS: wholeNumber(1, 86_400, 120),
   SWEEP_INTERVAL_SECONDS: wholeNumber(0, 86_400, 60),
@@ -230,6 +231,8 @@ export type Settings = {
     readonly waitMs: number;
     /** How many processes decode pictures; one user's pictures never take all of them, unless there is but one. */
     readonly decodeProcesses: number;
+    /** For how long an upload may come more slowly than 8 KB/s; see `upload-pace.ts`. */
+    readonly slowSeconds: number;
     /** For how long the same picture, sent again by the same user to the same appointment, is the same image. */
     readonly dedupeSeconds: number;
     /** After how long the sweeper removes an upload that has not ended, and an object that no row names is told of. */
@@ -304,6 +307,7 @@ export function loadSettings(environment: NodeJS.ProcessEnv): Settings {
       memoryBytes: env.UPLOAD_MEMORY_MIB * 1024 * 1024,
       waitMs: env.UPLOAD_WAIT_MS,
       decodeProcesses: env.DECODE_PROCESSES ?? Math.min(availableParallelism(), MOST_PROCESSORS) + 1,
+      slowSeconds: env.UPLOAD_SLOW_SECONDS,
       dedupeSeconds: env.UPLOAD_DEDUPE_SECONDS,
       graceSeconds: env.UPLOAD_GRACE_SECONDS,
       sweepIntervalSeconds: env.SWEEP_INTERVAL_SECONDS,

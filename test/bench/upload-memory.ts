@@ -1,6 +1,6 @@
 /*
- * npm run bench:upload-memory: what uploads may cost others. A hundred clients send ten megabytes at the same moment; then
- * two hundred send one byte a second, and a normal upload passes them.
+ * npm run bench:upload-memory: what uploads may cost others. A hundred clients of as many users send ten megabytes at the
+ * same moment; then two hundred send one byte a second, and a normal upload passes them.
  */
 import { once } from 'node:events';
 import { Agent, type IncomingMessage, request } from 'node:http';
@@ -50,7 +50,19 @@ function loris({ port }: Server, token: string, type: string, body: Buffer): () 
   };
 }
 
-const bench = await Bench.open();
+/** Users with an appointment each, of the same number. */
+const USERS = Array.from({ length: LORIS_CLIENTS }, (_, index) => 1000 + index);
+
+const bench = await Bench.open({
+  fill: async (database) => {
+    await database.query('INSERT INTO users (id) SELECT unnest($1::bigint[])', [[1, 2, ...USERS]]);
+    await database.query(
+      'INSERT INTO appointments (id, patient_id, doctor_id) SELECT id, id, 2 FROM unnest($1::bigint[]) AS id',
+      [USERS],
+    );
+    await database.query('INSERT INTO appointments (id, patient_id, doctor_id) VALUES (145, 1, 2)');
+  },
+});
 try {
   const memoryMiB = 256;
   const server = await bench.start('this service', 'dist/main.js', { UPLOAD_MEMORY_MIB: String(memoryMiB) });
@@ -61,10 +73,10 @@ try {
 
   const idle = await peakMiB(server, { reset: true });
   const started = performance.now();
-  const bodies = Array.from({ length: CLIENTS }, () => large.next());
+  const bodies = USERS.slice(0, CLIENTS).map((user) => ({ user, body: forms(photo, user).next() }));
   const agent = new Agent({ maxSockets: CLIENTS });
   const statuses = await Promise.all(
-    bodies.map((body) => upload(server, bench.tokenOf(1), large.type, body, agent)),
+    bodies.map(({ user, body }) => upload(server, bench.tokenOf(user), large.type, body, agent)),
   );
   const counts = Object.fromEntries(
     [...new Set(statuses)].map((status) => [status, statuses.filter((one) => one === status).length]),
@@ -89,9 +101,7 @@ try {
   };
   await time();
   const alone = await time();
-  const stop = Array.from({ length: LORIS_CLIENTS }, () =>
-    loris(server, bench.tokenOf(1), normal.type, large.next()),
-  );
+  const stop = USERS.map((user) => loris(server, bench.tokenOf(user), normal.type, large.next()));
   await new Promise((resolve) => setTimeout(resolve, 5 * LORIS_INTERVAL_MS));
   const among = await time();
   for (const end of stop) end();
