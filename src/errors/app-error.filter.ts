@@ -10,10 +10,10 @@ import type { Response } from 'express';
 import { isNativeError } from 'node:util/types';
 import type { Logger } from 'pino';
 import { ObjectNotFoundError, StorageUnavailableError } from '../chat-images/storage/storage-errors.js';
-import { storageAdvice } from '../chat-images/storage/storage-failure.js';
 import { DatabaseUnavailableError } from '../database/database-failure.js';
 import { LOGGER } from '../logging/logger.js';
 import { AppError, type ErrorCode } from './app-error.js';
+import { describeFailure } from './describe-failure.js';
 import { ErrorBodyDto } from './error-body.dto.js';
 
 /** What the framework's own refusals are in the catalogue. */
@@ -39,8 +39,8 @@ export class AppErrorFilter implements ExceptionFilter {
     const response = host.switchToHttp().getResponse<Response>();
     const error = toAppError(exception);
     const { requestId = '' } = response;
-    if (error.status >= 500)
-      this.logger.error({ requestId, code: error.code, ...describeCause(exception) }, 'failure');
+    if (error.status >= 500 && !error.logged)
+      this.logger.error({ requestId, code: error.code, ...describeFailure(exception) }, 'failure');
     if (response.headersSent) {
       // The answer has begun; cutting it is the only way left to say that it is not whole.
       response.destroy();
@@ -67,25 +67,4 @@ function statusOf(exception: unknown): number {
   if (isNativeError(exception) && 'status' in exception && typeof exception.status === 'number')
     return exception.status;
   return 500;
-}
-
-/**
- * What the log tells of a failure. Only names, codes and the stack's places: messages of a database or a storage
- * can hold values, keys and addresses.
- */
-function describeCause(exception: unknown): object {
-  const causes: object[] = [];
-  for (let error = exception; isNativeError(error) && causes.length < 5; error = error.cause) {
-    causes.push({
-      name: error.name,
-      ...('code' in error ? { code: error.code } : {}),
-      at: (error.stack ?? '')
-        .split('\n')
-        .filter((line) => /^\s+at /.test(line))
-        .map((line) => line.trim()),
-    });
-  }
-  if (!(exception instanceof StorageUnavailableError)) return { causes };
-  const { failure } = exception;
-  return { storage: failure, advice: storageAdvice(failure), causes };
 }

@@ -43,6 +43,8 @@ type AppErrorOptions = {
   readonly retryAfterSeconds?: number;
   /** Logged, never sent. */
   readonly cause?: unknown;
+  /** The failure is in the log already. */
+  readonly logged?: boolean;
 };
 
 /** The one error class that is thrown on purpose towards a client. Everything else is an INTERNAL_ERROR. */
@@ -50,6 +52,7 @@ export class AppError extends Error {
   readonly status: number;
   readonly fields: FieldErrors | undefined;
   readonly retryAfterSeconds: number | undefined;
+  readonly logged: boolean;
 
   constructor(
     readonly code: ErrorCode,
@@ -60,6 +63,7 @@ export class AppError extends Error {
     this.name = 'AppError';
     this.status = entry.status;
     this.fields = options.fields;
+    this.logged = options.logged ?? false;
     this.retryAfterSeconds =
       options.retryAfterSeconds ?? (entry.status === 503 ? RETRY_AFTER_SECONDS : undefined);
   }

@@ -18,7 +18,7 @@ import type { S3Settings } from '../../config/settings.js';
 import { ObjectNotFoundError, StorageUnavailableError } from './storage-errors.js';
 import { ObjectRefusedError, S3ObjectWriter } from './s3-object-writer.js';
 import { S3UrlSigner } from './s3-url-signer.js';
-import { type StorageFailure, storageFailureOf, systemCode } from './storage-failure.js';
+import { type FailedAnswer, storageFailureOf, systemCode } from './storage-failure.js';
 import { assertStorageKey } from './storage-key.js';
 import {
   type ListedObject,
@@ -182,20 +182,23 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
     try {
       return await send();
     } catch (error) {
-      throw new StorageUnavailableError('The storage did not answer as it should.', failureOf(error), {
-        cause: error,
-      });
+      const answer = answerOf(error);
+      throw new StorageUnavailableError(
+        'The storage did not answer as it should.',
+        storageFailureOf(answer),
+        { answer, cause: error },
+      );
     }
   }
 }
 
-/** Reads the failure from the SDK's error, or the writer's. */
-function failureOf(error: unknown): StorageFailure {
-  if (error instanceof ObjectRefusedError) return storageFailureOf(error);
+/** Reads the storage's answer from the SDK's error, or the writer's. */
+function answerOf(error: unknown): FailedAnswer {
+  if (error instanceof ObjectRefusedError) return { status: error.status, code: error.code };
   const status = statusOf(error);
   // The SDK names an error after the code in its body.
   const code = status !== undefined && error instanceof Error ? error.name : systemCode(error);
-  return storageFailureOf({ status, code });
+  return { status, code };
 }
 
 /** The status of the answer that an error was made of, which errors of unreadable answers have too. */

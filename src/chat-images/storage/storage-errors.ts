@@ -1,15 +1,18 @@
-import type { StorageFailure } from './storage-failure.js';
+import type { FailedAnswer, StorageFailure } from './storage-failure.js';
 
 /** The storage is down, refuses the service's credentials, or is slow past its limit: `failure` tells which. */
 export class StorageUnavailableError extends Error {
   override readonly name = 'StorageUnavailableError';
+  /** The storage's answer, as far as there was one. */
+  readonly answer: FailedAnswer | undefined;
 
   constructor(
     message: string,
     readonly failure: StorageFailure,
-    options?: ErrorOptions,
+    { answer, ...options }: ErrorOptions & { readonly answer?: FailedAnswer } = {},
   ) {
     super(message, options);
+    this.answer = answer;
   }
 }
 
