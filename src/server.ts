@@ -11,6 +11,7 @@ import { refuseStorageMistakes } from './chat-images/storage/storage-start.js';
 import { StorageProvider } from './chat-images/storage/storage-provider.js';
 import { UpkeepScheduleModule } from './chat-images/upkeep-schedule.js';
 import type { Settings } from './config/settings.js';
+import { settingsWarnings } from './config/settings-warnings.js';
 import { LeanExpressAdapter } from './lean-express.adapter.js';
 import { NestLogger } from './logging/logger.js';
 import { logRequest } from './logging/request-log.js';
@@ -126,6 +127,7 @@ export async function serve(settings: Settings, logger: Logger): Promise<{ stopp
     { port: settings.port, storage: settings.storage.driver, environment: settings.environment },
     'listening',
   );
+  for (const { message } of settingsWarnings(settings)) logger.warn(message);
   if (settings.storage.driver === 'local') {
     logger.warn(
       'the local storage driver keeps the pictures on this machine only: not for more than one instance',

@@ -82,6 +82,39 @@ describe('the server program', () => {
     expect(child.output).not.toMatch(/hunter2|short-secret|three|\n +at /);
   });
 
+  it('says what TRUST_PROXY must be', async () => {
+    const child = start(['main.js'], { env: await environment({ TRUST_PROXY: 'true' }), cwd: folder });
+    expect([await child.exit, child.output]).toEqual([
+      1,
+      expect.stringMatching(
+        /^TRUST_PROXY must be a number of proxies, .* or comma-separated addresses .*\n$/,
+      ),
+    ]);
+  });
+
+  it('warns in production of addresses without encryption and of secrets that can be guessed, as npm run check does', async () => {
+    const careless = {
+      JWT_SECRET: 'changeme'.repeat(5),
+      LOCAL_STORAGE_SECRET: 'x'.repeat(32),
+      LOG_LEVEL: 'warn',
+    };
+    const service = start(['main.js'], { env: await environment(careless), cwd: folder });
+    // The last of the start's warnings.
+    await service.printed(/the local storage driver keeps/);
+    service.signal('SIGTERM');
+    await service.exit;
+    expect(
+      service.output.match(/"level":"warn".*(APP_URL is no|JWT_SECRET can|LOCAL_STORAGE_SECRET can)/g),
+    ).toHaveLength(3);
+    expect(service.output).not.toContain('changeme');
+    const check = start(['commands/check.js'], { env: await environment(careless), cwd: folder });
+    await check.exit;
+    expect(check.output).toMatch(/^warning +encryption +APP_URL is no https address/m);
+    expect(check.output).toMatch(/^warning +secrets +JWT_SECRET can be guessed/m);
+    expect(check.output).toMatch(/^warning +secrets +LOCAL_STORAGE_SECRET can be guessed/m);
+    expect(check.output).not.toContain('changeme');
+  });
+
   it('says so when its port is in use', async () => {
     const env = await environment();
     const holder = createServer().listen(Number(env.PORT));
@@ -280,6 +313,7 @@ describe('npm run token', () => {
   it.each([
     [[], { JWT_SECRET }, /^Usage: /],
     [['--sub', 'abc'], { JWT_SECRET }, /^Usage: /],
+    [['--sub', '2', '--expires-in', String(400 * 86_400)], { JWT_SECRET }, /^Usage: .* a year at most/],
     [['--sub', '2'], {}, /^JWT_SECRET is missing: /],
     [
       ['--sub', '2'],

@@ -56,6 +56,16 @@ export class JwtAuthGuard implements CanActivate {
     const request = context.switchToHttp().getRequest<Request>();
     const token = bearerToken(request);
     const user = token === undefined ? undefined : this.tokens.verify(token);
+    return user instanceof Promise
+      ? user.then((verified) => this.admit(context, request, verified))
+      : this.admit(context, request, user);
+  }
+
+  private admit(
+    context: ExecutionContext,
+    request: Request,
+    user: AuthenticatedUser | undefined,
+  ): boolean | Promise<boolean> {
     if (!user) return this.isOpenByLink(context, request) || this.refuse(request);
     const revoked = this.revocations.isRevoked(user.tokenId);
     if (revoked === false) {

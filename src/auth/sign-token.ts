@@ -3,18 +3,30 @@ import { randomUUID } from 'node:crypto';
 import type { JwtSettings } from '../config/settings.js';
 
 /**
- * A bearer token such as the main application issues, for development: HS256 with the shared secret.
+ * A bearer token such as the main application issues, for development: HS256 with the shared secret, with all that the
+ * settings pin.
  *
  * @param userId becomes `sub`
  * @param expiresInSeconds from now
+ * @throws Error where the settings name no key to sign with
  */
-export function signToken(userId: number, { key, issuer }: JwtSettings, expiresInSeconds: number): string {
-  return jwt.sign({}, key, {
-    algorithm: 'HS256',
-    subject: String(userId),
-    jwtid: randomUUID(),
-    issuer: issuer ?? 'chat-image-store',
-    notBefore: 0,
-    expiresIn: expiresInSeconds,
-  });
+export function signToken(
+  userId: number,
+  { key, issuer, audience, types, requiredClaims = [] }: JwtSettings,
+  expiresInSeconds: number,
+): string {
+  if (key === undefined) throw new Error('The settings name no key to sign with.');
+  const now = Math.floor(Date.now() / 1000);
+  const claims = {
+    iss: 'chat-image-store',
+    ...Object.fromEntries(requiredClaims.map(({ name, value = 'development' }) => [name, value])),
+    ...(issuer === undefined ? {} : { iss: issuer }),
+    ...(audience === undefined ? {} : { aud: audience }),
+    sub: String(userId),
+    jti: randomUUID(),
+    iat: now,
+    nbf: now,
+    exp: now + expiresInSeconds,
+  };
+  return jwt.sign(claims, key, { header: { alg: 'HS256', typ: types?.[0] ?? 'JWT' } });
 }

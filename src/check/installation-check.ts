@@ -1,4 +1,5 @@
 import { loadDatabaseSettings, loadSettings, type Settings, SettingsError } from '../config/settings.js';
+import { settingsWarnings } from '../config/settings-warnings.js';
 import { checkAppUrl } from './app-url-check.js';
 import { checkBucket } from './bucket-check.js';
 import { checkDatabase } from './database-check.js';
@@ -23,19 +24,13 @@ export async function* checkInstallation(environment: NodeJS.ProcessEnv): AsyncG
   yield* settings.storage.driver === 's3'
     ? checkBucket(settings, settings.storage)
     : checkLocalStorage(settings, settings.storage);
-  yield checkTokens(settings);
+  yield await checkTokens(settings);
   yield await checkAppUrl(settings);
 }
 
-function* checkSettings({ environment, appUrl, storage }: Settings): Generator<Finding> {
+function* checkSettings(settings: Settings): Generator<Finding> {
   yield ok('settings', 'complete and well formed');
-  if (environment !== 'production') return;
-  const unencrypted = [
-    ...(appUrl.startsWith('http:') ? ['APP_URL'] : []),
-    ...(storage.driver === 's3' && storage.publicUrl.startsWith('http:') ? ['DO_SPACES_URL'] : []),
-  ];
-  for (const name of unencrypted)
-    yield warning('encryption', `${name} is no https address: pictures can be read on their way`);
+  for (const { topic, message } of settingsWarnings(settings)) yield warning(topic, message);
 }
 
 async function* checkDatabaseAlone(environment: NodeJS.ProcessEnv): AsyncGenerator<Finding> {

@@ -1,4 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
+import express from 'express';
 import { generateKeyPairSync } from 'node:crypto';
 import { loadJwtSettings, loadSettings, SettingsError } from './settings.js';
 
@@ -85,6 +86,36 @@ describe('loadSettings', () => {
     ['CORS_ORIGINS', 'https://app.example.com/path'],
     ['CORS_ORIGINS', '*'],
     ['TRUST_PROXY', '$(id)'],
+    ['TRUST_PROXY', 'true'],
+    ['TRUST_PROXY', 'false'],
+    ['TRUST_PROXY', 'all'],
+    ['TRUST_PROXY', 'nginx.internal'],
+    ['TRUST_PROXY', '-1'],
+    ['TRUST_PROXY', '1.5'],
+    ['TRUST_PROXY', '1,2'],
+    ['TRUST_PROXY', '10.0.0.1,'],
+    ['TRUST_PROXY', '10.0.0.256'],
+    ['TRUST_PROXY', '10.1.2'],
+    ['TRUST_PROXY', '10.0.0.0/33'],
+    ['TRUST_PROXY', '10.0.0.0/0'],
+    ['TRUST_PROXY', '10.1.0.0/'],
+    ['TRUST_PROXY', '10.0.0.0/255.0.255.0'],
+    ['TRUST_PROXY', '10.0.0.0/8/8'],
+    ['TRUST_PROXY', 'fe80::1/129'],
+    ['TRUST_PROXY', 'fe80:::1'],
+    ['TRUST_PROXY', 'loopback 10.0.0.1'],
+    ['JWT_SECRET_PREVIOUS', 'too short'],
+    ['JWT_PUBLIC_KEY', `${pem('rsa')}${pem('rsa')}`],
+    ['JWT_JWKS_CACHE_SECONDS', '5'],
+    ['JWT_TYPES', 'at+jwt,,'],
+    ['JWT_TYPES', 'at jwt'],
+    ['JWT_REQUIRED_CLAIMS', 'prv,,iss'],
+    ['JWT_REQUIRED_CLAIMS', 'prv='],
+    ['JWT_REQUIRED_CLAIMS', '=doctor'],
+    ['USERS_ACTIVE_COLUMN', 'is active'],
+    ['USERS_ACTIVE_COLUMN', 'users.is_active'],
+    ['USERS_ACTIVE_COLUMN', 'x" OR true --'],
+    ['USERS_ACTIVE_COLUMN', 'a'.repeat(64)],
     ['SIGNED_URL_EXPIRES_SECONDS', '3601'],
     ['SIGNED_URL_EXPIRES_SECONDS', '0'],
     ['SWAGGER_ENABLED', 'yes'],
@@ -225,6 +256,73 @@ describe('loadSettings', () => {
     expect(asymmetric('RS256', '')).toEqual([expect.stringMatching(/^JWT_PUBLIC_KEY is missing/)]);
   });
 
+  it('holds the key before to the same, and the set of keys to be the only source', () => {
+    const with256 = (over: NodeJS.ProcessEnv): readonly string[] =>
+      problemsOf({ ...COMPLETE, JWT_SECRET: '', JWT_ALGORITHM: 'RS256', ...over });
+    const JWT_PUBLIC_KEY = pem('rsa');
+    const JWT_JWKS_URL = 'https://auth.example.com/jwks.json?p=1';
+    expect(with256({ JWT_PUBLIC_KEY, JWT_PUBLIC_KEY_PREVIOUS: pem('rsa') })).toEqual([]);
+    expect(with256({ JWT_PUBLIC_KEY, JWT_PUBLIC_KEY_PREVIOUS: pem('ec') })).toEqual([
+      expect.stringMatching(/^JWT_PUBLIC_KEY_PREVIOUS must be an RSA key/),
+    ]);
+    expect(with256({ JWT_PUBLIC_KEY_PREVIOUS: JWT_PUBLIC_KEY })).toEqual([
+      expect.stringMatching(/^JWT_PUBLIC_KEY is missing: .*RS256, unless JWT_JWKS_URL is set/),
+    ]);
+    expect(with256({ JWT_JWKS_URL })).toEqual([]);
+    for (const url of [
+      'auth.example.com/jwks.json',
+      'ftp://auth.example.com',
+      'https://me:x@auth.example.com',
+    ])
+      expect(with256({ JWT_JWKS_URL: url })).toEqual([
+        expect.stringMatching(/^JWT_JWKS_URL must be an absolute/),
+      ]);
+    expect(with256({ JWT_JWKS_URL, JWT_PUBLIC_KEY })).toEqual([
+      expect.stringMatching(/^JWT_JWKS_URL must not be set together with JWT_PUBLIC_KEY/),
+    ]);
+    expect(with256({ JWT_JWKS_URL, JWT_PUBLIC_KEY_PREVIOUS: JWT_PUBLIC_KEY })).toEqual([
+      expect.stringMatching(/^JWT_PUBLIC_KEY_PREVIOUS must not be set together with JWT_JWKS_URL/),
+    ]);
+    expect(problemsOf({ ...COMPLETE, JWT_JWKS_URL })).toEqual([
+      expect.stringMatching(/^JWT_JWKS_URL must not be set with JWT_ALGORITHM=HS256/),
+    ]);
+  });
+
+  it('takes keys without encryption everywhere but in production', () => {
+    const open = {
+      ...COMPLETE,
+      JWT_SECRET: '',
+      JWT_ALGORITHM: 'ES256',
+      JWT_JWKS_URL: 'HTTP://auth.internal/jwks',
+    };
+    expect(problemsOf(open)).toEqual([expect.stringMatching(/^JWT_JWKS_URL must be an https URL/)]);
+    expect(problemsOf({ ...open, NODE_ENV: 'development' })).toEqual([]);
+  });
+
+  it('reads what tokens must have', () => {
+    const { jwt, usersActiveColumn } = loadSettings({
+      ...COMPLETE,
+      JWT_SECRET_PREVIOUS: `another ${SECRET}`,
+      JWT_AUDIENCE: 'chat',
+      JWT_TYPES: 'JWT, application/at+jwt',
+      JWT_REQUIRED_CLAIMS: 'prv=23bd5c8949f6=, role',
+      USERS_ACTIVE_COLUMN: 'is_active',
+    });
+    expect(jwt).toEqual({
+      algorithm: 'HS256',
+      key: SECRET,
+      previousKey: `another ${SECRET}`,
+      issuer: undefined,
+      audience: 'chat',
+      types: ['JWT', 'application/at+jwt'],
+      requiredClaims: [
+        { name: 'prv', value: '23bd5c8949f6=' },
+        { name: 'role', value: undefined },
+      ],
+    });
+    expect(usersActiveColumn).toBe('is_active');
+  });
+
   it('reads lists and proxies', () => {
     const settings = loadSettings({
       ...COMPLETE,
@@ -234,6 +332,22 @@ describe('loadSettings', () => {
     expect(settings.corsOrigins).toEqual(['https://a.example.com', 'http://localhost:8081']);
     expect(settings.trustProxy).toBe('10.0.0.0/8, loopback');
     expect(loadSettings({ ...COMPLETE, TRUST_PROXY: '2' }).trustProxy).toBe(2);
+  });
+
+  it.each([
+    '0',
+    '12',
+    'loopback',
+    'linklocal, uniquelocal',
+    '10.0.0.1',
+    '10.0.0.0/8,192.168.1.1',
+    '10.0.0.0/255.0.0.0',
+    '::1',
+    '::ffff:10.0.0.1',
+    'fd00::/8,FE80::1',
+  ])('takes TRUST_PROXY=%s, as Express does', (TRUST_PROXY) => {
+    const { trustProxy } = loadSettings({ ...COMPLETE, TRUST_PROXY });
+    expect(() => express().set('trust proxy', trustProxy)).not.toThrow();
   });
 });
 

@@ -1,6 +1,8 @@
 import { createPublicKey, X509Certificate } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
+import { isIP } from 'node:net';
+import proxyAddr from 'proxy-addr';
 import { z } from 'zod';
 import { bucketUrl, endpointWithoutBucket } from './bucket-address.js';
 
@@ -34,6 +36,17 @@ const httpUrl = (example: string) =>
 
 const text = (description: string) => z.string().min(1, `must be ${description}`);
 
+const jwtSecret = z
+  .string()
+  .min(32, 'must be at least 32 characters: the secret that signs the tokens')
+  .optional();
+
+const jwtPublicKey = z
+  .string()
+  .transform((value) => value.replaceAll('\\n', '\n'))
+  .refine(isPublicKey, 'must be one public key in PEM form (line breaks may be written as \\n)')
+  .optional();
+
 /**
  * Every environment variable that the service reads, by name. Values are the raw strings of the environment; an
  * empty one counts as not set. `.env.example` is held against these keys by a test, both ways.
@@ -57,7 +70,7 @@ export const environmentSchema = z.object({
   SWAGGER_ENABLED: z.enum(['true', 'false'], 'must be true or false').optional(),
   CORS_ORIGINS: z
     .string()
-    .transform((value) => value.split(',').map((origin) => origin.trim()))
+    .transform(listOf)
     .refine(
       (origins) => origins.every((origin) => isHttpUrl(origin) && new URL(origin).origin === origin),
       'must be comma-separated origins, e.g. https://app.example.com,https://admin.example.com',
@@ -65,9 +78,9 @@ export const environmentSchema = z.object({
     .default([]),
   TRUST_PROXY: z
     .string()
-    .regex(
-      /^[\da-fA-F.:/, a-z]+$/,
-      'must be a number of proxies, e.g. 1, or comma-separated addresses of proxies',
+    .refine(
+      isTrustProxy,
+      'must be a number of proxies, e.g. 1, or comma-separated addresses of proxies, e.g. loopback,10.0.0.0/8',
     )
     .transform((value) => (/^\d+$/.test(value) ? Number(value) : value))
     .default(0),
@@ -93,16 +106,38 @@ export const environmentSchema = z.object({
   DATABASE_STATEMENT_TIMEOUT_MS: wholeNumber(1, 600_000, 5000),
 
   JWT_ALGORITHM: z.enum(['HS256', 'RS256', 'ES256'], 'must be HS256, RS256 or ES256').default('HS256'),
-  JWT_SECRET: z
+  JWT_SECRET: jwtSecret,
+  JWT_SECRET_PREVIOUS: jwtSecret,
+  JWT_PUBLIC_KEY: jwtPublicKey,
+  JWT_PUBLIC_KEY_PREVIOUS: jwtPublicKey,
+  JWT_JWKS_URL: z
     .string()
-    .min(32, 'must be at least 32 characters: the secret that signs the tokens')
+    .refine(isKeysUrl, 'must be an absolute http(s) URL, e.g. https://auth.example.com/.well-known/jwks.json')
     .optional(),
-  JWT_PUBLIC_KEY: z
-    .string()
-    .transform((value) => value.replaceAll('\\n', '\n'))
-    .refine(isPublicKey, 'must be a public key in PEM form (line breaks may be written as \\n)')
-    .optional(),
+  JWT_JWKS_CACHE_SECONDS: wholeNumber(60, 86_400, 300),
   JWT_ISSUER: z.string().optional(),
+  JWT_AUDIENCE: z.string().optional(),
+  JWT_TYPES: z
+    .string()
+    .transform(listOf)
+    .refine(
+      (types) => types.every((type) => /^[\w!#$&^.+/-]+$/.test(type)),
+      'must be comma-separated values of the header typ, e.g. JWT,at+jwt',
+    )
+    .optional(),
+  JWT_REQUIRED_CLAIMS: z
+    .string()
+    .transform(listOf)
+    .refine(
+      (claims) => claims.every((claim) => /^[^\s=]+(=.+)?$/.test(claim)),
+      'must be comma-separated names of claims, each alone or with its value, e.g. prv,role=user',
+    )
+    .transform((claims) => claims.map(toRequiredClaim))
+    .optional(),
+  USERS_ACTIVE_COLUMN: z
+    .string()
+    .regex(/^[A-Za-z_][A-Za-z\d_]{0,62}$/, 'must be the name of a column of users, e.g. is_active')
+    .optional(),
   REVOCATION_CACHE_SECONDS: wholeNumber(0, 3600, 30),
 
   STORAGE_DRIVER: z.enum(['s3', 'local'], 'must be s3 or local').default('s3'),
@@ -157,13 +192,56 @@ type DatabaseEnvironment = Pick<
   | 'DATABASE_STATEMENT_TIMEOUT_MS'
 >;
 
-/** How bearer tokens are verified: one algorithm with its one key. */
-export type JwtSettings = {
+type JwtEnvironment = Pick<
+  Environment,
+  | 'JWT_ALGORITHM'
+  | 'JWT_SECRET'
+  | 'JWT_SECRET_PREVIOUS'
+  | 'JWT_PUBLIC_KEY'
+  | 'JWT_PUBLIC_KEY_PREVIOUS'
+  | 'JWT_JWKS_URL'
+  | 'JWT_JWKS_CACHE_SECONDS'
+  | 'JWT_ISSUER'
+  | 'JWT_AUDIENCE'
+  | 'JWT_TYPES'
+  | 'JWT_REQUIRED_CLAIMS'
+>;
+
+/** A claim that a token must have. */
+export type RequiredClaim = {
+  readonly name: string;
+  /** When set, the only accepted value, as text. */
+  readonly value: string | undefined;
+};
+
+/** The keys that tokens are verified with. */
+export type JwtKeys =
+  | {
+      /** The shared secret (HS256) or the public key in PEM form (RS256, ES256). */
+      readonly key: string;
+      /** During a rotation, the key before: tokens by either are accepted. */
+      readonly previousKey?: string | undefined;
+      readonly jwks?: undefined;
+    }
+  | { readonly key?: undefined; readonly previousKey?: undefined; readonly jwks: JwksSettings };
+
+/** A rotating set of public keys that another server publishes. */
+export type JwksSettings = {
+  readonly url: string;
+  /** How old the keys may be that a token is accepted by, while the server answers. */
+  readonly cacheSeconds: number;
+};
+
+/** How bearer tokens are verified: one algorithm, its keys, and what else is pinned. */
+export type JwtSettings = JwtKeys & {
   readonly algorithm: 'HS256' | 'RS256' | 'ES256';
-  /** The shared secret (HS256) or the public key in PEM form (RS256, ES256). */
-  readonly key: string;
   /** When set, the only accepted `iss`. */
   readonly issuer: string | undefined;
+  /** When set, what `aud` must be, or hold. */
+  readonly audience?: string | undefined;
+  /** When set, the accepted values of the header's `typ`. */
+  readonly types?: readonly string[] | undefined;
+  readonly requiredClaims?: readonly RequiredClaim[] | undefined;
 };
 
 export type S3Settings = {
@@ -221,6 +299,8 @@ export type Settings = {
   readonly trustProxy: number | string;
   readonly database: DatabaseSettings;
   readonly jwt: JwtSettings;
+  /** The column of the main application's `users` that says whether a user may log in. */
+  readonly usersActiveColumn: string | undefined;
   /** For how long a look at the main application's revoked tokens is good; 0 to look with every request. */
   readonly revocationCacheSeconds: number;
   readonly storage: S3Settings | LocalStorageSettings;
@@ -281,13 +361,16 @@ export function readEnvironment(): NodeJS.ProcessEnv {
  * @throws SettingsError with one line per variable that is missing or malformed
  */
 export function loadSettings(environment: NodeJS.ProcessEnv): Settings {
-  const schema = withBucketAddress(withNeeds(environmentSchema, [...JWT_NEEDS, ...STORAGE_NEEDS])).refine(
-    (values) => values.SIGNED_URL_WINDOW_SECONDS * 2 <= values.SIGNED_URL_EXPIRES_SECONDS,
-    {
+  const schema = withBucketAddress(withNeeds(withJwtKeys(environmentSchema), STORAGE_NEEDS))
+    .refine((values) => values.SIGNED_URL_WINDOW_SECONDS * 2 <= values.SIGNED_URL_EXPIRES_SECONDS, {
       path: ['SIGNED_URL_WINDOW_SECONDS'],
       message: 'must be at most half of SIGNED_URL_EXPIRES_SECONDS, so that no URL is handed out as it ends',
-    },
-  );
+    })
+    .refine((values) => values.NODE_ENV !== 'production' || !isUnencrypted(values.JWT_JWKS_URL), {
+      path: ['JWT_JWKS_URL'],
+      message: 'must be an https URL in production: whoever is between could put a key of its own in',
+      when: () => true,
+    });
   const env = parse(schema, environment);
   return {
     environment: env.NODE_ENV,
@@ -301,6 +384,7 @@ export function loadSettings(environment: NodeJS.ProcessEnv): Settings {
     trustProxy: env.TRUST_PROXY,
     database: databaseSettings(env),
     jwt: jwtSettings(env),
+    usersActiveColumn: env.USERS_ACTIVE_COLUMN,
     revocationCacheSeconds: env.REVOCATION_CACHE_SECONDS,
     storage: storageSettings(env),
     uploads: {
@@ -337,10 +421,17 @@ export function loadJwtSettings(environment: NodeJS.ProcessEnv): JwtSettings {
   const schema = environmentSchema.pick({
     JWT_ALGORITHM: true,
     JWT_SECRET: true,
+    JWT_SECRET_PREVIOUS: true,
     JWT_PUBLIC_KEY: true,
+    JWT_PUBLIC_KEY_PREVIOUS: true,
+    JWT_JWKS_URL: true,
+    JWT_JWKS_CACHE_SECONDS: true,
     JWT_ISSUER: true,
+    JWT_AUDIENCE: true,
+    JWT_TYPES: true,
+    JWT_REQUIRED_CLAIMS: true,
   });
-  return jwtSettings(parse(withNeeds(schema, JWT_NEEDS), environment));
+  return jwtSettings(parse(withJwtKeys(schema), environment));
 }
 
 /**
@@ -373,12 +464,6 @@ export function loadMigrationPhase(environment: NodeJS.ProcessEnv): MigrationPha
 /** A variable that is needed only when another one has a certain value. */
 type Need = readonly [name: keyof Environment, when: keyof Environment, value: string];
 
-const JWT_NEEDS: readonly Need[] = [
-  ['JWT_SECRET', 'JWT_ALGORITHM', 'HS256'],
-  ['JWT_PUBLIC_KEY', 'JWT_ALGORITHM', 'RS256'],
-  ['JWT_PUBLIC_KEY', 'JWT_ALGORITHM', 'ES256'],
-];
-
 const STORAGE_NEEDS: readonly Need[] = [
   ['DO_SPACES_KEY', 'STORAGE_DRIVER', 's3'],
   ['DO_SPACES_SECRET', 'STORAGE_DRIVER', 's3'],
@@ -401,6 +486,35 @@ function withNeeds<S extends z.ZodType<Partial<Environment>>>(schema: S, needs: 
       }),
     schema,
   );
+}
+
+/** Adds which keys go with the algorithm, checked also when other variables are wrong. */
+function withJwtKeys<S extends z.ZodType<JwtEnvironment>>(schema: S): S {
+  const isSet = (value: string | undefined): boolean => value !== undefined;
+  // Any other algorithm has a line of its own.
+  const needsPublicKey = (env: JwtEnvironment): boolean => ['RS256', 'ES256'].includes(env.JWT_ALGORITHM);
+  return withNeeds(schema, [['JWT_SECRET', 'JWT_ALGORITHM', 'HS256']])
+    .refine((env) => !needsPublicKey(env) || isSet(env.JWT_PUBLIC_KEY) || isSet(env.JWT_JWKS_URL), {
+      path: ['JWT_PUBLIC_KEY'],
+      error: ({ input }) =>
+        `${expectationOf('JWT_PUBLIC_KEY')} (needed with JWT_ALGORITHM=${(input as JwtEnvironment).JWT_ALGORITHM}, unless JWT_JWKS_URL is set)`,
+      when: () => true,
+    })
+    .refine((env) => !needsPublicKey(env) || !isSet(env.JWT_PUBLIC_KEY) || !isSet(env.JWT_JWKS_URL), {
+      path: ['JWT_JWKS_URL'],
+      message: 'must not be set together with JWT_PUBLIC_KEY: the keys come from one place',
+      when: () => true,
+    })
+    .refine((env) => env.JWT_ALGORITHM !== 'HS256' || !isSet(env.JWT_JWKS_URL), {
+      path: ['JWT_JWKS_URL'],
+      message: 'must not be set with JWT_ALGORITHM=HS256: a shared secret is not published',
+      when: () => true,
+    })
+    .refine((env) => !isSet(env.JWT_PUBLIC_KEY_PREVIOUS) || !isSet(env.JWT_JWKS_URL), {
+      path: ['JWT_PUBLIC_KEY_PREVIOUS'],
+      message: 'must not be set together with JWT_JWKS_URL, which publishes the key before as well',
+      when: () => true,
+    });
 }
 
 /** Adds what the addresses of the bucket must have in common, checked also when other variables are wrong. */
@@ -434,20 +548,33 @@ function parse<S extends z.ZodType>(schema: S, environment: NodeJS.ProcessEnv): 
   throw new SettingsError([...new Map(lines.map((line) => [line.split(' ')[0], line])).values()]);
 }
 
-function jwtSettings(
-  env: Pick<Environment, 'JWT_ALGORITHM' | 'JWT_SECRET' | 'JWT_PUBLIC_KEY' | 'JWT_ISSUER'>,
-): JwtSettings {
-  const algorithm = env.JWT_ALGORITHM;
-  const key = present(algorithm === 'HS256' ? env.JWT_SECRET : env.JWT_PUBLIC_KEY);
-  if (algorithm !== 'HS256') {
-    const wanted = algorithm === 'RS256' ? 'rsa' : 'ec';
-    if (createPublicKey(key).asymmetricKeyType !== wanted) {
-      throw new SettingsError([
-        `JWT_PUBLIC_KEY must be an ${wanted.toUpperCase()} key, as JWT_ALGORITHM=${algorithm} says`,
-      ]);
-    }
-  }
-  return { algorithm, key, issuer: env.JWT_ISSUER };
+function jwtSettings(env: JwtEnvironment): JwtSettings {
+  return {
+    algorithm: env.JWT_ALGORITHM,
+    ...jwtKeys(env),
+    issuer: env.JWT_ISSUER,
+    audience: env.JWT_AUDIENCE,
+    types: env.JWT_TYPES,
+    requiredClaims: env.JWT_REQUIRED_CLAIMS,
+  };
+}
+
+function jwtKeys(env: JwtEnvironment): JwtKeys {
+  if (env.JWT_ALGORITHM === 'HS256')
+    return { key: present(env.JWT_SECRET), previousKey: env.JWT_SECRET_PREVIOUS };
+  if (env.JWT_JWKS_URL !== undefined)
+    return { jwks: { url: env.JWT_JWKS_URL, cacheSeconds: env.JWT_JWKS_CACHE_SECONDS } };
+  const wanted = env.JWT_ALGORITHM === 'RS256' ? 'rsa' : 'ec';
+  const problems = (['JWT_PUBLIC_KEY', 'JWT_PUBLIC_KEY_PREVIOUS'] as const)
+    .filter((name) => {
+      const key = env[name];
+      return key !== undefined && createPublicKey(key).asymmetricKeyType !== wanted;
+    })
+    .map(
+      (name) => `${name} must be an ${wanted.toUpperCase()} key, as JWT_ALGORITHM=${env.JWT_ALGORITHM} says`,
+    );
+  if (problems.length > 0) throw new SettingsError(problems);
+  return { key: present(env.JWT_PUBLIC_KEY), previousKey: env.JWT_PUBLIC_KEY_PREVIOUS };
 }
 
 function databaseSettings(env: DatabaseEnvironment): DatabaseSettings {
@@ -503,6 +630,41 @@ function isHttpUrl(value: string): boolean {
   return /^https?:$/.test(url.protocol) && url.search === '' && url.hash === '' && url.username === '';
 }
 
+/** The address of a set of keys, which may have a query. */
+function isKeysUrl(value: string): boolean {
+  if (!URL.canParse(value)) return false;
+  const { protocol, username, password, hash } = new URL(value);
+  return /^https?:$/.test(protocol) && username + password + hash === '';
+}
+
+/** Whether what goes to an address can be read on its way. */
+export function isUnencrypted(url: string | undefined): boolean {
+  return url !== undefined && URL.canParse(url) && new URL(url).protocol === 'http:';
+}
+
+/** Asked of the library that Express asks, which throws; it would take a number for an address too. */
+function isTrustProxy(value: string): boolean {
+  if (/^\d+$/.test(value)) return true;
+  const addresses = listOf(value);
+  try {
+    proxyAddr.compile(addresses);
+  } catch {
+    return false;
+  }
+  return addresses.every((address) => /^[a-z]+$/.test(address) || isIP(address.replace(/\/.*/, '')) !== 0);
+}
+
+function listOf(value: string): string[] {
+  return value.split(',').map((item) => item.trim());
+}
+
+function toRequiredClaim(text: string): RequiredClaim {
+  const end = text.indexOf('=');
+  return end === -1
+    ? { name: text, value: undefined }
+    : { name: text.slice(0, end), value: text.slice(end + 1) };
+}
+
 function isPostgresUrl(value: string): boolean {
   return URL.canParse(value) && /^postgres(ql)?:$/.test(new URL(value).protocol);
 }
@@ -527,7 +689,8 @@ function isCertificate(value: string): boolean {
 
 function isPublicKey(value: string): boolean {
   try {
-    return value.includes('BEGIN PUBLIC KEY') && createPublicKey(value).type === 'public';
+    // Of several keys the first one would be read, and the others be left out without a word.
+    return value.split('BEGIN PUBLIC KEY').length === 2 && createPublicKey(value).type === 'public';
   } catch {
     return false;
   }
