@@ -15,8 +15,8 @@ import { picture } from './pictures.js';
 import { RunningProcess } from './run-process.js';
 import { APPOINTMENT, DOCTOR, OUTSIDER, PATIENT, TEST_ENVIRONMENT, TestApp } from './test-app.js';
 
-/** The SQL of docs/operations.md: before a migration, after it, and for the table of sessions. */
-const [BEFORE = '', AFTER = '', SESSIONS = ''] = sqlOfDocs();
+/** The SQL of docs/operations.md: before a migration, after it, for the table of sessions, and for columns of users. */
+const [BEFORE = '', AFTER = '', SESSIONS = '', USER_COLUMNS = ''] = sqlOfDocs();
 
 function sqlOfDocs(): readonly string[] {
   const [, section = ''] = readFileSync('docs/operations.md', 'utf8').split('### Database roles');
@@ -24,7 +24,7 @@ function sqlOfDocs(): readonly string[] {
 }
 
 const MAIN_APPLICATION = `
-  CREATE TABLE users (id bigserial PRIMARY KEY, email varchar(255));
+  CREATE TABLE users (id bigserial PRIMARY KEY, email varchar(255), is_active boolean DEFAULT true, deleted_at timestamp(0));
   CREATE TABLE appointments (id bigserial PRIMARY KEY, patient_id bigint, doctor_id bigint, reason text);
   CREATE TABLE user_sessions (id bigserial PRIMARY KEY, user_id bigint, jti varchar(64) UNIQUE, revoked_at timestamp(0), expires_at timestamp(0));
   INSERT INTO users (id) VALUES (${PATIENT}), (${DOCTOR}), (${OUTSIDER});
@@ -60,13 +60,14 @@ describe('the role that serves, with the rights of docs/operations.md and no oth
       cwd: tmpdir(),
     });
     expect([await migrate.exit, migrate.output]).toEqual([0, expect.stringMatching(/^Migrated up/)]);
-    await owner.query(`SET ROLE chat_images_migrate; ${AFTER}; RESET ROLE; ${SESSIONS}`);
+    await owner.query(`SET ROLE chat_images_migrate; ${AFTER}; RESET ROLE; ${SESSIONS} ${USER_COLUMNS}`);
     await test.restart({
       DATABASE_URL: urlOf('chat_images_serve', 'choose another'),
       MIGRATION_PHASE: '1',
       LEGACY_MEDIA_URL: 'https://old.example.com',
       UPLOAD_GRACE_SECONDS: '1',
       SWEEP_INTERVAL_SECONDS: '0',
+      USERS_ACTIVE_COLUMN: 'is_active',
     });
   });
 
@@ -138,11 +139,18 @@ describe('the role that serves, with the rights of docs/operations.md and no oth
         ...TEST_ENVIRONMENT,
         DATABASE_URL: test.settings.database.url,
         LOCAL_STORAGE_DIR: storage.driver === 'local' ? storage.directory : '',
+        USERS_ACTIVE_COLUMN: 'is_active',
       },
       cwd: tmpdir(),
     });
     await check.exit;
-    for (const name of ['main tables', 'database migrations', 'database rights', 'revoked tokens'])
+    for (const name of [
+      'main tables',
+      'database migrations',
+      'database rights',
+      'revoked tokens',
+      'switched-off users',
+    ])
       expect(check.output).toMatch(new RegExp(`^ok +${name} `, 'm'));
   });
 

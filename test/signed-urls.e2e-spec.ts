@@ -5,10 +5,14 @@ import type {
   ChatImageListResponseDto,
 } from '../src/chat-images/dto/chat-image-list.dto.js';
 import type { NoSignedUrlDto, SignedUrlOfImageDto } from '../src/chat-images/dto/signed-urls.dto.js';
-import { DECIDE_IMAGES, ImageAccess } from '../src/chat-images/image-access.js';
+import { decideImages, ImageAccess } from '../src/chat-images/image-access.js';
 import { RequestDatabase } from '../src/database/request-database.js';
 import type { ErrorBodyDto } from '../src/errors/error-body.dto.js';
+import { EVERY_USER } from '../src/users/user-columns.js';
 import { APPOINTMENT, DOCTOR, OUTSIDER, PATIENT, TestApp } from './test-app.js';
+
+/** The statement where no column of users says more than that there is one. */
+const DECIDE_IMAGES = decideImages(EVERY_USER);
 
 const OTHER_APPOINTMENT = 146;
 const NO_SUCH_IMAGE = 999_999;

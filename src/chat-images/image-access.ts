@@ -1,5 +1,6 @@
-import { Injectable } from '@nestjs/common';
+import { Inject, Injectable, Logger, type OnModuleInit } from '@nestjs/common';
 import type { AuthenticatedUser } from '../auth/token-verifier.js';
+import { SETTINGS, type Settings } from '../config/settings.js';
 import {
   concernsEveryStatement,
   DatabaseUnavailableError,
@@ -8,9 +9,24 @@ import {
   sqlState,
 } from '../database/database-failure.js';
 import type { RowName } from '../database/held-rows.js';
-import { preparedStatement, RequestDatabase, type RunStatement } from '../database/request-database.js';
+import {
+  preparedStatement,
+  type PreparedStatement,
+  RequestDatabase,
+  type RunStatement,
+} from '../database/request-database.js';
 import { StatementBatcher } from '../database/statement-batcher.js';
 import type { ErrorCode } from '../errors/app-error.js';
+import {
+  activeColumnMistake,
+  deletedAtMistake,
+  EVERY_USER,
+  FIND_USER_COLUMNS,
+  UnusableUsersError,
+  type UserColumn,
+  type UserRule,
+  userRule,
+} from '../users/user-columns.js';
 
 /** An image at a stable address. */
 export type NamedByPath = { readonly filename: string; readonly filePath: string };
@@ -66,9 +82,10 @@ export const namesAnObject = String.raw`(sha256_stored IS NOT NULL
  * Decides on any number of requests and writes the audit rows of those that it grants. One row an item, in their order.
  * An image exists when it is stored; whoever is no user any more is told nothing of images.
  */
-export const DECIDE_IMAGES = preparedStatement(
-  'decide-images',
-  `
+export const decideImages = ({ condition, suffix }: UserRule): PreparedStatement =>
+  preparedStatement(
+    `decide-images${suffix}`,
+    `
     WITH asked AS (
       SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::boolean[])
         WITH ORDINALITY AS asked (user_id, image_id, filename, file_path, recorded, position)
@@ -82,7 +99,7 @@ export const DECIDE_IMAGES = preparedStatement(
           ELSE 'FORBIDDEN'
         END AS refusal
       FROM asked
-      LEFT JOIN users ON users.id = user_id
+      LEFT JOIN users ON users.id = user_id${condition}
       LEFT JOIN LATERAL (
         SELECT id, file_path, appointment_id FROM chat_images
         WHERE id = asked.image_id AND state = 'stored' AND ${namesAnObject}
@@ -97,12 +114,13 @@ export const DECIDE_IMAGES = preparedStatement(
       SELECT id, user_id FROM decided WHERE refusal IS NULL AND recorded
     )
     SELECT id, file_path AS "filePath", refusal FROM decided ORDER BY position`,
-);
+  );
 
 /** Decides on an upload to an appointment, or a look at its list. */
-const DECIDE_APPOINTMENT = preparedStatement(
-  'decide-appointment',
-  `
+const decideAppointment = ({ condition, suffix }: UserRule): PreparedStatement =>
+  preparedStatement(
+    `decide-appointment${suffix}`,
+    `
     SELECT CASE
         WHEN users.id IS NULL THEN 'UNAUTHENTICATED'
         WHEN appointments.id IS NULL THEN 'APPOINTMENT_NOT_FOUND'
@@ -110,9 +128,9 @@ const DECIDE_APPOINTMENT = preparedStatement(
         ELSE 'FORBIDDEN'
       END AS refusal
     FROM (SELECT $1::bigint AS user_id, $2::bigint AS appointment_id) asked
-    LEFT JOIN users ON users.id = asked.user_id
+    LEFT JOIN users ON users.id = asked.user_id${condition}
     LEFT JOIN appointments ON appointments.id = asked.appointment_id`,
-);
+  );
 
 /** Opens an image to whoever has its address, in the phases that allow it: recorded, as there is no user to decide on. */
 export const OPEN_BY_LINK = preparedStatement(
@@ -134,7 +152,20 @@ const COUNT_SENT_ON = preparedStatement(
   'INSERT INTO chat_image_link_opens (app_version, client_network) VALUES ($1, $2)',
 );
 
-const FIND_USER = preparedStatement('find-user', 'SELECT id FROM users WHERE id = $1::bigint');
+const findUser = ({ condition, suffix }: UserRule): PreparedStatement =>
+  preparedStatement(`find-user${suffix}`, `SELECT id FROM users WHERE users.id = $1::bigint${condition}`);
+
+/** The statements that look at users. */
+type UserStatements = Record<'decideImages' | 'decideAppointment' | 'findUser', PreparedStatement>;
+
+const userStatements = (rule: UserRule): UserStatements => ({
+  decideImages: decideImages(rule),
+  decideAppointment: decideAppointment(rule),
+  findUser: findUser(rule),
+});
+
+/** A column is not there any more, or of another type than it was. */
+const COLUMN_CHANGED = /^(42703|42804|42883)$/;
 
 const FOREIGN_KEY_VIOLATION = '23503';
 
@@ -146,17 +177,30 @@ const BATCH_LIMITS = { maxItems: 200, maxInFlight: 2, maxWaitMs: 1000 };
 
 /** What the database knows of who may see which image. The AppointmentParticipantGuard asks, and enforces the answer. */
 @Injectable()
-export class ImageAccess {
+export class ImageAccess implements OnModuleInit {
+  private readonly logger = new Logger(ImageAccess.name);
+  private readonly activeColumn: string | undefined;
+  private statements = userStatements(EVERY_USER);
   private readonly batcher = new StatementBatcher(
     (requests: readonly ImageAccessRequest[]) =>
-      decideWith((statement, values) => this.database.runShared(statement, values), requests),
+      this.decideWith((statement, values) => this.database.runShared(statement, values), requests),
     // A lock of a whole table is everybody's, a lock of a row is that of whoever asks for it.
     (error) => concernsEveryStatement(error) || (isLockFailure(error) && lockedTable(error) === undefined),
     BATCH_LIMITS,
     (request) => this.database.isHeld(rowsOfTrail(request)),
   );
 
-  constructor(private readonly database: RequestDatabase) {}
+  constructor(
+    private readonly database: RequestDatabase,
+    @Inject(SETTINGS) { usersActiveColumn }: Settings,
+  ) {
+    this.activeColumn = usersActiveColumn;
+  }
+
+  /** @throws UnusableUsersError where the column that the settings name can't be used */
+  async onModuleInit(): Promise<void> {
+    await this.findUserColumns();
+  }
 
   /**
    * Decides on one image, in a statement that it may share with others that wait at the same moment. When this
@@ -167,7 +211,7 @@ export class ImageAccess {
     return this.database.runAround(
       rowsOfTrail(request),
       () => this.batcher.submit(request),
-      (run) => decideAlone(run, request),
+      (run) => this.decideAlone(run, request),
       (decision) => 'granted' in decision,
     );
   }
@@ -213,46 +257,72 @@ export class ImageAccess {
 
   /** @returns why the user may neither send to the appointment nor list its images; `undefined` when both are allowed */
   async refusalForAppointment(user: AuthenticatedUser, appointmentId: number): Promise<Refusal | undefined> {
-    const [row] = await this.database.run<{ refusal: Refusal | null }>(DECIDE_APPOINTMENT, [
-      user.id,
-      appointmentId,
-    ]);
+    const [row] = await this.run<{ refusal: Refusal | null }>('decideAppointment', [user.id, appointmentId]);
     return row ? (row.refusal ?? undefined) : 'FORBIDDEN';
   }
 
-  /** Whether the user still exists, before anything that it sends is read. */
+  /** Whether the user still exists, and is not switched off, before anything that it sends is read. */
   async userExists(user: AuthenticatedUser): Promise<boolean> {
-    return (await this.database.run(FIND_USER, [user.id])).length > 0;
+    return (await this.run('findUser', [user.id])).length > 0;
   }
-}
 
-/** Runs the one statement for all. */
-async function decideWith(
-  run: RunStatement,
-  requests: readonly ImageAccessRequest[],
-): Promise<readonly ImageDecision[]> {
-  const rows = await run<GrantedImage & { readonly refusal: Refusal | null }>(DECIDE_IMAGES, [
-    requests.map(({ user }) => user.id),
-    requests.map(({ image }) => (image && 'id' in image ? image.id : null)),
-    requests.map(({ image }) => (image && 'filename' in image ? image.filename : null)),
-    requests.map(({ image }) => (image && 'filename' in image ? (image.filePath ?? null) : null)),
-    requests.map(({ recorded }) => recorded),
-  ]);
-  return rows.map(({ refusal, id, filePath }) =>
-    refusal === null ? { granted: { id, filePath } } : { refusal },
-  );
-}
+  /** Runs the one statement for all. */
+  private async decideWith(
+    run: RunStatement,
+    requests: readonly ImageAccessRequest[],
+  ): Promise<readonly ImageDecision[]> {
+    const rows = await this.run<GrantedImage & { readonly refusal: Refusal | null }>(
+      'decideImages',
+      [
+        requests.map(({ user }) => user.id),
+        requests.map(({ image }) => (image && 'id' in image ? image.id : null)),
+        requests.map(({ image }) => (image && 'filename' in image ? image.filename : null)),
+        requests.map(({ image }) => (image && 'filename' in image ? (image.filePath ?? null) : null)),
+        requests.map(({ recorded }) => recorded),
+      ],
+      run,
+    );
+    return rows.map(({ refusal, id, filePath }) =>
+      refusal === null ? { granted: { id, filePath } } : { refusal },
+    );
+  }
 
-/** Decides on one image. When its row or its user was removed while the statement waited for the lock, decides anew. */
-async function decideAlone(run: RunStatement, request: ImageAccessRequest): Promise<ImageDecision> {
-  const decide = async (): Promise<ImageDecision> => {
-    const [decision] = await decideWith(run, [request]);
-    return decision ?? { refusal: 'IMAGE_NOT_FOUND' };
-  };
-  return decide().catch((error: unknown) => {
-    if (sqlState(error) !== FOREIGN_KEY_VIOLATION) throw error;
-    return decide();
-  });
+  /** Decides on one image. When its row or its user was removed while the statement waited for the lock, decides anew. */
+  private async decideAlone(run: RunStatement, request: ImageAccessRequest): Promise<ImageDecision> {
+    const decide = async (): Promise<ImageDecision> => {
+      const [decision] = await this.decideWith(run, [request]);
+      return decision ?? { refusal: 'IMAGE_NOT_FOUND' };
+    };
+    return decide().catch((error: unknown) => {
+      if (sqlState(error) !== FOREIGN_KEY_VIOLATION) throw error;
+      return decide();
+    });
+  }
+
+  /** Once more where the main application has changed its table in the meantime. */
+  private async run<Row extends object>(
+    name: keyof UserStatements,
+    values: readonly unknown[],
+    run: RunStatement = (statement, all) => this.database.run(statement, all),
+  ): Promise<readonly Row[]> {
+    try {
+      return await run<Row>(this.statements[name], values);
+    } catch (error) {
+      if (!COLUMN_CHANGED.test(sqlState(error) ?? '')) throw error;
+      this.logger.warn('the table users has changed: its columns are looked for anew');
+      await this.findUserColumns();
+      return run<Row>(this.statements[name], values);
+    }
+  }
+
+  private async findUserColumns(): Promise<void> {
+    const columns = await this.database.run<UserColumn>(FIND_USER_COLUMNS, [this.activeColumn ?? null]);
+    const mistake = activeColumnMistake(columns, this.activeColumn);
+    if (mistake !== undefined) throw new UnusableUsersError(`${mistake}.`);
+    const unreadable = deletedAtMistake(columns);
+    if (unreadable !== undefined) this.logger.warn(unreadable);
+    this.statements = userStatements(userRule(columns, this.activeColumn));
+  }
 }
 
 /** The rows that the audit row of a request refers to. */

@@ -9,10 +9,17 @@ import { connect, connectionAdvice } from './database-connection.js';
 import { checkMigrations } from './database-migrations.js';
 import { checkRights } from './database-rights.js';
 import { type Finding, ok, skipped, warning, wrong } from './finding.js';
-import { checkMainTables, checkRevokedTokens } from './main-tables.js';
+import { checkMainTables, checkRevokedTokens, checkSwitchedOffUsers } from './main-tables.js';
 
-/** Looks at the database, through connections as the service has them. Nothing is written. */
-export async function* checkDatabase(settings: DatabaseSettings): AsyncGenerator<Finding> {
+/**
+ * Looks at the database, through connections as the service has them. Nothing is written.
+ *
+ * @param usersActiveColumn USERS_ACTIVE_COLUMN
+ */
+export async function* checkDatabase(
+  settings: DatabaseSettings,
+  usersActiveColumn: string | undefined,
+): AsyncGenerator<Finding> {
   let client: pg.Client;
   try {
     client = await connect(settings);
@@ -33,6 +40,7 @@ export async function* checkDatabase(settings: DatabaseSettings): AsyncGenerator
     yield await attempt('database migrations', () => checkMigrations(client, settings));
     yield await attempt('database rights', () => checkRights(client));
     yield await attempt('revoked tokens', () => checkRevokedTokens(client));
+    yield await attempt('switched-off users', () => checkSwitchedOffUsers(client, usersActiveColumn));
   } finally {
     await client.end().catch(() => undefined);
   }

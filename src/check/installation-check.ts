@@ -20,7 +20,7 @@ export async function* checkInstallation(environment: NodeJS.ProcessEnv): AsyncG
     return;
   }
   yield* checkSettings(settings);
-  yield* checkDatabase(settings.database);
+  yield* checkDatabase(settings.database, settings.usersActiveColumn);
   yield* settings.storage.driver === 's3'
     ? checkBucket(settings, settings.storage)
     : checkLocalStorage(settings, settings.storage);
@@ -35,7 +35,7 @@ function* checkSettings(settings: Settings): Generator<Finding> {
 
 async function* checkDatabaseAlone(environment: NodeJS.ProcessEnv): AsyncGenerator<Finding> {
   const database = attempt(() => loadDatabaseSettings(environment));
-  if (!(database instanceof SettingsError)) yield* checkDatabase(database);
+  if (!(database instanceof SettingsError)) yield* checkDatabase(database, undefined);
 }
 
 function attempt<T>(load: () => T): T | SettingsError {

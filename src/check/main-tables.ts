@@ -1,4 +1,10 @@
 import type pg from 'pg';
+import {
+  activeColumnMistake,
+  deletedAtMistake,
+  FIND_USER_COLUMNS,
+  type UserColumn,
+} from '../users/user-columns.js';
 import { type Finding, ok, skipped, warning, wrong } from './finding.js';
 
 /** The columns that are read of the main application's tables. */
@@ -30,6 +36,22 @@ export async function checkMainTables(client: pg.Client): Promise<Finding> {
         `${problems.join('; ')}: does DATABASE_URL lead to the database, and the schema, of the main application?`,
       )
     : ok(name, 'users and appointments have the columns that are read');
+}
+
+/** Whether users that the main application has switched off, or deleted, are known as such. */
+export async function checkSwitchedOffUsers(
+  client: pg.Client,
+  activeColumn: string | undefined,
+): Promise<Finding> {
+  const name = 'switched-off users';
+  const { rows } = await client.query<UserColumn>(FIND_USER_COLUMNS.text, [activeColumn ?? null]);
+  const mistakes = [activeColumnMistake(rows, activeColumn), deletedAtMistake(rows)].filter(
+    (mistake) => mistake !== undefined,
+  );
+  if (mistakes.length > 0) return wrong(name, mistakes.join('; '));
+  return rows.length > 0
+    ? ok(name, `are refused by users.${rows.map((column) => column.name).join(' and users.')}`)
+    : skipped(name, 'users has no column deleted_at, and USERS_ACTIVE_COLUMN names none');
 }
 
 /** Whether revoked tokens can be looked up, and quickly, where the main application keeps them. */

@@ -3,6 +3,7 @@ import { StorageUnavailableError } from '../chat-images/storage/storage-errors.j
 import { storageAdvice } from '../chat-images/storage/storage-failure.js';
 import { SettingsError } from '../config/settings.js';
 import { connectionHint } from '../database/connection-hints.js';
+import { UnusableUsersError } from '../users/user-columns.js';
 
 /** A mistake of the person at the command line: its message says what to do, a stack would not help. */
 export class UsageError extends Error {
@@ -24,7 +25,8 @@ function describe(error: unknown): string {
   if (
     error instanceof SettingsError ||
     error instanceof UsageError ||
-    error instanceof UnreadableSessionsError
+    error instanceof UnreadableSessionsError ||
+    error instanceof UnusableUsersError
   )
     return error.message;
   if (error instanceof Error && 'code' in error && error.code === 'EADDRINUSE') {
