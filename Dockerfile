@@ -31,5 +31,6 @@ EXPOSE 3000
 # Liveness only: a database that is down is no reason to restart the service. The image has no curl.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \
   CMD ["node", "--eval", "fetch(`http://127.0.0.1:${process.env.PORT || 3000}/api/health`).then(({ ok }) => process.exit(ok ? 0 : 1), () => process.exit(1))"]
-# No shell and no npm in between: SIGTERM reaches the service, which finishes what is under way.
+# No shell and no npm in between: SIGTERM reaches the service, which finishes what is under way. `docker stop` waits for 10
+# seconds only: `docker run --stop-timeout 35` waits for SHUTDOWN_DELAY_MS and SHUTDOWN_TIMEOUT_MS.
 CMD ["node", "dist/main.js"]

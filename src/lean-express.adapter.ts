@@ -6,6 +6,9 @@ import { completeHead } from './answer-headers.js';
 
 /** Express without the work that it does for each request and that none of this service's needs. */
 export class LeanExpressAdapter extends ExpressAdapter {
+  /** Whether the process is about to end: then each answer is the last on its connection. */
+  isStopping = false;
+
   /**
    * Express gives every request and response another prototype. V8 then shares no more hidden classes among them: each
    * property that is added makes a new one, and nothing that reads them stays fast, which costs most of the time of a
@@ -14,11 +17,11 @@ export class LeanExpressAdapter extends ExpressAdapter {
    */
   override initHttpServer(): void {
     const express: Express = this.getInstance();
+    const isLast = (): boolean => this.isStopping || !server.listening;
     class Request extends IncomingMessage {}
     class Response<R extends IncomingMessage = IncomingMessage> extends ServerResponse<R> {
       override writeHead(status: number, ...given: unknown[]): this {
-        // The last on its connection, once the server takes no new ones.
-        if (!server.listening) this.shouldKeepAlive = false;
+        if (isLast()) this.shouldKeepAlive = false;
         return super.writeHead(status, ...completeHead(this, given));
       }
     }

@@ -3,13 +3,14 @@ import { NestFactory } from '@nestjs/core';
 import type { NestExpressApplication } from '@nestjs/platform-express';
 import type { NextFunction, Request, Response } from 'express';
 import type { Server } from 'node:http';
+import { setImmediate, setTimeout as wait } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { REQUEST_ID_HEADER } from './answer-headers.js';
 import { AppModule } from './app.module.js';
 import { ImageProcesses } from './chat-images/image-processes.js';
 import { refuseStorageMistakes } from './chat-images/storage/storage-start.js';
 import { StorageProvider } from './chat-images/storage/storage-provider.js';
-import { UpkeepScheduleModule } from './chat-images/upkeep-schedule.js';
+import { UpkeepSchedule, UpkeepScheduleModule } from './chat-images/upkeep-schedule.js';
 import type { Settings } from './config/settings.js';
 import { settingsWarnings } from './config/settings-warnings.js';
 import { LeanExpressAdapter } from './lean-express.adapter.js';
@@ -37,6 +38,15 @@ const REQUEST_TIMEOUT_MS = 120_000;
 
 /** How long a connection with a request under way may stand still. */
 const IDLE_TIMEOUT_MS = 60_000;
+
+/** How much of SHUTDOWN_TIMEOUT_MS is kept, at most, for what comes after the last answer. */
+const CLOSING_MS = 2000;
+
+/** A terminal and npm pass the same Ctrl-C on, one after the other. */
+const SAME_KEYPRESS_MS = 500;
+
+/** The exit code of a process that SIGINT ends. */
+const INTERRUPTED = 130;
 
 /** How long the start waits for the folder of the local driver, which may be on a network drive. */
 const LOCAL_STORAGE_WAIT_MS = 2000;
@@ -88,29 +98,16 @@ export async function createApp(settings: Settings, logger: Logger): Promise<Nes
 }
 
 /**
- * Serves until SIGTERM or SIGINT, then stops accepting, lets what is under way finish within the settings' time, and
- * closes the database's pool.
+ * Serves until SIGTERM or SIGINT. Then readiness is false, and each answer the last on its connection. After the settings'
+ * delay the port is closed, what is under way finishes within the settings' time, and the database's pool is closed. When
+ * that is not done in time, the process exits with 1.
  *
  * @returns once it listens; `stopped` resolves when it has ended
  * @throws SettingsError when the storage's answer shows a mistake in the configuration
  */
 export async function serve(settings: Settings, logger: Logger): Promise<{ stopped: Promise<void> }> {
   const app = await createApp(settings, logger);
-  const server: Server = app.getHttpServer();
-  const stopped = new Promise<void>((resolve, reject) => {
-    const stop = (signal: NodeJS.Signals): void => {
-      logger.info({ signal }, 'stopping');
-      // From now on a connection ends with the answer that is under way on it.
-      server.keepAliveTimeout = 1;
-      const cutOff = setTimeout(() => server.closeAllConnections(), settings.shutdownTimeoutMs);
-      app
-        .close()
-        .finally(() => clearTimeout(cutOff))
-        .then(resolve, reject);
-    };
-    process.once('SIGTERM', stop);
-    process.once('SIGINT', stop);
-  });
+  const stopped = firstSignal(logger).then(() => stop(app, settings, logger));
   // Asked while the routes are made, so that a storage that answers at once costs the start no time.
   const outcomes = await Promise.allSettled([
     refuseStorageMistakes(app.get(StorageProvider), logger, storageWaitMs(settings)),
@@ -134,6 +131,50 @@ export async function serve(settings: Settings, logger: Logger): Promise<{ stopp
     );
   }
   return { stopped };
+}
+
+/** Resolves with the first SIGTERM or SIGINT. A person at a terminal who presses Ctrl-C again ends the process at once. */
+function firstSignal(logger: Logger): Promise<void> {
+  return new Promise((resolve) => {
+    let since: number | undefined;
+    const onSignal = (signal: NodeJS.Signals): void => {
+      if (since === undefined) {
+        since = performance.now();
+        logger.info({ signal }, 'stopping');
+        resolve();
+      } else if (signal === 'SIGINT' && performance.now() - since > SAME_KEYPRESS_MS) {
+        process.exit(INTERRUPTED);
+      }
+    };
+    process.on('SIGTERM', onSignal).on('SIGINT', onSignal);
+  });
+}
+
+async function stop(
+  app: NestExpressApplication,
+  { shutdownDelayMs, shutdownTimeoutMs }: Settings,
+  logger: Logger,
+): Promise<void> {
+  setTimeout(() => {
+    logger.error('not stopped within SHUTDOWN_TIMEOUT_MS: what is under way is cut off');
+    process.exit(1);
+  }, shutdownDelayMs + shutdownTimeoutMs);
+  const server: Server = app.getHttpServer();
+  const adapter = app.getHttpAdapter();
+  if (adapter instanceof LeanExpressAdapter) adapter.isStopping = true;
+  app.get(UpkeepSchedule).stop();
+  if (server.listening) await wait(shutdownDelayMs);
+  // Requests that have arrived are read first: a connection counts as idle until its request is read, and would be reset.
+  await setImmediate();
+  // For a connection whose answer had begun before it could say that it is the last.
+  server.keepAliveTimeout = 1;
+  const cutOff = setTimeout(
+    () => server.closeAllConnections(),
+    shutdownTimeoutMs - Math.min(CLOSING_MS, shutdownTimeoutMs / 5),
+  );
+  await new Promise<void>((resolve) => server.close(() => resolve()));
+  clearTimeout(cutOff);
+  await app.close();
 }
 
 /** How long the start waits for the storage: as long as connecting to it may take. */

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { dataDirectory, freePort } from '../src/database/embedded-postgres.js';
 import { picture } from './pictures.js';
+import { isPortOpen } from './port-open.js';
 import { RunningProcess } from './run-process.js';
 import { APPOINTMENT, DOCTOR, JWT_SECRET, OUTSIDER, PATIENT, TEST_ENVIRONMENT, TestApp } from './test-app.js';
 
@@ -168,12 +169,12 @@ describe('the server program', () => {
   }
 
   it('finishes what is under way on SIGTERM, takes nothing new, and exits with 0', async () => {
-    const env = await environment();
+    const env = await environment({ SHUTDOWN_DELAY_MS: '0' });
     const child = start(['main.js'], { env, cwd: folder });
     await child.printed(/"listening"/);
     const upload = await beginUpload(env.PORT);
     child.signal('SIGTERM');
-    await child.printed(/"stopping"/);
+    while (await isPortOpen(Number(env.PORT)));
     await expect(fetch(`http://127.0.0.1:${env.PORT}/api/health`)).rejects.toThrow('fetch failed');
     upload.finish();
     expect(await upload.answer).toMatch(/HTTP\/1\.1 200 OK.*\r\nConnection: close\r\n.*"success":true/s);
@@ -181,7 +182,7 @@ describe('the server program', () => {
   });
 
   it('does not wait for ever for a client that stands still', async () => {
-    const env = await environment({ SHUTDOWN_TIMEOUT_MS: '300' });
+    const env = await environment({ SHUTDOWN_DELAY_MS: '0', SHUTDOWN_TIMEOUT_MS: '2000' });
     const child = start(['main.js'], { env, cwd: folder });
     await child.printed(/"listening"/);
     const upload = await beginUpload(env.PORT);

@@ -146,8 +146,10 @@ describe('docker-compose.yml', () => {
         security_opt: ['no-new-privileges:true'],
       });
     }
-    const { shutdownTimeoutMs } = loadSettings(api.environment);
-    expect(parseInt(api.stop_grace_period ?? '', 10) * 1000).toBeGreaterThan(shutdownTimeoutMs);
+    const { shutdownDelayMs, shutdownTimeoutMs } = loadSettings(api.environment);
+    expect(parseInt(api.stop_grace_period ?? '', 10) * 1000).toBeGreaterThan(
+      shutdownDelayMs + shutdownTimeoutMs,
+    );
   });
 
   it.each(['migrate', 'seed'])(

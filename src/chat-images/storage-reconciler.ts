@@ -185,6 +185,7 @@ export class StorageReconciler {
       after = object.key;
       page = [];
     }
+    signal?.throwIfAborted();
     yield await this.comparePage(page, after, AFTER_LAST_KEY, start.now);
   }
 

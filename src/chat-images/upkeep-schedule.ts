@@ -1,10 +1,11 @@
 import {
+  type BeforeApplicationShutdown,
   Inject,
   Injectable,
   Module,
   type OnApplicationBootstrap,
-  type OnApplicationShutdown,
 } from '@nestjs/common';
+import { setTimeout } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { DataSource } from 'typeorm';
 import { SETTINGS, type Settings } from '../config/settings.js';
@@ -17,9 +18,13 @@ import { UploadSweeper } from './upload-sweeper.service.js';
 const RECONCILE_INTERVAL_SECONDS = 24 * 3600;
 const RECONCILE_RETRY_SECONDS = 3600;
 
+/** How long the end of the process waits for the piece of work under way. Every piece may be cut off at any moment. */
+const PIECE_WAIT_MS = 1000;
+
 /** Sweeps regularly, in every instance, and has one of them compare the storage with the rows once a day. */
 @Injectable()
-export class UpkeepSchedule implements OnApplicationBootstrap, OnApplicationShutdown {
+export class UpkeepSchedule implements OnApplicationBootstrap, BeforeApplicationShutdown {
+  private readonly stopping = new AbortController();
   private timer: NodeJS.Timeout | undefined;
   private running: Promise<unknown> = Promise.resolve();
 
@@ -35,22 +40,30 @@ export class UpkeepSchedule implements OnApplicationBootstrap, OnApplicationShut
     const { sweepIntervalSeconds } = this.settings.uploads;
     if (sweepIntervalSeconds === 0) return;
     this.timer = setInterval(() => {
-      this.running = this.running.then(() => this.run());
+      this.running = this.running.then(() => (this.stopping.signal.aborted ? undefined : this.run()));
     }, sweepIntervalSeconds * 1000);
     this.timer.unref();
   }
 
-  async onApplicationShutdown(): Promise<void> {
+  /** Begins no further piece of work. */
+  stop(): void {
     clearInterval(this.timer);
-    await this.running;
+    this.stopping.abort();
+  }
+
+  async beforeApplicationShutdown(): Promise<void> {
+    this.stop();
+    await Promise.race([this.running, setTimeout(PIECE_WAIT_MS, undefined, { ref: false })]);
   }
 
   /** Runs the tasks that are due now. Never rejects: a failed task is tried again later. */
   async run(): Promise<void> {
+    const { signal } = this.stopping;
     try {
-      const swept = await this.sweeper.sweep();
+      const swept = await this.sweeper.sweep(signal);
       if (swept.uploads + swept.objects + swept.failures > 0) this.logger.info(swept, 'sweeper: done');
-      if (await this.postpone('reconcile', RECONCILE_INTERVAL_SECONDS)) await this.reconcile();
+      if (!signal.aborted && (await this.postpone('reconcile', RECONCILE_INTERVAL_SECONDS)))
+        await this.reconcile(signal);
     } catch (error) {
       this.logger.warn(
         { error: error instanceof Error ? error.name : 'unknown' },
@@ -60,9 +73,9 @@ export class UpkeepSchedule implements OnApplicationBootstrap, OnApplicationShut
   }
 
   /** Only reports. What no row names may be somebody else's. */
-  private async reconcile(): Promise<void> {
+  private async reconcile(signal: AbortSignal): Promise<void> {
     try {
-      const { objects, images, missing, unknown } = await this.reconciler.compare();
+      const { objects, images, missing, unknown } = await this.reconciler.compare({ signal });
       const counts = { objects, images, missing: missing.count, unknown: unknown.count };
       if (missing.count > 0) this.logger.error(counts, 'reconcile: images have lost their objects');
       else this.logger.info(counts, 'reconcile: the storage is compared with the rows');

@@ -52,10 +52,11 @@ export class UploadSweeper {
     @Inject(LOGGER) private readonly logger: Logger,
   ) {}
 
-  async sweep(): Promise<Sweep> {
+  /** @param signal ends the sweep before its next piece; what is left is for a later one */
+  async sweep(signal?: AbortSignal): Promise<Sweep> {
     await this.forgetExpired();
     const uploads = await this.removeUnfinished();
-    const { objects, failures } = await this.removeObjects();
+    const { objects, failures } = await this.removeObjects(signal);
     return { uploads, objects, failures };
   }
 
@@ -87,12 +88,14 @@ export class UploadSweeper {
     return removed;
   }
 
-  private async removeObjects(): Promise<Pick<Sweep, 'objects' | 'failures'>> {
+  private async removeObjects(signal: AbortSignal | undefined): Promise<Pick<Sweep, 'objects' | 'failures'>> {
     const limit = pLimit(CONCURRENCY);
     const counts = { deleted: 0, failed: 0, kept: 0 };
-    for (let looked = 0; looked < BATCH;) {
+    for (let looked = 0; looked < BATCH && !signal?.aborted;) {
       const claimed = await this.claimTombstones();
-      const outcomes = await limit.map(claimed, (tombstone) => this.removeObject(tombstone));
+      const outcomes = await limit.map(claimed, (tombstone) =>
+        signal?.aborted ? 'kept' : this.removeObject(tombstone),
+      );
       for (const outcome of outcomes) counts[outcome] += 1;
       looked += claimed.length;
       // A storage that deletes nothing is not asked for all the others as well.

@@ -12,7 +12,10 @@ export const SETTINGS = Symbol('Settings');
 /** The longest `APP_URL` with which every `media_url` still fits the 255 characters of an old client's column. */
 const APP_URL_MAX_LENGTH = 170;
 
-const anyWholeNumber = (min: number, max: number, example: number) =>
+/** Long enough for a load balancer that asks every two seconds to see twice that the process is not ready. */
+const SHUTDOWN_DELAY_IN_PRODUCTION_MS = 5000;
+
+const optionalWholeNumber = (min: number, max: number, example: number) =>
   z
     .string()
     .regex(/^\d+$/, `must be a whole number from ${min} to ${max}, e.g. ${example}`)
@@ -20,10 +23,11 @@ const anyWholeNumber = (min: number, max: number, example: number) =>
     .refine(
       (value) => value >= min && value <= max,
       `must be a whole number from ${min} to ${max}, e.g. ${example}`,
-    );
+    )
+    .optional();
 
 const wholeNumber = (min: number, max: number, fallback: number) =>
-  anyWholeNumber(min, max, fallback).default(fallback);
+  optionalWholeNumber(min, max, fallback).default(fallback);
 
 /** As many processors, at most, as pictures are decoded on when nothing is set. */
 const MOST_PROCESSORS = 4;
@@ -66,6 +70,7 @@ export const environmentSchema = z.object({
       'must be fatal, error, warn, info, debug or silent',
     )
     .default('info'),
+  SHUTDOWN_DELAY_MS: optionalWholeNumber(0, 120_000, 5000),
   SHUTDOWN_TIMEOUT_MS: wholeNumber(0, 600_000, 25_000),
   SWAGGER_ENABLED: z.enum(['true', 'false'], 'must be true or false').optional(),
   CORS_ORIGINS: z
@@ -166,7 +171,7 @@ export const environmentSchema = z.object({
 
   UPLOAD_MEMORY_MIB: wholeNumber(128, 65_536, 256),
   UPLOAD_WAIT_MS: wholeNumber(0, 120_000, 10_000),
-  DECODE_PROCESSES: anyWholeNumber(1, 64, 3).optional(),
+  DECODE_PROCESSES: optionalWholeNumber(1, 64, 3),
   UPLOAD_SLOW_SECONDS: wholeNumber(1, 120, 10),
   UPLOAD_DEDUPE_SECONDS: wholeNumber(0, 86_400, 300),
   UPLOAD_GRACE_SECONDS: wholeNumber(1, 86_400, 120),
@@ -292,6 +297,9 @@ export type Settings = {
   /** The service's own public address, without a slash at its end. */
   readonly appUrl: string;
   readonly logLevel: Environment['LOG_LEVEL'];
+  /** How long the port stays open after SIGTERM, with readiness false. */
+  readonly shutdownDelayMs: number;
+  /** How long, after that, the process may take to end. */
   readonly shutdownTimeoutMs: number;
   readonly swaggerEnabled: boolean;
   readonly corsOrigins: readonly string[];
@@ -377,6 +385,8 @@ export function loadSettings(environment: NodeJS.ProcessEnv): Settings {
     port: env.PORT,
     appUrl: env.APP_URL,
     logLevel: env.LOG_LEVEL,
+    shutdownDelayMs:
+      env.SHUTDOWN_DELAY_MS ?? (env.NODE_ENV === 'production' ? SHUTDOWN_DELAY_IN_PRODUCTION_MS : 0),
     shutdownTimeoutMs: env.SHUTDOWN_TIMEOUT_MS,
     swaggerEnabled:
       env.SWAGGER_ENABLED === undefined ? env.NODE_ENV !== 'production' : env.SWAGGER_ENABLED === 'true',

@@ -1,8 +1,11 @@
-import { Controller, Get } from '@nestjs/common';
+import { Controller, Get, Inject } from '@nestjs/common';
 import { ApiOkResponse, ApiOperation, ApiProperty, ApiTags } from '@nestjs/swagger';
+import { HttpAdapterHost } from '@nestjs/core';
 import { Public } from '../auth/public.decorator.js';
 import { toTimestamp } from '../timestamp.js';
 import { ApiErrors } from '../errors/api-errors.decorator.js';
+import { AppError } from '../errors/app-error.js';
+import type { LeanExpressAdapter } from '../lean-express.adapter.js';
 import { Readiness } from './readiness.js';
 
 export class HealthDto {
@@ -23,7 +26,10 @@ export class HealthDto {
 @ApiTags('Health')
 @Controller('api/health')
 export class HealthController {
-  constructor(private readonly readiness: Readiness) {}
+  constructor(
+    private readonly readiness: Readiness,
+    @Inject(HttpAdapterHost) private readonly host: HttpAdapterHost<LeanExpressAdapter>,
+  ) {}
 
   @Get()
   @Public('says only that the process runs')
@@ -37,11 +43,12 @@ export class HealthController {
   @Public('says only whether the backends answer')
   @ApiOperation({
     operationId: 'getReadiness',
-    summary: 'Readiness: the database and the storage answer in time',
+    summary: 'Readiness: the database and the storage answer in time, and the process is not about to end',
   })
   @ApiOkResponse({ type: HealthDto })
-  @ApiErrors('DATABASE_UNAVAILABLE', 'STORAGE_UNAVAILABLE')
+  @ApiErrors('DATABASE_UNAVAILABLE', 'STORAGE_UNAVAILABLE', 'OVERLOADED')
   async ready(): Promise<HealthDto> {
+    if (this.host.httpAdapter.isStopping) throw new AppError('OVERLOADED');
     await this.readiness.check();
     return new HealthDto('The image store, its database and its storage are ready.');
   }
