@@ -365,4 +365,30 @@ describe('429 TOO_MANY_REQUESTS', () => {
     expect(await statuses(5, from('2001:db8::1'))).toEqual([401, 401, 401, 401, 429]);
     expect(await statuses(1, from('2001:db8::2'))).toEqual([429]);
   });
+
+  it('counts addresses at which there is nothing by network, together with what has no valid token', async () => {
+    const from =
+      (address: string, path: string, headers: object = {}) =>
+      (): Promise<Response> =>
+        test.fetch(path, { headers: { ...headers, 'x-forwarded-for': address } });
+    const nowhere = from('203.0.113.20', '/wp-login.php');
+    expect(await statuses(3, nowhere)).toEqual([404, 404, 404]);
+    expect(await statuses(2, from('203.0.113.20', '/api/chat-images/77'))).toEqual([401, 429]);
+    expect(await statuses(2, nowhere)).toEqual([429, 429]);
+    const forged = from('203.0.113.21', '/nothing', { authorization: `Bearer ${test.token(DOCTOR)}x` });
+    expect(await statuses(5, forged)).toEqual([404, 404, 404, 404, 429]);
+    expect(await statuses(1, from('203.0.113.22', '/wp-login.php'))).toEqual([404]);
+  });
+
+  it('counts them by user with a valid token, as a town may share a network', async () => {
+    const user = await test.addPatient();
+    const ask = (path: string) => (): Promise<Response> =>
+      test.fetch(path, { as: user, headers: { 'x-forwarded-for': '203.0.113.30' } });
+    expect(await statuses(4, ask('/api/nothing'))).toEqual([404, 404, 404, 404]);
+    expect(await statuses(2, ask('/api/chat-images/77/signed-url'))).toEqual([404, 429]);
+    expect(await statuses(1, ask('/api/nothing'))).toEqual([429]);
+    const stranger = (): Promise<Response> =>
+      test.fetch('/api/nothing', { headers: { 'x-forwarded-for': '203.0.113.30' } });
+    expect(await statuses(1, stranger)).toEqual([404]);
+  });
 });

@@ -6,12 +6,16 @@ import {
   Inject,
   Injectable,
 } from '@nestjs/common';
-import type { Response } from 'express';
+import type { Request, Response } from 'express';
 import { isNativeError } from 'node:util/types';
 import type { Logger } from 'pino';
+import { bearerToken } from '../auth/jwt-auth.guard.js';
+import { TokenVerifier } from '../auth/token-verifier.js';
 import { ObjectNotFoundError, StorageUnavailableError } from '../chat-images/storage/storage-errors.js';
 import { DatabaseUnavailableError } from '../database/database-failure.js';
 import { LOGGER } from '../logging/logger.js';
+import { clientNetwork } from '../rate-limits/client-network.js';
+import { RateLimits } from '../rate-limits/rate-limits.js';
 import { AppError, type ErrorCode } from './app-error.js';
 import { describeFailure } from './describe-failure.js';
 import { ErrorBodyDto } from './error-body.dto.js';
@@ -29,14 +33,42 @@ const CODE_BY_STATUS: Readonly<Record<number, ErrorCode>> = {
   429: 'TOO_MANY_REQUESTS',
 };
 
-/** The one place that turns what was thrown, by any layer, into the answer of the contract. */
+/**
+ * The one place that turns what was thrown, by any layer, into the answer of the contract. Addresses at which there is
+ * nothing come here past all guards, so they are counted here: against the client's network, or with a valid token against
+ * what its user may ask for.
+ */
 @Injectable()
 @Catch()
 export class AppErrorFilter implements ExceptionFilter {
-  constructor(@Inject(LOGGER) private readonly logger: Logger) {}
+  constructor(
+    private readonly tokens: TokenVerifier,
+    private readonly limits: RateLimits,
+    @Inject(LOGGER) private readonly logger: Logger,
+  ) {}
 
   catch(exception: unknown, host: ArgumentsHost): void {
-    const response = host.switchToHttp().getResponse<Response>();
+    const http = host.switchToHttp();
+    const request = http.getRequest<Request>();
+    const response = http.getResponse<Response>();
+    if (toAppError(exception).code !== 'NOT_FOUND') {
+      this.answer(exception, response);
+      return;
+    }
+    void this.countUnknownAddress(request).then(
+      () => this.answer(exception, response),
+      (refusal: unknown) => this.answer(refusal, response),
+    );
+  }
+
+  private countUnknownAddress(request: Request): Promise<unknown> {
+    const user = this.tokens.verify(bearerToken(request) ?? '');
+    return user
+      ? this.limits.consume('signed-urls', user.id)
+      : this.limits.consume('unauthenticated', clientNetwork(request));
+  }
+
+  private answer(exception: unknown, response: Response): void {
     const error = toAppError(exception);
     const { requestId = '' } = response;
     if (error.status >= 500 && !error.logged)
