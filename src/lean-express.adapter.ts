@@ -1,8 +1,9 @@
 import { StreamableFile } from '@nestjs/common';
 import { ExpressAdapter } from '@nestjs/platform-express';
 import type { Express, Response } from 'express';
-import { createServer, IncomingMessage, ServerResponse } from 'node:http';
+import { createServer, IncomingMessage, type RequestListener, ServerResponse } from 'node:http';
 import { completeHead } from './answer-headers.js';
+import { boundUnanswered } from './pipelined-requests.js';
 
 /** Express without the work that it does for each request and that none of this service's needs. */
 export class LeanExpressAdapter extends ExpressAdapter {
@@ -29,7 +30,10 @@ export class LeanExpressAdapter extends ExpressAdapter {
     Object.setPrototypeOf(Response.prototype, express.response);
     express.request = Request.prototype as Express['request'];
     express.response = Response.prototype as Express['response'];
-    const server = createServer({ IncomingMessage: Request, ServerResponse: Response }, express);
+    const server = createServer(
+      { IncomingMessage: Request, ServerResponse: Response },
+      boundUnanswered(express as unknown as RequestListener),
+    );
     this.httpServer = server;
   }
 

@@ -369,7 +369,11 @@ describe('uploads that together are over the memory for them', () => {
   let answered: { status: number; bytesRead: number }[];
 
   beforeAll(async () => {
-    test = await TestApp.start({ UPLOAD_MEMORY_MIB: '154', UPLOAD_WAIT_MS: '300' });
+    test = await TestApp.start({
+      UPLOAD_MEMORY_MIB: '154',
+      UPLOAD_WAIT_MS: '300',
+      UPLOAD_SLOW_SECONDS: '120',
+    });
     serverOf(test).prependListener('request', (request: IncomingMessage, response: ServerResponse) => {
       const writeHead = response.writeHead.bind(response);
       response.writeHead = (status: number, ...rest: never[]): ServerResponse => {
