@@ -5,12 +5,15 @@ import { type AddressInfo, connect } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { setTimeout } from 'node:timers/promises';
 import type { UploadedChatImageResponseDto } from '../src/chat-images/dto/uploaded-chat-image.dto.js';
-import { DECIDE_IMAGES } from '../src/chat-images/image-access.js';
+import { decideImages } from '../src/chat-images/image-access.js';
 import { RequestDatabase } from '../src/database/request-database.js';
 import { boundUnanswered, MAX_UNANSWERED } from '../src/pipelined-requests.js';
+import { EVERY_USER } from '../src/users/user-columns.js';
 import { picture } from './pictures.js';
 import { Clients, eventually, form, inUse } from './raw-clients.js';
 import { DOCTOR, PATIENT, TestApp } from './test-app.js';
+
+const DECIDE_IMAGES = decideImages(EVERY_USER);
 
 const REQUESTS = 5000;
 
@@ -98,11 +101,11 @@ describe('a client that does not wait for answers', () => {
 
   it('gets all of them in order, and the database a few at a time', async () => {
     const database = test.app.get(RequestDatabase);
-    const run = database.run.bind(database);
+    const run = database.runShared.bind(database);
     let inStatements = 0;
     let most = 0;
-    jest.spyOn(database, 'run').mockImplementation(async (statement, values) => {
-      const items = statement === DECIDE_IMAGES ? (values[0] as unknown[]).length : 0;
+    jest.spyOn(database, 'runShared').mockImplementation(async (statement, values) => {
+      const items = statement.name === DECIDE_IMAGES.name ? (values[0] as unknown[]).length : 0;
       inStatements += items;
       most = Math.max(most, inStatements);
       try {

@@ -61,8 +61,8 @@ export class AppErrorFilter implements ExceptionFilter {
     );
   }
 
-  private countUnknownAddress(request: Request): Promise<unknown> {
-    const user = this.tokens.verify(bearerToken(request) ?? '');
+  private async countUnknownAddress(request: Request): Promise<unknown> {
+    const user = await this.tokens.verify(bearerToken(request) ?? '');
     return user
       ? this.limits.consume('signed-urls', user.id)
       : this.limits.consume('unauthenticated', clientNetwork(request));
