@@ -311,7 +311,8 @@ describe('the service with keys that another server publishes', () => {
     server.publish([published(first)]);
     await server.comeBack();
     let status = 503;
-    while (status === 503) ({ status } = await ask(tokenBy(first)));
+    for (const deadline = Date.now() + 15_000; status === 503 && Date.now() < deadline;)
+      ({ status } = await ask(tokenBy(first)));
     expect(status).toBe(404);
     expect((await ask(tokenBy(second))).status).toBe(401);
   });
@@ -328,5 +329,7 @@ async function verifyOf(tokens: TokenVerifier, token: string): Promise<unknown> 
 }
 
 async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((go) => setImmediate(go));
+  // By the clock that no test sets forward.
+  for (const deadline = Date.now() + 10_000; !condition(); await new Promise((go) => setImmediate(go)))
+    if (Date.now() > deadline) throw new Error('What was waited for did not come.');
 }
