@@ -6,7 +6,7 @@ import { pngWithoutMetadata } from './image-metadata/png.js';
 import { webpWithoutMetadata } from './image-metadata/webp.js';
 
 export type { CleanedImage } from './image-metadata/kept-bytes.js';
-export { TooManyFramesError } from './image-metadata/frame-limit.js';
+export { ImageLimitError } from './image-metadata/image-limit-error.js';
 export { MalformedImageError } from './image-metadata/malformed-image-error.js';
 
 const CLEANERS: Readonly<Record<ImageFormat, (bytes: Buffer) => CleanedImage>> = {
@@ -34,7 +34,7 @@ const CLEANERS: Readonly<Record<ImageFormat, (bytes: Buffer) => CleanedImage>> =
  * JPEG comments and IPTC, loses the orientation and has no GIF; piexifjs reads JPEG's EXIF only.
  *
  * @throws MalformedImageError when the structure of the file is broken
- * @throws TooManyFramesError when an animation has more than a thousand; and nothing else
+ * @throws ImageLimitError when reading it would cost more than any real picture does, see IMAGE_LIMITS; and nothing else
  */
 export function withoutMetadata(bytes: Buffer, format: ImageFormat): CleanedImage {
   return CLEANERS[format](bytes);

@@ -61,7 +61,7 @@ const WATCH_MS = 20;
 setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
 sacrificeFirst();
 const { decode, readHeader } = await import('./image-inspector.js');
-const { MalformedImageError, TooManyFramesError, withoutMetadata } = await import('./image-metadata.js');
+const { ImageLimitError, MalformedImageError, withoutMetadata } = await import('./image-metadata.js');
 
 const arrived = { chunks: [] as Buffer[], length: 0 };
 process.stdin.on('data', (chunk: Buffer) => {
@@ -126,8 +126,7 @@ function clean(bytes: Buffer, format: ImageFormat): CleanedImage {
   } catch (error) {
     if (error instanceof MalformedImageError)
       throw invalidImage('The image is damaged or incomplete. Please send it again.', error);
-    if (error instanceof TooManyFramesError)
-      throw invalidImage('The animation has too many frames. Please send a shorter one.', error);
+    if (error instanceof ImageLimitError) throw invalidImage(error.sentence, error);
     throw error;
   }
 }

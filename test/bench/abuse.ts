@@ -10,6 +10,16 @@ import { Agent, type IncomingMessage, request } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { setTimeout } from 'node:timers/promises';
 import type { DataSource } from 'typeorm';
+import {
+  jpegOfScans,
+  worstAcceptedGif,
+  worstAcceptedGifAnimation,
+  worstAcceptedJpeg,
+  worstAcceptedLossyWebp,
+  worstAcceptedPng,
+  worstAcceptedWebp,
+  worstAcceptedWebpAnimation,
+} from '../hostile-pictures.js';
 import { seed } from './seed.js';
 import {
   Bench,
@@ -307,7 +317,21 @@ async function memoryMiB({ process: { pid } }: Server): Promise<number> {
   return sums.reduce((sum, one) => sum + one, 0);
 }
 
-/** Made once, as most take long to make. */
+/** By what they are: refused from their structure, and the worst of each format that are accepted. */
 async function costlyPictures(): Promise<Record<string, readonly Buffer[]>> {
-  return {};
+  return {
+    'JPEGs of thousands of scans': [
+      jpegOfScans({ width: 3264, height: 2448 }),
+      jpegOfScans({ width: 8660, height: 5773 }),
+    ],
+    'the worst that is accepted': [
+      worstAcceptedJpeg(),
+      await worstAcceptedPng(),
+      worstAcceptedGif(),
+      worstAcceptedGifAnimation(),
+      worstAcceptedWebp(),
+      await worstAcceptedLossyWebp(),
+      worstAcceptedWebpAnimation(),
+    ],
+  };
 }

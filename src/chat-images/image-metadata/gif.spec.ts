@@ -1,5 +1,4 @@
 import { describe, expect, it } from '@jest/globals';
-import { MAX_FRAMES, TooManyFramesError } from './frame-limit.js';
 import { gifWithoutMetadata as clean } from './gif.js';
 import { MalformedImageError } from './malformed-image-error.js';
 
@@ -85,12 +84,6 @@ describe('gifWithoutMetadata', () => {
 
   it('cuts what hides in a frame of no pixels', () => {
     expect(gifWithoutMetadata(gif(frame([SECRET], 0))).includes(SECRET)).toBe(false);
-  });
-
-  it('refuses an animation of very many frames', () => {
-    const animation = (frames: number): Buffer => gif(...Array<Buffer>(frames).fill(frame()));
-    expect(gifWithoutMetadata(animation(MAX_FRAMES))).toHaveLength(animation(MAX_FRAMES).length);
-    expect(() => gifWithoutMetadata(animation(MAX_FRAMES + 1))).toThrow(TooManyFramesError);
   });
 
   it.each([

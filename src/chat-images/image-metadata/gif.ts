@@ -1,6 +1,7 @@
-import { MAX_FRAMES, TooManyFramesError } from './frame-limit.js';
+import { AnimationSize } from './animation-size.js';
 import { type CleanedImage, KeptBytes } from './kept-bytes.js';
 import { MalformedImageError } from './malformed-image-error.js';
+import { PartCount } from './part-count.js';
 
 const EXTENSION = 0x21;
 const IMAGE = 0x2c;
@@ -27,22 +28,24 @@ export function gifWithoutMetadata(bytes: Buffer): CleanedImage {
   const kept = new KeptBytes(bytes);
   let at = 13 + colourTableLength(bytes[10]);
   kept.keep(0, at);
+  const parts = new PartCount(bytes.length);
+  const animation = new AnimationSize({ width: bytes.readUInt16LE(6), height: bytes.readUInt16LE(8) });
   const lengths = new Uint16Array(4096);
   let control: number | undefined;
   let loop: Buffer | undefined;
-  let frames = 0;
+  let hasFrame = false;
 
   while (at < bytes.length && bytes[at] !== TRAILER) {
     if (bytes[at] === IMAGE) {
-      frames += 1;
-      if (frames > MAX_FRAMES) throw new TooManyFramesError('The GIF has too many frames.');
+      hasFrame = true;
       if (control !== undefined) {
         kept.keep(control, control + 7);
         kept.write(Buffer.of(0));
         control = undefined;
       }
-      at = keepFrame(bytes, at, kept, lengths);
+      at = keepFrame(bytes, at, kept, { lengths, parts, animation });
     } else if (bytes[at] === EXTENSION) {
+      parts.add();
       const data = at + 2;
       const label = bytes[at + 1];
       if (label === GRAPHIC_CONTROL) {
@@ -56,13 +59,13 @@ export function gifWithoutMetadata(bytes: Buffer): CleanedImage {
           count.copy(loop, 2);
         }
       }
-      at = endOfBlocks(bytes, data);
+      at = endOfBlocks(bytes, data, parts);
     } else {
       throw new MalformedImageError('The GIF has an unknown block.');
     }
   }
   if (at >= bytes.length) throw new MalformedImageError('The GIF has no end.');
-  if (frames === 0) throw new MalformedImageError('The GIF has no picture.');
+  if (!hasFrame) throw new MalformedImageError('The GIF has no picture.');
   kept.keep(at, at + 1);
   return kept.finish();
 }
@@ -72,10 +75,11 @@ function colourTableLength(flags = 0): number {
 }
 
 /** The position behind the terminator of the data sub-blocks that begin at `from`. */
-function endOfBlocks(bytes: Buffer, from: number): number {
+function endOfBlocks(bytes: Buffer, from: number, parts: PartCount): number {
   let at = from;
   for (let length = bytes[at]; length !== 0; length = bytes[at]) {
     if (length === undefined) throw new MalformedImageError('A block of the GIF runs over its end.');
+    parts.add();
     at += 1 + length;
   }
   return at + 1;
@@ -102,28 +106,38 @@ function reserveLoop(extension: number, kept: KeptBytes): Buffer {
   return block;
 }
 
+/** What is shared by all frames. */
+type Frames = {
+  /** How many pixels each code draws; one table for all frames, as a file may have very many. */
+  readonly lengths: Uint16Array;
+  readonly parts: PartCount;
+  readonly animation: AnimationSize;
+};
+
 /** @returns the position behind the frame */
-function keepFrame(bytes: Buffer, start: number, kept: KeptBytes, lengths: Uint16Array): number {
+function keepFrame(bytes: Buffer, start: number, kept: KeptBytes, frames: Frames): number {
   const data = start + 10 + colourTableLength(bytes[start + 9]) + 1;
   const codeSize = bytes[data - 1];
   if (codeSize === undefined) throw new MalformedImageError('A block of the GIF runs over its end.');
   if (codeSize < 1 || codeSize > 11)
     throw new MalformedImageError('A frame of the GIF has a wrong code size.');
-  const end = endOfBlocks(bytes, data);
-  const pixels = bytes.readUInt16LE(start + 5) * bytes.readUInt16LE(start + 7);
-  const needed = lengthOfCodes(joined(bytes, data, end), codeSize, pixels, lengths);
+  const [left, top] = [bytes.readUInt16LE(start + 1), bytes.readUInt16LE(start + 3)];
+  const [width, height] = [bytes.readUInt16LE(start + 5), bytes.readUInt16LE(start + 7)];
+  frames.animation.addFrame({ left, top, width, height });
+  const end = endOfBlocks(bytes, data, frames.parts);
+  const needed = lengthOfCodes(joined(bytes, data, end), codeSize, width * height, frames);
 
   kept.keep(start, data);
-  let left = needed;
+  let rest = needed;
   let block = data;
-  for (let length = bytes[block] ?? 0; length !== 0 && length <= left; length = bytes[block] ?? 0) {
-    left -= length;
+  for (let length = bytes[block] ?? 0; length !== 0 && length <= rest; length = bytes[block] ?? 0) {
+    rest -= length;
     block += 1 + length;
   }
   kept.keep(data, block);
-  if (left > 0 && bytes[block] !== 0) {
-    kept.write(Buffer.of(left));
-    kept.keep(block + 1, block + 1 + left);
+  if (rest > 0 && bytes[block] !== 0) {
+    kept.write(Buffer.of(rest));
+    kept.keep(block + 1, block + 1 + rest);
   }
   if (block === end - 1) kept.keep(block, end);
   else kept.write(Buffer.of(0));
@@ -144,15 +158,13 @@ function joined(bytes: Buffer, from: number, end: number): { data: Buffer; lengt
 /**
  * How many bytes of data a frame's LZW codes take: up to the end code, or to the code that would draw behind the last
  * pixel. The width of each code follows from how many came before it, and its number of pixels from the code's parent,
- * so nothing has to be drawn.
- *
- * @param lengths how many pixels each code draws; one table for all frames, as a file may have very many
+ * so nothing has to be drawn. A clear code behind which nothing was drawn counts as a part.
  */
 function lengthOfCodes(
   { data, length }: { data: Buffer; length: number },
   codeSize: number,
   pixels: number,
-  lengths: Uint16Array,
+  { lengths, parts }: Frames,
 ): number {
   const clear = 1 << codeSize;
   lengths.fill(1, 0, clear);
@@ -168,6 +180,7 @@ function lengthOfCodes(
     if (drawn >= pixels && code !== clear && code !== clear + 1) return Math.ceil(bit / 8);
     bit += width;
     if (code === clear) {
+      if (previous === -1) parts.add();
       next = clear + 2;
       width = codeSize + 1;
       previous = -1;

@@ -1,7 +1,12 @@
 import { crc32, inflateSync } from 'node:zlib';
+import { AnimationSize } from './animation-size.js';
+import { expectPlainProfile } from './colour-profile.js';
 import { orientationExif, readOrientation, UPRIGHT } from './exif-orientation.js';
+import { ImageLimitError, TOO_COMPLEX } from './image-limit-error.js';
+import { IMAGE_LIMITS } from './image-limits.js';
 import { type CleanedImage, KeptBytes } from './kept-bytes.js';
 import { MalformedImageError } from './malformed-image-error.js';
+import { PartCount } from './part-count.js';
 
 const SIGNATURE = '\x89PNG\r\n\x1a\n';
 const PALETTE = 3;
@@ -11,8 +16,6 @@ const PALETTE = 3;
  * megapixels of four bytes. More would take too much memory.
  */
 const MAX_DECODED_LENGTH = 64 * 1024 * 1024;
-/** Colour profiles of screens and cameras have less than 1 MiB. */
-const MAX_PROFILE_LENGTH = 4 * 1024 * 1024;
 
 /** The lengths that the data of a kept ancillary chunk may have. Other lengths are ignored by decoders: dropped here. */
 const ANCILLARY_LENGTHS: ReadonlyMap<string, readonly number[]> = new Map([
@@ -53,9 +56,15 @@ export function pngWithoutMetadata(bytes: Buffer): CleanedImage {
     throw new MalformedImageError('The PNG has no header.');
   }
   expectCrc(bytes, header);
+  expectModestInterlacing(bytes, header);
   const kept = new KeptBytes(bytes);
   kept.keep(0, header.end);
   const colourType = bytes[header.data + 9] ?? 0;
+  const parts = new PartCount(bytes.length);
+  const animation = new AnimationSize({
+    width: bytes.readUInt32BE(header.data),
+    height: bytes.readUInt32BE(header.data + 4),
+  });
   const once = new Set<string>();
   let paletteEntries = 0;
   let frames = 0;
@@ -67,6 +76,7 @@ export function pngWithoutMetadata(bytes: Buffer): CleanedImage {
     const chunk = chunkAt(bytes, at);
     const { type, start, data, dataEnd, end } = chunk;
     const length = dataEnd - data;
+    parts.add();
     at = end;
     if (previousType === 'IDAT' && type !== 'IDAT' && image) keepImage(bytes, image, header, kept);
     const isFirst = !once.has(type);
@@ -126,6 +136,12 @@ export function pngWithoutMetadata(bytes: Buffer): CleanedImage {
       if (framesLeft >= 0) {
         if (length !== 26) throw new MalformedImageError('A frame of the PNG has a wrong length.');
         expectCrc(bytes, chunk);
+        animation.addFrame({
+          width: bytes.readUInt32BE(data + 4),
+          height: bytes.readUInt32BE(data + 8),
+          left: bytes.readUInt32BE(data + 12),
+          top: bytes.readUInt32BE(data + 16),
+        });
         kept.keep(start, end);
       }
     } else if (type === 'fdAT') {
@@ -145,6 +161,17 @@ export function pngWithoutMetadata(bytes: Buffer): CleanedImage {
   if (!image) throw new MalformedImageError('The PNG has no picture.');
   kept.write(newChunk('IEND', Buffer.alloc(0)));
   return kept.finish();
+}
+
+function expectModestInterlacing(bytes: Buffer, header: Chunk): void {
+  const limit = IMAGE_LIMITS.pngInterlacedBytes;
+  if (isInterlaced(bytes, header) && decodedLengthOf(bytes, header) > limit) {
+    throw new ImageLimitError(TOO_COMPLEX, `The PNG is interlaced and decodes to more than ${limit} bytes.`);
+  }
+}
+
+function isInterlaced(bytes: Buffer, header: Chunk): boolean {
+  return bytes[header.data + 12] === 1;
 }
 
 function chunkAt(bytes: Buffer, start: number): Chunk {
@@ -183,8 +210,10 @@ function profileOf(bytes: Buffer, chunk: Chunk): Buffer | undefined {
   const nameEnd = bytes.indexOf(0, chunk.data);
   if (nameEnd === -1 || nameEnd - chunk.data > 79 || nameEnd + 2 > chunk.dataEnd) return undefined;
   const compressed = bytes.subarray(nameEnd + 2, chunk.dataEnd);
-  const inflated = inflate(compressed, MAX_PROFILE_LENGTH);
-  return inflated && inflated.length > 0 ? compressed.subarray(0, inflated.end) : undefined;
+  const inflated = inflate(compressed, IMAGE_LIMITS.pngProfileBytes);
+  if (!inflated || inflated.data.length === 0) return undefined;
+  expectPlainProfile(inflated.data);
+  return compressed.subarray(0, inflated.end);
 }
 
 /** Keeps the chunks of the image data as they are, or as one chunk without what follows the end of the compressed data. */
@@ -226,7 +255,7 @@ function decodedLengthOf(bytes: Buffer, header: Chunk): number {
   const samples = [1, 0, 3, 1, 2, 0, 4][bytes[header.data + 9] ?? 0] ?? 0;
   const rows = (columns: number, lines: number): number =>
     columns === 0 ? 0 : lines * (1 + Math.ceil((columns * samples * depth) / 8));
-  if (bytes[header.data + 12] !== 1) return rows(width, height);
+  if (!isInterlaced(bytes, header)) return rows(width, height);
   const passes = [
     [0, 0, 8, 8],
     [4, 0, 8, 8],
@@ -247,7 +276,7 @@ function decodedLengthOf(bytes: Buffer, header: Chunk): number {
  *
  * @returns nothing when it is broken or decodes to more than the limit: decoders judge that
  */
-function inflate(compressed: Buffer, limit: number): { length: number; end: number } | undefined {
+function inflate(compressed: Buffer, limit: number): { data: Buffer; end: number } | undefined {
   try {
     // With `info` the answer is an object, which the types do not say.
     const { buffer, engine } = inflateSync(compressed, {
@@ -255,7 +284,7 @@ function inflate(compressed: Buffer, limit: number): { length: number; end: numb
       maxOutputLength: Math.max(limit, 1),
       chunkSize: 64 * 1024,
     }) as unknown as { buffer: Buffer; engine: { bytesWritten: number } };
-    return { length: buffer.length, end: engine.bytesWritten };
+    return { data: buffer, end: engine.bytesWritten };
   } catch {
     return undefined;
   }

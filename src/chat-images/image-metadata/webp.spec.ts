@@ -1,7 +1,6 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import sharp from 'sharp';
 import { orientationExif } from './exif-orientation.js';
-import { MAX_FRAMES, TooManyFramesError } from './frame-limit.js';
 import { MalformedImageError } from './malformed-image-error.js';
 import { webpWithoutMetadata as clean } from './webp.js';
 
@@ -81,17 +80,10 @@ describe('webpWithoutMetadata', () => {
   });
 
   it('keeps an animation, and of each frame its picture only', () => {
-    const told = frame(chunk('ALPH', 'a'), chunk('SECR', SECRET), picture, chunk('XMP ', SECRET), picture);
+    const told = frame(chunk('ALPH', '\0'), chunk('SECR', SECRET), picture, chunk('XMP ', SECRET), picture);
     const cleaned = webpWithoutMetadata(webp(vp8x(ANIMATION), ANIM, ANIM, told, chunk('SECR', SECRET), told));
-    const kept = frame(chunk('ALPH', 'a'), picture);
+    const kept = frame(chunk('ALPH', '\0'), picture);
     expect(cleaned.equals(webp(vp8x(ANIMATION), ANIM, kept, kept))).toBe(true);
-  });
-
-  it('refuses an animation of very many frames', () => {
-    const animation = (frames: number): Buffer =>
-      webp(vp8x(ANIMATION), ANIM, ...Array<Buffer>(frames).fill(frame(picture)));
-    expect(webpWithoutMetadata(animation(MAX_FRAMES))).toHaveLength(animation(MAX_FRAMES).length);
-    expect(() => webpWithoutMetadata(animation(MAX_FRAMES + 1))).toThrow(TooManyFramesError);
   });
 
   it.each([1, 2, 3, 4, 5, 6, 7, 8])('keeps orientation %d, and no other tag', async (orientation) => {
@@ -113,7 +105,7 @@ describe('webpWithoutMetadata', () => {
   });
 
   it('reads a file that lacks its last padding', () => {
-    const odd = webp(chunk('VP8L', 'odd'));
+    const odd = webp(chunk('VP8 ', 'odd'));
     const short = Buffer.from(odd.subarray(0, -1));
     short.writeUInt32LE(short.length - 8, 4);
     expect(webpWithoutMetadata(short).equals(odd)).toBe(true);

@@ -1,7 +1,12 @@
+import { AnimationSize } from './animation-size.js';
+import { expectPlainProfile } from './colour-profile.js';
 import { orientationExif, readOrientation, UPRIGHT } from './exif-orientation.js';
-import { MAX_FRAMES, TooManyFramesError } from './frame-limit.js';
+import { ImageLimitError, TOO_COMPLEX } from './image-limit-error.js';
+import { IMAGE_LIMITS } from './image-limits.js';
 import { type CleanedImage, KeptBytes } from './kept-bytes.js';
 import { MalformedImageError } from './malformed-image-error.js';
+import { PartCount } from './part-count.js';
+import { prefixCodeGroups } from './webp-prefix-codes.js';
 
 /** Of the flags in VP8X. */
 const HAS_PROFILE = 0x20;
@@ -36,19 +41,22 @@ export function webpWithoutMetadata(bytes: Buffer): CleanedImage {
   const end = CHUNK_HEADER_LENGTH + bytes.readUInt32LE(4);
   if (end > bytes.length) throw new MalformedImageError('The WebP has no end.');
   const kept = new KeptBytes(bytes);
+  const limits = new WebpLimits(bytes);
   const riff = kept.reserve(RIFF_HEADER_LENGTH);
   bytes.copy(riff, 0, 0, RIFF_HEADER_LENGTH);
 
   const first = chunkAt(bytes, RIFF_HEADER_LENGTH, end);
-  if (first.type === 'VP8X') keepExtended(bytes, first, end, kept);
-  else if (isImage(first)) keepChunk(bytes, first, kept);
-  else throw new MalformedImageError('The WebP has no picture.');
+  if (first.type === 'VP8X') keepExtended(bytes, first, end, kept, limits);
+  else if (isImage(first)) {
+    limits.addImage(first);
+    keepChunk(bytes, first, kept);
+  } else throw new MalformedImageError('The WebP has no picture.');
 
   riff.writeUInt32LE(kept.length - CHUNK_HEADER_LENGTH, 4);
   return kept.finish();
 }
 
-function keepExtended(bytes: Buffer, vp8x: Chunk, end: number, kept: KeptBytes): void {
+function keepExtended(bytes: Buffer, vp8x: Chunk, end: number, kept: KeptBytes, limits: WebpLimits): void {
   if (vp8x.dataEnd - vp8x.data < 10) throw new MalformedImageError('A chunk of the WebP has a wrong length.');
   const announced = bytes[vp8x.data] ?? 0;
   const isAnimation = (announced & IS_ANIMATION) !== 0;
@@ -58,14 +66,19 @@ function keepExtended(bytes: Buffer, vp8x: Chunk, end: number, kept: KeptBytes):
   features.writeUInt32LE(10, 4);
   features.fill(0, 9, 12); // reserved
 
+  const animation = new AnimationSize({
+    width: bytes.readUIntLE(vp8x.data + 4, 3) + 1,
+    height: bytes.readUIntLE(vp8x.data + 7, 3) + 1,
+  });
   const once = new Set<string>();
-  let frames = 0;
   let orientation: number | undefined;
   for (let at = vp8x.end; at < end;) {
     const chunk = chunkAt(bytes, at, end);
+    limits.parts.add();
     at = chunk.end;
     if (chunk.type === 'ICCP') {
       if ((announced & HAS_PROFILE) === 0 || once.has('ICCP') || once.has('picture')) continue;
+      expectPlainProfile(bytes.subarray(chunk.data, chunk.dataEnd));
       once.add('ICCP');
       flags |= HAS_PROFILE;
       keepChunk(bytes, chunk, kept);
@@ -79,12 +92,10 @@ function keepExtended(bytes: Buffer, vp8x: Chunk, end: number, kept: KeptBytes):
       keepChunk(bytes, chunk, kept);
     } else if (isAnimation && chunk.type === 'ANMF') {
       if (!once.has('ANIM')) throw new MalformedImageError('The WebP has a frame before its animation.');
-      frames += 1;
-      if (frames > MAX_FRAMES) throw new TooManyFramesError('The WebP has too many frames.');
       once.add('picture');
-      keepFrame(bytes, chunk, kept);
+      keepFrame(bytes, chunk, kept, { limits, animation });
     } else if (!isAnimation && !once.has('picture')) {
-      keepImage(bytes, chunk, kept, once);
+      keepImage(bytes, chunk, kept, { once, limits });
     }
   }
   if (!once.has('picture')) throw new MalformedImageError('The WebP has no picture.');
@@ -97,9 +108,20 @@ function keepExtended(bytes: Buffer, vp8x: Chunk, end: number, kept: KeptBytes):
   features[CHUNK_HEADER_LENGTH] = flags;
 }
 
-function keepFrame(bytes: Buffer, frame: Chunk, kept: KeptBytes): void {
+function keepFrame(
+  bytes: Buffer,
+  frame: Chunk,
+  kept: KeptBytes,
+  { limits, animation }: { readonly limits: WebpLimits; readonly animation: AnimationSize },
+): void {
   const chunks = frame.data + FRAME_HEADER_LENGTH;
   if (chunks > frame.dataEnd) throw new MalformedImageError('A chunk of the WebP has a wrong length.');
+  animation.addFrame({
+    left: bytes.readUIntLE(frame.data, 3) * 2,
+    top: bytes.readUIntLE(frame.data + 3, 3) * 2,
+    width: bytes.readUIntLE(frame.data + 6, 3) + 1,
+    height: bytes.readUIntLE(frame.data + 9, 3) + 1,
+  });
   const header = kept.reserve(CHUNK_HEADER_LENGTH + FRAME_HEADER_LENGTH);
   bytes.copy(header, 0, frame.start, chunks);
   header[header.length - 1] = (header[header.length - 1] ?? 0) & 0x03; // blending and disposal; the rest is reserved
@@ -107,24 +129,67 @@ function keepFrame(bytes: Buffer, frame: Chunk, kept: KeptBytes): void {
   const once = new Set<string>();
   for (let at = chunks; at < frame.dataEnd && !once.has('picture');) {
     const chunk = chunkAt(bytes, at, frame.dataEnd);
+    limits.parts.add();
     at = chunk.end;
-    keepImage(bytes, chunk, kept, once);
+    keepImage(bytes, chunk, kept, { once, limits });
   }
   if (!once.has('picture')) throw new MalformedImageError('A frame of the WebP has no picture.');
   header.writeUInt32LE(FRAME_HEADER_LENGTH + kept.length - from, 4);
 }
 
 /** Keeps the picture itself, and the transparency that may precede it. */
-function keepImage(bytes: Buffer, chunk: Chunk, kept: KeptBytes, once: Set<string>): void {
+function keepImage(
+  bytes: Buffer,
+  chunk: Chunk,
+  kept: KeptBytes,
+  { once, limits }: { readonly once: Set<string>; readonly limits: WebpLimits },
+): void {
   if (isImage(chunk)) {
     if (chunk.type === 'VP8L' && once.has('ALPH')) {
       throw new MalformedImageError('The WebP has transparency twice.');
     }
     once.add('picture');
+    limits.addImage(chunk);
     keepChunk(bytes, chunk, kept);
   } else if (chunk.type === 'ALPH' && !once.has('ALPH')) {
     once.add('ALPH');
+    limits.addAlpha(chunk);
     keepChunk(bytes, chunk, kept);
+  }
+}
+
+/** Counts what reading the file costs beyond its bytes and pixels. */
+class WebpLimits {
+  readonly parts: PartCount;
+  readonly #bytes: Buffer;
+  #groups = 0;
+  #alpha: Buffer | undefined;
+
+  constructor(bytes: Buffer) {
+    this.#bytes = bytes;
+    this.parts = new PartCount(bytes.length);
+  }
+
+  /** Transparency, of the picture that follows. */
+  addAlpha({ data, dataEnd }: Chunk): void {
+    const isLossless = ((this.#bytes[data] ?? 0) & 0x03) === 1;
+    this.#alpha = isLossless ? this.#bytes.subarray(data + 1, dataEnd) : undefined;
+  }
+
+  /** @throws ImageLimitError when the pictures so far have too many groups of prefix codes */
+  addImage({ type, data, dataEnd }: Chunk): void {
+    const image = this.#bytes.subarray(data, dataEnd);
+    if (type === 'VP8L') this.#groups += prefixCodeGroups(image);
+    else if (this.#alpha && image.length >= 10) {
+      // The size in the header of VP8 (RFC 6386 §9.1), with two bits for scaling above each number.
+      const [width, height] = [image.readUInt16LE(6) & 0x3fff, image.readUInt16LE(8) & 0x3fff];
+      this.#groups += prefixCodeGroups(this.#alpha, { width, height });
+    }
+    this.#alpha = undefined;
+    const limit = IMAGE_LIMITS.webpPrefixCodeGroups;
+    if (this.#groups > limit) {
+      throw new ImageLimitError(TOO_COMPLEX, `The WebP has more than ${limit} groups of prefix codes.`);
+    }
   }
 }
 

@@ -1,0 +1,47 @@
+import { ANIMATION_TOO_LARGE, ImageLimitError, TOO_MANY_FRAMES } from './image-limit-error.js';
+import { IMAGE_LIMITS } from './image-limits.js';
+
+/** In pixels, on the canvas. */
+type Area = { readonly left: number; readonly top: number; readonly width: number; readonly height: number };
+
+/** Adds up what the frames of an animation cost, while they are walked through. */
+export class AnimationSize {
+  readonly #canvas: Pick<Area, 'width' | 'height'>;
+  #frames = 0;
+  #pixels = 0;
+  #right = 0;
+  #bottom = 0;
+
+  /** @param canvas in pixels */
+  constructor(canvas: Pick<Area, 'width' | 'height'>) {
+    this.#canvas = canvas;
+  }
+
+  /** @throws ImageLimitError when the frames so far go beyond what an animation may have */
+  addFrame({ left, top, width, height }: Area): void {
+    this.#frames += 1;
+    this.#pixels += Math.max(width * height, this.#canvas.width * this.#canvas.height);
+    this.#right = Math.max(this.#right, left + width);
+    this.#bottom = Math.max(this.#bottom, top + height);
+    const { frames, animationPixels } = IMAGE_LIMITS;
+    if (this.#frames > frames) {
+      throw new ImageLimitError(TOO_MANY_FRAMES, `The animation has more than ${frames} frames.`);
+    }
+    // A picture that does not move has the limits of pictures.
+    if (this.#frames === 1) return;
+    if (this.#pixels > animationPixels) {
+      throw new ImageLimitError(
+        ANIMATION_TOO_LARGE,
+        `The animation has more than ${animationPixels} pixels.`,
+      );
+    }
+    // Some readers of GIF take what the frames cover as the canvas.
+    if (this.#isNarrow(this.#canvas) || this.#isNarrow({ width: this.#right, height: this.#bottom })) {
+      throw new ImageLimitError(ANIMATION_TOO_LARGE, 'The animation has too many lines for its width.');
+    }
+  }
+
+  #isNarrow({ width, height }: Pick<Area, 'width' | 'height'>): boolean {
+    return this.#frames * height > IMAGE_LIMITS.animationLinesPerColumn * width;
+  }
+}
