@@ -7,6 +7,8 @@ export default {
   moduleNameMapper: {
     '^(\\.{1,2}/.*)\\.js$': '$1',
   },
+  // The chaos test takes minutes: `npm run test:s3` runs it.
+  testPathIgnorePatterns: ['/node_modules/', ...(process.env.CHAOS ? [] : ['/test/chaos\\.'])],
   transform: { '\\.ts$': ['ts-jest', { useESM: true, diagnostics: false }] },
   maxWorkers: 2,
   // Starting PostgreSQL and the application takes part of this on a busy machine.

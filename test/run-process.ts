@@ -27,8 +27,8 @@ export class RunningProcess {
   }
 
   /** Waits until it has printed something. */
-  async printed(pattern: RegExp): Promise<RegExpExecArray> {
-    const deadline = Date.now() + WAIT_LIMIT_MS;
+  async printed(pattern: RegExp, limitMs = WAIT_LIMIT_MS): Promise<RegExpExecArray> {
+    const deadline = Date.now() + limitMs;
     for (;;) {
       const match = pattern.exec(this.output);
       if (match) return match;
@@ -40,6 +40,11 @@ export class RunningProcess {
         throw new Error(`${String(pattern)} was not printed, but:\n${this.output}`);
       }
     }
+  }
+
+  /** The number that the system gives it. */
+  get pid(): number {
+    return this.child.pid ?? 0;
   }
 
   signal(name: NodeJS.Signals): void {

@@ -35,6 +35,8 @@ type Options =
       readonly directory: string;
       readonly password: string;
       readonly settings?: Readonly<Record<string, string>>;
+      /** The port to listen on, where it must be the same again; a free one when left out. */
+      readonly port?: number;
     }
   /** A database for one run, in a temporary folder. */
   | 'throwaway';
@@ -51,7 +53,7 @@ export async function startEmbeddedPostgres(options: Options): Promise<EmbeddedD
   const password = persistent ? options.password : 'throwaway';
   const settings = persistent ? options.settings : THROWAWAY_SETTINGS;
   const directory = persistent ? await dataDirectory(options.directory) : await temporaryDirectory();
-  const port = await freePort();
+  const port = (persistent ? options.port : undefined) ?? (await freePort());
   let output = '';
   const Server = await loadEmbeddedPostgres();
   const server = new Server({

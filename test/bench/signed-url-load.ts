@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { DataSource } from 'typeorm';
+import { pick, randomNumbers } from '../random-numbers.js';
 
 /** Who asks: so many doctors and patients, each for pictures of their own appointments. */
 const DOCTORS = 100;
@@ -48,17 +49,16 @@ export async function signedUrlRequests(
   const patients = await askers(database, 'patient_id', PATIENTS);
   const tokens = new Map([...doctors, ...patients].map(({ user }) => [user, tokenOf(user)]));
   const random = randomNumbers();
-  const pick = <T>(from: readonly T[]): T => from[random(from.length)] as T;
   const single = Array.from({ length: SINGLE_REQUESTS }, (_, index): LoadRequest => {
-    const { user, images } = pick(index % 2 === 0 ? doctors : patients);
-    const { id, filename } = pick(images);
+    const { user, images } = pick(random, index % 2 === 0 ? doctors : patients);
+    const { id, filename } = pick(random, images);
     const name = random(BY_FILENAME_EVERY) === 0 ? filename : id;
     const path = `/api/chat-images/${name}/signed-url`;
     return { method: 'GET', path, token: tokens.get(user) ?? '', body: '' };
   });
   const withMany = doctors.filter(({ images }) => images.length >= BATCH_SIZE);
   const batch = Array.from({ length: withMany.length === 0 ? 0 : BATCH_REQUESTS }, (): LoadRequest => {
-    const { user, images } = pick(withMany);
+    const { user, images } = pick(random, withMany);
     const from = random(images.length - BATCH_SIZE + 1);
     const body = JSON.stringify({ ids: images.slice(from, from + BATCH_SIZE).map(({ id }) => id) });
     return { method: 'POST', path: '/api/chat-images/signed-urls', token: tokens.get(user) ?? '', body };
@@ -84,15 +84,6 @@ function askers(
      GROUP BY user_id ORDER BY user_id LIMIT $1`,
     [count],
   );
-}
-
-/** A linear congruential generator: the numbers look random, and are the same in every run. */
-function randomNumbers(): (below: number) => number {
-  let state = 1;
-  return (below) => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    return Math.floor((state / 2 ** 32) * below);
-  };
 }
 
 /**

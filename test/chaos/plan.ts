@@ -1,0 +1,199 @@
+import { readFile } from 'node:fs/promises';
+import sharp from 'sharp';
+import type { Fault } from '../cutting-proxy.js';
+import { pick, type RandomNumbers, randomNumbers } from '../random-numbers.js';
+
+export const INSTANCES = 3;
+
+/** Appointments of four patients and two doctors. */
+export const APPOINTMENTS = [
+  { id: 201, patient: 11, doctor: 21 },
+  { id: 202, patient: 12, doctor: 21 },
+  { id: 203, patient: 13, doctor: 22 },
+  { id: 204, patient: 14, doctor: 22 },
+] as const;
+
+export type Appointment = (typeof APPOINTMENTS)[number];
+
+/** Everybody who sends pictures. */
+export const SENDERS = [...new Set(APPOINTMENTS.flatMap(({ patient, doctor }) => [patient, doctor]))];
+
+/** A user of no appointment. */
+export const OUTSIDER = 31;
+
+/**
+ * Kinds of faults: how many of each there are in a round, and how long one lasts, in milliseconds. A pause is longer than the
+ * lease of a pending upload.
+ */
+const KINDS = {
+  'kill an instance': { inRound: 2, lastsMs: [500, 6000] },
+  'restart an instance': { inRound: 1, lastsMs: [0, 0] },
+  'pause an instance': { inRound: 1, lastsMs: [16_000, 20_000] },
+  'kill decoding processes': { inRound: 2, lastsMs: [0, 0] },
+  'pause the database': { inRound: 1, lastsMs: [2000, 9000] },
+  'restart the database': { inRound: 1, lastsMs: [500, 4000] },
+  'crash the database': { inRound: 1, lastsMs: [2000, 3000] },
+  'disturb the database of an instance': { inRound: 3, lastsMs: [1000, 12_000] },
+  'disturb the storage of an instance': { inRound: 2, lastsMs: [1000, 12_000] },
+  'disturb the storage': { inRound: 1, lastsMs: [1000, 8000] },
+} as const satisfies Readonly<
+  Record<string, { readonly inRound: number; readonly lastsMs: readonly [number, number] }>
+>;
+
+export type FaultKind = keyof typeof KINDS;
+
+export const FAULT_KINDS = Object.keys(KINDS) as readonly FaultKind[];
+
+/** The pause between the beginnings of two faults, in milliseconds. */
+const FAULT_PAUSE_MS = [2000, 4500] as const;
+
+/** What happens to the network of an instance's database, and where in the conversation. */
+const DATABASE_FAULTS = [
+  'refuse',
+  'cut before',
+  'cut after',
+  'hold',
+  'hold answers',
+  'delay answers',
+] as const;
+const DATABASE_PLACES = [
+  'claim-upload',
+  'commit-stored',
+  'decide-images',
+  'decide-appointment',
+  'record-access',
+  'renew-leases',
+  'abandon-upload',
+  'lock-upload-key',
+  'COMMIT',
+  undefined,
+];
+
+const STORAGE_FAULTS = [
+  'refuse',
+  'cut before',
+  'cut within',
+  'cut after',
+  'answer 500',
+  'hold',
+  'hold answers',
+  'delay answers',
+] as const;
+const STORAGE_PLACES = ['PUT ', 'PUT ', 'DELETE ', undefined];
+
+export type PlannedFault = {
+  readonly kind: FaultKind;
+  /** When it begins, after the beginning of the run. */
+  readonly atMs: number;
+  readonly lastsMs: number;
+  /** The one that it hits, where it hits one. */
+  readonly instance: number;
+  /** What happens to the network; on the local disk the folder can't be used instead. */
+  readonly network: Fault;
+};
+
+/** What ends a fault. */
+export type EndFault = () => void | Promise<void>;
+
+/** The faults of a run: every kind once or more in each round of them, in another order each time. */
+export function planFaults(seed: number, minutes: number): readonly PlannedFault[] {
+  const random = randomNumbers(seed, 1);
+  const between = ([from, to]: readonly [number, number]): number => from + random(to - from + 1);
+  const faults: PlannedFault[] = [];
+  let round: FaultKind[] = [];
+  for (let atMs = between(FAULT_PAUSE_MS); atMs < minutes * 60_000; atMs += between(FAULT_PAUSE_MS)) {
+    if (round.length === 0)
+      round = FAULT_KINDS.flatMap((kind) => Array.from({ length: KINDS[kind].inRound }, () => kind));
+    const [kind] = round.splice(random(round.length), 1);
+    if (!kind) break;
+    faults.push({
+      kind,
+      atMs,
+      lastsMs: between(KINDS[kind].lastsMs),
+      instance: random(INSTANCES),
+      network: planNetworkFault(random, kind),
+    });
+  }
+  return faults;
+}
+
+function planNetworkFault(random: RandomNumbers, kind: FaultKind): Fault {
+  const isStorage = kind.startsWith('disturb the storage');
+  const at = pick(random, isStorage ? STORAGE_PLACES : DATABASE_PLACES);
+  return {
+    how: pick(random, isStorage ? STORAGE_FAULTS : DATABASE_FAULTS),
+    bytes: random(20_000),
+    ms: 100 + random(3000),
+    ...(at === undefined ? {} : { at }),
+  };
+}
+
+/** One try of a picture after the other, each at some instance, until one succeeds. */
+export type Tap = {
+  readonly instances: readonly [number, number, number];
+  readonly key: string | undefined;
+  /** Whether the client goes in its first try: in the middle of the picture, or with all sent and no answer yet. */
+  readonly leaves: 'never' | 'within' | 'before the answer';
+};
+
+/** What a person does with one picture. */
+export type Sending = {
+  readonly appointment: Appointment;
+  /** Makes the picture's bytes, the same each time. */
+  readonly picture: () => Promise<Buffer>;
+  /** More than one where a person taps twice. */
+  readonly taps: readonly Tap[];
+  /** The same picture once more. */
+  readonly again: { readonly afterMs: number; readonly tap: Tap } | undefined;
+  readonly pauseMs: number;
+};
+
+/** What a user sends as their n-th picture. */
+export function planSending(seed: number, user: number, index: number): Sending {
+  const random = randomNumbers(seed, 2, user, index);
+  const tap = (): Tap => {
+    const instances: Tap['instances'] = [random(INSTANCES), random(INSTANCES), random(INSTANCES)];
+    const key = random(3) === 0 ? `upload-${user}-${index}-${random(1_000_000)}` : undefined;
+    const leaves = pick(random, ['within', 'before the answer', ...Array<'never'>(8).fill('never')] as const);
+    return { instances, key, leaves };
+  };
+  const first = tap();
+  // At another instance, at the same moment.
+  const { instances: taken } = first;
+  const twice = random(5) === 0;
+  const second = tap();
+  const instances: Tap['instances'] = [(taken[0] + 1) % INSTANCES, second.instances[1], second.instances[2]];
+  const again = { afterMs: random(15_000), tap: tap() };
+  // Now and then everybody sends the same picture: it is another image for each of them.
+  const shared = index % 10 === 9;
+  return {
+    appointment: pick(
+      random,
+      APPOINTMENTS.filter(({ patient, doctor }) => patient === user || doctor === user),
+    ),
+    picture: () => makePicture(randomNumbers(seed, 3, index, shared ? 0 : user)),
+    taps: twice ? [first, { ...second, instances }] : [first],
+    again: random(8) === 0 ? again : undefined,
+    pauseMs: 200 + random(1500),
+  };
+}
+
+/** A picture of noise in one of the four formats, or a photograph with a comment of its own. */
+async function makePicture(random: RandomNumbers): Promise<Buffer> {
+  const format = pick(random, ['png', 'png', 'jpeg', 'jpeg', 'webp', 'gif', 'photograph'] as const);
+  if (format === 'photograph') {
+    const photo = await readFile('test/images/phone-photo.jpg');
+    const comment = Buffer.from(String(random(2 ** 32)).padEnd(60));
+    return Buffer.concat([
+      photo.subarray(0, 2),
+      Buffer.from([0xff, 0xfe, 0, 62]),
+      comment,
+      photo.subarray(2),
+    ]);
+  }
+  const [width, height] = [32 + random(96), 32 + random(96)];
+  const noise = Buffer.from(Array.from({ length: width * height * 3 }, () => random(256)));
+  return sharp(noise, { raw: { width, height, channels: 3 } })
+    .toFormat(format)
+    .toBuffer();
+}

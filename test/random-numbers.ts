@@ -1,0 +1,20 @@
+/** A whole number from 0 to below the bound. */
+export type RandomNumbers = (below: number) => number;
+
+/**
+ * A linear congruential generator: the numbers look random, and are the same in every run.
+ *
+ * @param seeds other numbers for each other combination
+ */
+export function randomNumbers(...seeds: readonly number[]): RandomNumbers {
+  let state = seeds.reduce((mixed, seed) => Math.imul(mixed ^ seed, 2_654_435_761) >>> 0, 1);
+  return (below) => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return Math.floor((state / 2 ** 32) * below);
+  };
+}
+
+/** One of several values. */
+export function pick<T>(random: RandomNumbers, from: readonly T[]): T {
+  return from[random(from.length)] as T;
+}
