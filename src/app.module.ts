@@ -14,6 +14,7 @@ import { RequestDatabase, UPKEEP_CONNECTIONS } from './database/request-database
 import { AppErrorFilter } from './errors/app-error.filter.js';
 import { HealthModule } from './health/health.module.js';
 import { LOGGER } from './logging/logger.js';
+import { RequestLog } from './logging/request-log.js';
 import { RateLimits } from './rate-limits/rate-limits.js';
 import { UserRateLimitGuard } from './rate-limits/user-rate-limit.guard.js';
 
@@ -42,6 +43,7 @@ export class AppModule {
         { provide: LOGGER, useValue: logger },
         RequestDatabase,
         RateLimits,
+        RequestLog,
         SessionRevocations,
         TokenVerifier,
         // Guards run in this order: who is it, and has that user asked too often.

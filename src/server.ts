@@ -15,7 +15,7 @@ import type { Settings } from './config/settings.js';
 import { settingsWarnings } from './config/settings-warnings.js';
 import { LeanExpressAdapter } from './lean-express.adapter.js';
 import { NestLogger } from './logging/logger.js';
-import { logRequest } from './logging/request-log.js';
+import { RequestLog } from './logging/request-log.js';
 import { serveSwaggerPage } from './swagger/swagger-page.js';
 import { answerExpectations, readAwayUnreadBody } from './unread-bodies.js';
 import { answerUnparsableRequests, readBrokenEscapesAsText } from './unparsable-requests.js';
@@ -72,8 +72,9 @@ export async function createApp(settings: Settings, logger: Logger): Promise<Nes
   app.disable('x-powered-by');
   // Answers are made for one request and never stored: hashing each for an ETag would serve nobody.
   app.disable('etag');
+  const log = app.get(RequestLog);
   app.use((request: Request, response: Response, next: NextFunction) => {
-    logRequest(request, response, logger);
+    log.follow(request, response);
     readAwayUnreadBody(request, response);
     readBrokenEscapesAsText(request);
     next();
@@ -93,7 +94,7 @@ export async function createApp(settings: Settings, logger: Logger): Promise<Nes
   server.requestTimeout = REQUEST_TIMEOUT_MS;
   server.setTimeout(IDLE_TIMEOUT_MS);
   answerExpectations(server);
-  answerUnparsableRequests(server, logger);
+  answerUnparsableRequests(server, log);
   return app;
 }
 

@@ -2,16 +2,17 @@ import { randomUUID } from 'node:crypto';
 import type { Request } from 'express';
 import type { Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import type { Logger } from 'pino';
 import { DEFAULT_HEADERS, REQUEST_ID_HEADER } from './answer-headers.js';
 import { AppError } from './errors/app-error.js';
 import { ErrorBodyDto } from './errors/error-body.dto.js';
+import type { RequestLog } from './logging/request-log.js';
+import { clientNetwork } from './rate-limits/client-network.js';
 
 /** Node keeps the answer that is being written here, and puts the next in its place before it says that one is closed. */
 type ServedSocket = Socket & { _httpMessage?: ServerResponse | null };
 
 /** Answers what is no HTTP, or has headers over Node's limits: such a request never reaches Express. */
-export function answerUnparsableRequests(server: Server, logger: Logger): void {
+export function answerUnparsableRequests(server: Server, log: RequestLog): void {
   server.on('clientError', (error: NodeJS.ErrnoException, socket: ServedSocket) => {
     if (error.code === 'ECONNRESET' || !socket.writable) {
       socket.destroy();
@@ -30,7 +31,9 @@ export function answerUnparsableRequests(server: Server, logger: Logger): void {
     }
     const requestId = randomUUID();
     const body = JSON.stringify(new ErrorBodyDto(new AppError('VALIDATION_FAILED'), requestId));
-    logger.info({ requestId, route: 'none', status: 422, code: error.code }, 'request');
+    // The address of the proxy, where there is one: the headers that name the client's could not be read.
+    const network = clientNetwork({ ip: socket.remoteAddress });
+    log.write({ requestId, network, route: 'none', status: 422, code: error.code });
     socket.end(
       [
         'HTTP/1.1 422 Unprocessable Entity',

@@ -130,6 +130,7 @@ export class AppointmentParticipantGuard implements CanActivate {
       case 'image':
       case 'image-url':
         request.image = await this.authorizedImage(
+          request,
           user,
           imageReference(request.params.id),
           // The answer to a HEAD holds no URL.
@@ -163,6 +164,7 @@ export class AppointmentParticipantGuard implements CanActivate {
     const address = imageByPath(request.params);
     const image = address && (await this.access.openByLink(address, opener, recorded));
     if (image) {
+      request.imageId = image.id;
       request.opened = { image, byLink: true };
       return;
     }
@@ -176,6 +178,7 @@ export class AppointmentParticipantGuard implements CanActivate {
     const address = imageByPath(request.params);
     const recorded = request.method !== 'HEAD';
     const decision = await this.access.decide({ user, image: address, recorded });
+    request.imageId = imageIdOf(decision);
     if ('granted' in decision) return { image: decision.granted, byLink: false };
     if (decision.refusal !== 'IMAGE_NOT_FOUND') return refuse(decision.refusal);
     const legacyUrl = this.legacyUrlOf(address);
@@ -192,11 +195,13 @@ export class AppointmentParticipantGuard implements CanActivate {
   }
 
   private async authorizedImage(
+    request: GuardedRequest,
     user: AuthenticatedUser,
     image: ImageReference | undefined,
     recorded: boolean,
   ): Promise<GrantedImage> {
     const decision = await this.access.decide({ user, image, recorded });
+    request.imageId = imageIdOf(decision);
     if ('refusal' in decision) return refuse(decision.refusal);
     return decision.granted;
   }
@@ -211,6 +216,7 @@ export class AppointmentParticipantGuard implements CanActivate {
     const decisions = await this.access.decideEach(
       names.map((name) => ({ user, image: imageReference(String(name)), recorded: true })),
     );
+    request.imageIds = decisions.map(imageIdOf).filter((id) => id !== undefined);
     return decisions.map((decision, index) => {
       if ('refusal' in decision && decision.refusal === 'UNAUTHENTICATED') refuse(decision.refusal);
       return { name: names[index] ?? '', decision };
@@ -245,6 +251,10 @@ export class AppointmentParticipantGuard implements CanActivate {
         refuse(await this.access.refusalForAppointment(user, appointmentId), MAY_NOT_SEND),
     });
   }
+}
+
+function imageIdOf(decision: ImageDecision): number | undefined {
+  return 'granted' in decision ? decision.granted.id : decision.imageId;
 }
 
 function refuse(refusal: Refusal): never;

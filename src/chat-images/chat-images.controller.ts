@@ -101,10 +101,12 @@ export class ChatImagesController {
     'INVALID_IMAGE',
   )
   async upload(
+    @Req() request: Request,
     @CurrentUser() user: AuthenticatedUser,
     @AuthorizedUpload() form: UploadForm,
   ): Promise<UploadedChatImageResponseDto> {
     const image = await this.uploads.upload(user, form);
+    request.imageId = image.id;
     const signedUrl = this.chatImages.signedUrl(image);
     return new UploadedChatImageResponseDto(new UploadedChatImageDto(image, signedUrl, this.settings.appUrl));
   }

@@ -59,7 +59,13 @@ export type Refusal = Extract<
 /** An image that a user may see. */
 export type GrantedImage = { readonly id: number; readonly filePath: string };
 
-export type ImageDecision = { readonly refusal: Refusal } | { readonly granted: GrantedImage };
+export type ImageDecision =
+  | {
+      readonly refusal: Refusal;
+      /** The image that it was refused for, where there is one; for the log, never for the client. */
+      readonly imageId?: number;
+    }
+  | { readonly granted: GrantedImage };
 
 /**
  * THE permission rule, in the one form in which it is applied: an image may be seen, and sent, by the appointment's patient
@@ -175,6 +181,14 @@ const FOREIGN_KEY_VIOLATION = '23503';
  */
 const BATCH_LIMITS = { maxItems: 200, maxInFlight: 2, maxWaitMs: 1000 };
 
+type DecidedRow =
+  (GrantedImage & { readonly refusal: null }) | { readonly refusal: Refusal; readonly id: number | null };
+
+function decisionOf(row: DecidedRow): ImageDecision {
+  if (row.refusal === null) return { granted: { id: row.id, filePath: row.filePath } };
+  return row.id === null ? { refusal: row.refusal } : { refusal: row.refusal, imageId: row.id };
+}
+
 /** What the database knows of who may see which image. The AppointmentParticipantGuard asks, and enforces the answer. */
 @Injectable()
 export class ImageAccess implements OnModuleInit {
@@ -271,7 +285,7 @@ export class ImageAccess implements OnModuleInit {
     run: RunStatement,
     requests: readonly ImageAccessRequest[],
   ): Promise<readonly ImageDecision[]> {
-    const rows = await this.run<GrantedImage & { readonly refusal: Refusal | null }>(
+    const rows = await this.run<DecidedRow>(
       'decideImages',
       [
         requests.map(({ user }) => user.id),
@@ -282,9 +296,7 @@ export class ImageAccess implements OnModuleInit {
       ],
       run,
     );
-    return rows.map(({ refusal, id, filePath }) =>
-      refusal === null ? { granted: { id, filePath } } : { refusal },
-    );
+    return rows.map(decisionOf);
   }
 
   /** Decides on one image. When its row or its user was removed while the statement waited for the lock, decides anew. */

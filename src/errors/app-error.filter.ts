@@ -5,6 +5,7 @@ import {
   HttpException,
   Inject,
   Injectable,
+  type OnApplicationShutdown,
 } from '@nestjs/common';
 import type { Request, Response } from 'express';
 import { isNativeError } from 'node:util/types';
@@ -13,6 +14,7 @@ import { bearerToken } from '../auth/jwt-auth.guard.js';
 import { TokenVerifier } from '../auth/token-verifier.js';
 import { ObjectNotFoundError, StorageUnavailableError } from '../chat-images/storage/storage-errors.js';
 import { DatabaseUnavailableError } from '../database/database-failure.js';
+import { FloodSummary } from '../logging/flood-summary.js';
 import { LOGGER } from '../logging/logger.js';
 import { clientNetwork } from '../rate-limits/client-network.js';
 import { RateLimits } from '../rate-limits/rate-limits.js';
@@ -40,12 +42,16 @@ const CODE_BY_STATUS: Readonly<Record<number, ErrorCode>> = {
  */
 @Injectable()
 @Catch()
-export class AppErrorFilter implements ExceptionFilter {
+export class AppErrorFilter implements ExceptionFilter, OnApplicationShutdown {
+  private readonly floods: FloodSummary;
+
   constructor(
     private readonly tokens: TokenVerifier,
     private readonly limits: RateLimits,
     @Inject(LOGGER) private readonly logger: Logger,
-  ) {}
+  ) {
+    this.floods = new FloodSummary(logger);
+  }
 
   catch(exception: unknown, host: ArgumentsHost): void {
     const http = host.switchToHttp();
@@ -71,8 +77,7 @@ export class AppErrorFilter implements ExceptionFilter {
   private answer(exception: unknown, response: Response): void {
     const error = toAppError(exception);
     const { requestId = '' } = response;
-    if (error.status >= 500 && !error.logged)
-      this.logger.error({ requestId, code: error.code, ...describeFailure(exception) }, 'failure');
+    if (error.status >= 500 && !error.logged) this.log(requestId, error.code, exception);
     if (response.headersSent) {
       // The answer has begun; cutting it is the only way left to say that it is not whole.
       response.destroy();
@@ -81,6 +86,19 @@ export class AppErrorFilter implements ExceptionFilter {
     if (error.status === 401) response.setHeader('WWW-Authenticate', 'Bearer');
     if (error.retryAfterSeconds !== undefined) response.setHeader('Retry-After', error.retryAfterSeconds);
     response.status(error.status).json(new ErrorBodyDto(error, requestId));
+  }
+
+  onApplicationShutdown(): void {
+    this.floods.flush();
+  }
+
+  /** Failures of one kind come from the same place, for the same reason. */
+  private log(requestId: string, code: ErrorCode, exception: unknown): void {
+    const description = describeFailure(exception);
+    const { causes, storageStatus, storageError } = description;
+    const reason = causes.map((cause) => [cause.name, cause.code].join(' ')).join(' of ');
+    if (this.floods.admits({ code, reason, at: causes[0]?.at[0], storageStatus, storageError }))
+      this.logger.error({ requestId, code, ...description }, 'failure');
   }
 }
 
