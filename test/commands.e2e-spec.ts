@@ -5,6 +5,7 @@ import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { dataDirectory, freePort } from '../src/database/embedded-postgres.js';
+import { migrateDown } from '../src/database/migrate.js';
 import { picture } from './pictures.js';
 import { isPortOpen } from './port-open.js';
 import { RunningProcess } from './run-process.js';
@@ -207,12 +208,42 @@ describe('npm run migrate', () => {
       expect(await migrate('up')).toBe('Nothing to migrate.\n');
       expect(await migrate('down')).toMatch(/^Migrated down: /);
       expect(await migrate('up')).toMatch(/^Migrated up: /);
-      const wrong = start(['commands/migrate.js', 'sideways'], { env, cwd: tmpdir() });
-      expect([await wrong.exit, wrong.output]).toEqual([1, expect.stringMatching(/^Usage: /)]);
+      const wrong = [['sideways'], ['up', '--yes-drop-data']].map(async (args) => {
+        const child = start(['commands/migrate.js', ...args], { env, cwd: tmpdir() });
+        return [await child.exit, child.output];
+      });
+      const refused = [1, expect.stringMatching(/^Usage: /)];
+      expect(await Promise.all(wrong)).toEqual([refused, refused]);
     } finally {
       await test.stop();
     }
-  });
+  }, 60_000);
+
+  it('goes down over rows only where a person has said that they may go, and says how many', async () => {
+    const test = await TestApp.start();
+    try {
+      for (let count = 0; count < 2; count += 1) await test.upload(await picture('png'));
+      const env = { DATABASE_URL: test.settings.database.url };
+      const down = async (...args: string[]): Promise<[number | null, string]> => {
+        const child = start(['commands/migrate.js', 'down', ...args], { env, cwd: tmpdir() });
+        return [await child.exit, child.output];
+      };
+      // Until the migration whose tables hold the pictures.
+      const rows = 'SELECT FROM chat_images JOIN chat_image_access ON chat_image_id = chat_images.id';
+      for (let newest = ''; !newest.startsWith('UploadSafety');)
+        [newest = ''] = await migrateDown(test.database, { dropData: true });
+      expect(await down()).toEqual([
+        1,
+        'Nothing was migrated: 2 rows of chat_image_access, 2 rows of chat_images would be dropped for good. ' +
+          'Where that is meant: npm run migrate -- down --yes-drop-data\n',
+      ]);
+      expect(await test.database.query(rows)).toHaveLength(2);
+      expect(await down('--yes-drop-data')).toEqual([0, 'Migrated down: ChatImages1762300000001\n']);
+      await expect(test.database.query(rows)).rejects.toThrow('does not exist');
+    } finally {
+      await test.stop();
+    }
+  }, 120_000);
 });
 
 describe('npm run seed', () => {

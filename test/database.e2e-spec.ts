@@ -3,6 +3,7 @@ import { DataSource } from 'typeorm';
 import { loadDatabaseSettings } from '../src/config/settings.js';
 import { dataSourceOptions } from '../src/database/data-source-options.js';
 import { type EmbeddedDatabase, startEmbeddedPostgres } from '../src/database/embedded-postgres.js';
+import { DataLossError } from '../src/database/data-loss.js';
 import { migrateDown, migrateUp } from '../src/database/migrate.js';
 import type { UploadedChatImageResponseDto } from '../src/chat-images/dto/uploaded-chat-image.dto.js';
 import { picture } from './pictures.js';
@@ -166,6 +167,51 @@ describe('the migrations', () => {
       await migrateUp(dataSource);
       const { upQueries } = await dataSource.driver.createSchemaBuilder().log();
       expect(upQueries.map(({ query }) => query)).toEqual([]);
+    });
+  });
+
+  it('drop on their way down no data that they do not ask about', async () => {
+    await withDatabase('losses', async (dataSource) => {
+      await migrateUp(dataSource);
+      await dataSource.query(`
+        INSERT INTO users (id) VALUES (1), (2);
+        INSERT INTO appointments (id, patient_id, doctor_id) VALUES (1, 1, 2);
+        INSERT INTO chat_images (id, appointment_id, file_path, filename, uploaded_by, size, mime_type, original_name, width, height,
+            sha256_sent, sha256_stored)
+          VALUES (1, 1, 'a', 'a', 1, 1, 'image/png', 'a.png', 2, 3, repeat('a', 64), repeat('b', 64));
+        INSERT INTO chat_image_access (chat_image_id, accessed_by) VALUES (1, 1);
+        INSERT INTO chat_image_link_opens (chat_image_id, app_version, client_network) VALUES (1, 'a', 'b');
+        INSERT INTO chat_image_tombstones (object_key, settled_at) VALUES ('b', now());
+        INSERT INTO chat_image_upload_keys (uploaded_by, idempotency_key, chat_image_id) VALUES (1, 'a', 1);
+      `);
+      // When they run, migrations fill these themselves; and nobody misses the hour at which upkeep is due, or a lease.
+      const own = ['chat_image_adopted_tables', 'chat_image_upkeep_tasks', 'chat_images.lease_until'];
+      const there = async (): Promise<string[]> => {
+        const names = await dataSource.query<{ name: string }[]>(
+          `SELECT table_name AS name FROM information_schema.tables WHERE table_schema = 'public'
+           UNION SELECT table_name || '.' || column_name FROM information_schema.columns WHERE table_schema = 'public'`,
+        );
+        return names.map(({ name }) => name).filter((name) => !own.includes(name.split('.')[0] ?? ''));
+      };
+      for (let migrated = true; migrated;) {
+        const refusal = await migrateDown(dataSource).catch((error: unknown) => error);
+        if (!(refusal instanceof DataLossError)) {
+          migrated = (refusal as string[]).length > 0;
+          continue;
+        }
+        const before = await there();
+        expect(await migrateDown(dataSource, { dropData: true })).toHaveLength(1);
+        const after = new Set(await there());
+        const gone = before.filter((name) => !after.has(name));
+        // A column that goes with its table is not told of.
+        const tables = new Set(gone.filter((name) => !name.includes('.')));
+        const expected = gone.filter((name) => !name.includes('.') || !tables.has(name.split('.')[0] ?? ''));
+        expect(refusal.losses.map(({ of }) => of).sort()).toEqual(expected.sort());
+        expect(refusal.losses.map(({ count }) => count)).toEqual(expected.map(() => 1));
+      }
+      expect(
+        (await there()).filter((name) => name.startsWith('chat_image') && !name.includes('migrations')),
+      ).toEqual([]);
     });
   });
 

@@ -1,5 +1,6 @@
 import { setTimeout } from 'node:timers/promises';
 import { type DataSource, MigrationExecutor, type QueryRunner } from 'typeorm';
+import { refuseDataLoss } from './data-loss.js';
 import { sqlState } from './database-failure.js';
 
 /** Any number, the same in every instance: two that start at once must not migrate at once. */
@@ -41,15 +42,22 @@ export function migrateUp(dataSource: DataSource, options: MigrateOptions = {}):
 /**
  * Takes the newest migration back.
  *
+ * @param dropData whether rows, and values of columns, may go with it
  * @returns its name, or nothing when there is none
- * @throws MigrationLockedError when a lock is not to be had
+ * @throws MigrationLockedError when a lock is not to be had; DataLossError
  */
 export function migrateDown(
   dataSource: DataSource,
-  options: MigrateOptions = {},
+  { dropData = false, ...options }: MigrateOptions & { readonly dropData?: boolean } = {},
 ): Promise<readonly string[]> {
-  return withLock(dataSource, options, async (executor) => {
+  return withLock(dataSource, options, async (executor, queryRunner) => {
     const before = await executor.getExecutedMigrations();
+    const [newest] = before.toSorted((a, b) => b.timestamp - a.timestamp);
+    if (!dropData)
+      await refuseDataLoss(
+        queryRunner,
+        dataSource.migrations.find(({ name }) => name === newest?.name),
+      );
     await executor.undoLastMigration();
     const after = new Set((await executor.getExecutedMigrations()).map(({ name }) => name));
     return before.map(({ name }) => name).filter((name) => !after.has(name));
@@ -60,7 +68,7 @@ export function migrateDown(
 async function withLock<T>(
   dataSource: DataSource,
   { maxWaitMs = MAX_WAIT_MS, onWait = () => undefined }: MigrateOptions,
-  work: (executor: MigrationExecutor) => Promise<T>,
+  work: (executor: MigrationExecutor, queryRunner: QueryRunner) => Promise<T>,
 ): Promise<T> {
   const deadline = Date.now() + maxWaitMs;
   let holders: string | undefined;
@@ -78,7 +86,7 @@ async function withLock<T>(
         await queryRunner.query('SELECT pg_advisory_xact_lock($1)', [MIGRATION_LOCK]);
         const executor = new MigrationExecutor(dataSource, queryRunner);
         executor.transaction = 'none';
-        const result = await work(executor);
+        const result = await work(executor, queryRunner);
         await queryRunner.commitTransaction();
         return result;
       } finally {

@@ -1,4 +1,5 @@
-import type { MigrationInterface, QueryRunner } from 'typeorm';
+import type { QueryRunner } from 'typeorm';
+import type { DroppingMigration } from '../data-loss.js';
 import { CHAT_IMAGE_ACCESS_TABLE, CHAT_IMAGES_TABLE, existingTables } from '../existing-tables.js';
 
 /**
@@ -6,7 +7,7 @@ import { CHAT_IMAGE_ACCESS_TABLE, CHAT_IMAGES_TABLE, existingTables } from '../e
  * application has made itself, as section 3 of the requirements says, are adopted: their rows stay, count as stored
  * pictures, and get the columns that are missing.
  */
-export class ChatImages1762300000001 implements MigrationInterface {
+export class ChatImages1762300000001 implements DroppingMigration {
   readonly name = 'ChatImages1762300000001';
 
   /** @throws TableMismatchError, one line a difference, for a table that is there and is not as the requirements say */
@@ -20,6 +21,15 @@ export class ChatImages1762300000001 implements MigrationInterface {
     await (existing.has('chat_image_access')
       ? adoptChatImageAccess(queryRunner)
       : createChatImageAccess(queryRunner));
+  }
+
+  async drops(queryRunner: QueryRunner): Promise<readonly string[]> {
+    const adopted = await adoptedTables(queryRunner);
+    const columns = ['chat_images.original_name', 'chat_images.width', 'chat_images.height'];
+    return [
+      ...(adopted.has('chat_image_access') ? [] : ['chat_image_access']),
+      ...(adopted.has('chat_images') ? columns : ['chat_images']),
+    ];
   }
 
   /** Gives adopted tables back as they were, with all their pictures; drops those that it made. */

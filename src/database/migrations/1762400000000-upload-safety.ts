@@ -1,7 +1,8 @@
-import type { MigrationInterface, QueryRunner } from 'typeorm';
+import type { QueryRunner } from 'typeorm';
+import type { DroppingMigration } from '../data-loss.js';
 
 /** What makes uploads verifiable and repeatable: digests on the row, and the keys that clients name their tries by. */
-export class UploadSafety1762400000000 implements MigrationInterface {
+export class UploadSafety1762400000000 implements DroppingMigration {
   readonly name = 'UploadSafety1762400000000';
 
   async up(queryRunner: QueryRunner): Promise<void> {
@@ -35,6 +36,14 @@ export class UploadSafety1762400000000 implements MigrationInterface {
     await queryRunner.query(
       'CREATE INDEX chat_image_upload_keys_created_at_index ON chat_image_upload_keys (created_at)',
     );
+  }
+
+  drops(): Promise<readonly string[]> {
+    return Promise.resolve([
+      'chat_image_upload_keys',
+      'chat_images.sha256_sent',
+      'chat_images.sha256_stored',
+    ]);
   }
 
   async down(queryRunner: QueryRunner): Promise<void> {

@@ -1,4 +1,5 @@
-import type { MigrationInterface, QueryRunner } from 'typeorm';
+import type { QueryRunner } from 'typeorm';
+import type { DroppingMigration } from '../data-loss.js';
 
 /**
  * After this time no request to write the object can take effect any more: S3 refuses one whose signature is older than
@@ -12,7 +13,7 @@ const SETTLE_TIME = "interval '20 minutes'";
  * deleted. Only rows with `sha256_stored` do: this service alone writes that digest, of an object that it has written. A
  * row whose `file_path` somebody changes loses it, as the path then names an object that may be another's.
  */
-export class Tombstones1764000000000 implements MigrationInterface {
+export class Tombstones1764000000000 implements DroppingMigration {
   readonly name = 'Tombstones1764000000000';
 
   async up(queryRunner: QueryRunner): Promise<void> {
@@ -98,6 +99,10 @@ export class Tombstones1764000000000 implements MigrationInterface {
       CREATE TRIGGER chat_images_fill_times BEFORE INSERT OR UPDATE ON chat_images FOR EACH ROW
         WHEN (NEW.created_at IS NULL OR NEW.updated_at IS NULL) EXECUTE FUNCTION chat_images_fill_times()
     `);
+  }
+
+  drops(): Promise<readonly string[]> {
+    return Promise.resolve(['chat_image_tombstones']);
   }
 
   /** The objects of tombstones that are left stay in the storage, and are reported there as unknown. */

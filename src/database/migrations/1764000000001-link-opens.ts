@@ -1,7 +1,8 @@
-import type { MigrationInterface, QueryRunner } from 'typeorm';
+import type { QueryRunner } from 'typeorm';
+import type { DroppingMigration } from '../data-loss.js';
 
 /** Records of stable addresses that were opened without a token, in the phases of the migration that allow it. */
-export class LinkOpens1764000000001 implements MigrationInterface {
+export class LinkOpens1764000000001 implements DroppingMigration {
   readonly name = 'LinkOpens1764000000001';
 
   async up(queryRunner: QueryRunner): Promise<void> {
@@ -21,6 +22,10 @@ export class LinkOpens1764000000001 implements MigrationInterface {
     await queryRunner.query(
       'CREATE INDEX chat_image_link_opens_opened_at_index ON chat_image_link_opens (opened_at)',
     );
+  }
+
+  drops(): Promise<readonly string[]> {
+    return Promise.resolve(['chat_image_link_opens']);
   }
 
   async down(queryRunner: QueryRunner): Promise<void> {
