@@ -105,6 +105,27 @@ onLinux('the decoding processes', () => {
     expect(await processes.run(photo, TASK)).toHaveProperty('image.width', 1278);
   });
 
+  it('are killed when they do not start in time: the service starts, and pictures are refused with OVERLOADED', async () => {
+    processes = new ImageProcesses(settings);
+    processes.deadlineMs = 1;
+    await processes.start();
+    await until(() => decodingProcesses().length === 0);
+    await expect(processes.run(photo, TASK)).rejects.toMatchObject({ code: 'OVERLOADED' });
+    await until(() => decodingProcesses().length === 0);
+    processes.deadlineMs = 15_000;
+    expect(await processes.run(photo, TASK)).toHaveProperty('image.width', 1278);
+  });
+
+  it('lead to OVERLOADED when they end while they start, and stop the start of the service', async () => {
+    processes = new ImageProcesses(settings);
+    const answer = processes.run(photo, TASK);
+    for (const pid of decodingProcesses()) process.kill(pid, 'SIGKILL');
+    await expect(answer).rejects.toMatchObject({ code: 'OVERLOADED' });
+    const started = processes.start();
+    for (const pid of decodingProcesses()) process.kill(pid, 'SIGKILL');
+    await expect(started).rejects.toThrow('A decoding process does not start.');
+  });
+
   it('end themselves over a picture that takes more memory than its header told', async () => {
     await start();
     const before = decodingProcesses();

@@ -29,6 +29,11 @@ class ProcessEndedError extends Error {
   override readonly name = 'ProcessEndedError';
 }
 
+/** A process is not ready: it has ended, or has not had the time for its start. Neither is the picture's fault. */
+class ProcessNotReadyError extends Error {
+  override readonly name = 'ProcessNotReadyError';
+}
+
 /**
  * Processes that decode pictures, each one after the other. They get nothing of the service but the pictures: no
  * environment, no connection. One that does not answer in time is killed, and another takes its place.
@@ -43,10 +48,20 @@ export class ImageProcesses implements OnApplicationShutdown {
 
   constructor(@Inject(SETTINGS) private readonly settings: Settings) {}
 
-  /** Starts all of them, so that the first pictures need not wait. */
+  /**
+   * Starts all of them, so that the first pictures need not wait. One that a busy machine has no time for is started again
+   * when it is needed.
+   *
+   * @throws ProcessNotReadyError when they end, as they do where the installation is not whole
+   */
   async start(): Promise<void> {
     const { decodeProcesses } = this.settings.uploads;
-    this.idle.push(...(await Promise.all(Array.from({ length: decodeProcesses }, () => this.spawn()))));
+    const started = await Promise.allSettled(Array.from({ length: decodeProcesses }, () => this.spawn()));
+    for (const outcome of started) {
+      if (outcome.status === 'fulfilled') this.idle.push(outcome.value);
+      else if (!isSlowStart(outcome.reason)) throw outcome.reason;
+      else this.logger.warn('a decoding process takes too long to start');
+    }
   }
 
   /**
@@ -61,6 +76,7 @@ export class ImageProcesses implements OnApplicationShutdown {
         const child = (attempt === 1 ? this.idle.pop() : undefined) ?? (await this.spawn());
         return await this.attempt(child, bytes, { ...task, length: bytes.length });
       } catch (error) {
+        if (error instanceof ProcessNotReadyError) throw new AppError('OVERLOADED', { cause: error });
         if (!(error instanceof ProcessEndedError)) throw error;
         this.logger.warn(`a decoding process ended: ${error.message}`);
         if (attempt < ATTEMPTS) continue;
@@ -109,11 +125,13 @@ export class ImageProcesses implements OnApplicationShutdown {
     // Told by its exit as well.
     child.on('error', () => undefined);
     child.stdin?.on('error', () => undefined);
-    await this.answerOf(child).catch((error: unknown) => {
-      // Not the picture's fault.
-      throw new Error('A decoding process does not start.', { cause: error });
-    });
-    return child;
+    try {
+      await this.answerOf(child);
+      return child;
+    } catch (error) {
+      child.kill('SIGKILL');
+      throw new ProcessNotReadyError('A decoding process does not start.', { cause: error });
+    }
   }
 
   /** The next message of a process. */
@@ -143,3 +161,6 @@ export class ImageProcesses implements OnApplicationShutdown {
     });
   }
 }
+
+const isSlowStart = (error: unknown): boolean =>
+  error instanceof ProcessNotReadyError && error.cause instanceof AppError;
