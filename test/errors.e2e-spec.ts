@@ -7,6 +7,7 @@ import type {
   UploadedChatImageDto,
   UploadedChatImageResponseDto,
 } from '../src/chat-images/dto/uploaded-chat-image.dto.js';
+import { arithmeticJpeg, filled, flatGifData, gif, jpegOfScans, png, pngChunk } from './hostile-pictures.js';
 import { phonePhoto, picture } from './pictures.js';
 import { APPOINTMENT, DOCTOR, OUTSIDER, PATIENT, TestApp } from './test-app.js';
 
@@ -246,6 +247,11 @@ describe('every failure', () => {
       [Buffer.from('plain text'), /not a JPEG, PNG, GIF or WebP/],
       [photo.subarray(0, photo.length / 2), /damaged or incomplete/],
       [Buffer.from('\xff\xd8\xff\xe0 not really', 'latin1'), /damaged/],
+      [jpegOfScans({ width: 3264, height: 2448 }), /takes too long to read/],
+      [arithmeticJpeg({ width: 3264, height: 2448 }), /phones do not show/],
+      [gif(1, flatGifData(1), 1001), /too many frames/],
+      [gif(2500, flatGifData(2500 ** 2), 65), /animation is too large/],
+      [png({ width: 1, height: 1, depth: 8 }, { before: filled(pngChunk('what'), MIB) }), /too many parts/],
     ];
     for (const [bytes, sentence] of cases) {
       const { message, errors } = await expectFailure(await test.upload(bytes), 422, 'INVALID_IMAGE');

@@ -545,7 +545,7 @@ export const worstAcceptedWebp = (): Buffer =>
 export const worstAcceptedLossyWebp = (): Promise<Buffer> =>
   noise(FIFTY_MEGAPIXELS.width, FIFTY_MEGAPIXELS.height, 30)
     .ensureAlpha(0.5)
-    .webp({ quality: 30, effort: 0 })
+    .webp({ quality: 25, effort: 0 })
     .toBuffer();
 export const worstAcceptedWebpAnimation = (): Buffer => {
   const size = { width: 30, height: 1660 };
