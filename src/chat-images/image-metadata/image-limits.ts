@@ -27,7 +27,7 @@ export const IMAGE_LIMITS = {
 
   /**
    * Parts that are free: segments and stray markers of a JPEG, chunks of a PNG or WebP, extensions and data sub-blocks of
-   * a GIF. A file of nothing but tiny parts takes a second to walk through.
+   * a GIF. A file of nothing but tiny parts takes half a second to walk through.
    * Real ones: a GIF of a thousand frames has about 4,000; PngSuite has pictures of up to 2,000 chunks of one byte.
    */
   parts: 16_384,
@@ -48,7 +48,7 @@ export const IMAGE_LIMITS = {
   /**
    * Coefficients that the scans of a JPEG go over, together: for each scan its components times the blocks of the picture
    * times the width of its band.
-   * Real ones: libjpeg's progressive script goes over 350 million at 50 megapixels, and over 600 million of CMYK.
+   * Real ones: libjpeg's progressive script goes over 350 million at 50 megapixels, and nearly 600 million of CMYK.
    */
   jpegCoefficients: 640_000_000,
 
