@@ -4,9 +4,9 @@ const MIB = 1024 * 1024;
 
 /**
  * A picture that takes more memory to decode is refused. Fifty megapixels fit in every form that cameras and phones write;
- * what does not is a progressive JPEG of four colours from 37 megapixels on, an interlaced PNG of 16 bits from 36.
+ * what may not is a progressive JPEG of four colours from 44 megapixels on.
  */
-export const MAX_DECODE_BYTES = 352 * MIB;
+export const MAX_DECODE_BYTES = 400 * MIB;
 
 /** Up to so much a picture is light: as a photograph in one scan is, of any size. */
 export const LIGHT_DECODE_BYTES = 64 * MIB;
@@ -19,7 +19,7 @@ const COPIES = 3;
 
 /** Bytes for each pixel, measured with libvips 8.18: the canvas, and what is composed on it. */
 const GIF_BYTES_PER_PIXEL = 5;
-const WEBP_LOSSLESS_BYTES_PER_PIXEL = 6;
+const WEBP_LOSSLESS_BYTES_PER_PIXEL = 7;
 const WEBP_LOSSY_BYTES_PER_PIXEL = 2;
 
 /** A hostile JPEG has a million segments before its frame: it is refused later, and not looked through here. */

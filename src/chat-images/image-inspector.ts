@@ -67,7 +67,14 @@ export async function readHeader(bytes: Buffer, format: ImageFormat): Promise<In
  */
 export async function decode(bytes: Buffer, format: ImageFormat): Promise<void> {
   const attempt = (failOn: 'warning' | 'error'): Promise<Buffer> =>
-    sharp(bytes, { failOn, sequentialRead: true, animated: true, limitInputPixels: MAX_PIXELS })
+    sharp(bytes, {
+      failOn,
+      sequentialRead: true,
+      animated: true,
+      limitInputPixels: MAX_PIXELS,
+      // Of colours nothing is asked here.
+      ignoreIcc: true,
+    })
       .resize(1, 1, { fit: 'fill' })
       .raw()
       .toBuffer();
