@@ -8,11 +8,13 @@ import type { Logger } from 'pino';
 import { REQUEST_ID_HEADER } from './answer-headers.js';
 import { AppModule } from './app.module.js';
 import { ImageProcesses } from './chat-images/image-processes.js';
+import { DATABASE_CLOCK, judgeClock, readDatabaseClock } from './check/clock.js';
 import { refuseStorageMistakes } from './chat-images/storage/storage-start.js';
 import { StorageProvider } from './chat-images/storage/storage-provider.js';
 import { UpkeepSchedule, UpkeepScheduleModule } from './chat-images/upkeep-schedule.js';
 import type { Settings } from './config/settings.js';
 import { settingsWarnings } from './config/settings-warnings.js';
+import { preparedStatement, RequestDatabase } from './database/request-database.js';
 import { LeanExpressAdapter } from './lean-express.adapter.js';
 import { NestLogger } from './logging/logger.js';
 import { RequestLog } from './logging/request-log.js';
@@ -50,6 +52,8 @@ const INTERRUPTED = 130;
 
 /** How long the start waits for the folder of the local driver, which may be on a network drive. */
 const LOCAL_STORAGE_WAIT_MS = 2000;
+
+const CLOCK = preparedStatement('clock', DATABASE_CLOCK);
 
 /** The application as a server: with what it does on its own, which no command that starts the application does. */
 @Module({})
@@ -120,6 +124,7 @@ export async function serve(settings: Settings, logger: Logger): Promise<{ stopp
     await app.close();
     throw outcome.reason;
   }
+  await tellOfWrongClock(app.get(RequestDatabase), logger);
   await app.listen(settings.port);
   logger.info(
     { port: settings.port, storage: settings.storage.driver, environment: settings.environment },
@@ -132,6 +137,17 @@ export async function serve(settings: Settings, logger: Logger): Promise<{ stopp
     );
   }
   return { stopped };
+}
+
+/** What decides on uploads goes by the database's clock; tokens and signed URLs go by this machine's. */
+async function tellOfWrongClock(database: RequestDatabase, logger: Logger): Promise<void> {
+  const reading = await readDatabaseClock(async () => {
+    const [row] = await database.run<{ now: string }>(CLOCK, []);
+    return Number(row?.now);
+  });
+  const { status, message } = judgeClock('database clock', 'the database', reading);
+  if (status === 'wrong')
+    logger.error(`${message}. Until then tokens are refused, and signed URLs end at the wrong time.`);
 }
 
 /** Resolves with the first SIGTERM or SIGINT. A person at a terminal who presses Ctrl-C again ends the process at once. */

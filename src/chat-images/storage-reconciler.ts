@@ -87,7 +87,7 @@ export class StorageReconciler {
   }
 
   /**
-   * @param olderThanSeconds how long ago the object was last written, at least
+   * @param olderThanSeconds how long ago the object was last written, at least, by the database's clock
    * @param limit how many at most
    * @returns objects that no row names, of the kinds named
    */
@@ -96,7 +96,7 @@ export class StorageReconciler {
     limit: number,
     kinds: readonly UnknownKind[],
   ): Promise<readonly UnknownObject[]> {
-    const before = Date.now() - olderThanSeconds * 1000;
+    const before = (await this.now()).getTime() - olderThanSeconds * 1000;
     const found: UnknownObject[] = [];
     for await (const { unknown } of this.pages()) {
       found.push(
@@ -173,20 +173,26 @@ export class StorageReconciler {
    */
   private async *pages(signal?: AbortSignal): AsyncGenerator<ComparedPage> {
     // Rows are committed before their objects are written. An image of a time before the list began is complete in it.
-    const [start] = await this.dataSource.query<{ now: Date }[]>('SELECT now() AS now');
-    if (!start) throw new Error('The database answered without a row.');
+    const start = await this.now();
     let after = FIRST_KEY;
     let page: ListedObject[] = [];
     for await (const object of this.storage.list(FIRST_KEY)) {
       page.push(object);
       if (page.length < PAGE) continue;
       signal?.throwIfAborted();
-      yield await this.comparePage(page, after, object.key, start.now);
+      yield await this.comparePage(page, after, object.key, start);
       after = object.key;
       page = [];
     }
     signal?.throwIfAborted();
-    yield await this.comparePage(page, after, AFTER_LAST_KEY, start.now);
+    yield await this.comparePage(page, after, AFTER_LAST_KEY, start);
+  }
+
+  /** The time of the database: that of one machine, whichever instance asks. */
+  private async now(): Promise<Date> {
+    const [row] = await this.dataSource.query<{ now: Date }[]>('SELECT now() AS now');
+    if (!row) throw new Error('The database answered without a row.');
+    return row.now;
   }
 
   /** @param after, upTo the stretch of keys that the page is all objects of */

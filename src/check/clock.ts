@@ -15,6 +15,20 @@ export type ClockReading = {
   readonly answeredAt: number;
 };
 
+/** The SQL that tells the database's clock, in milliseconds since 1970. */
+export const DATABASE_CLOCK = 'SELECT extract(epoch FROM clock_timestamp()) * 1000 AS now';
+
+/**
+ * Reads the clock of a database.
+ *
+ * @param ask for what {@link DATABASE_CLOCK} tells
+ */
+export async function readDatabaseClock(ask: () => Promise<number>): Promise<ClockReading> {
+  const askedAt = Date.now();
+  const theirs = await ask();
+  return { theirs, resolutionMs: 0, askedAt, answeredAt: Date.now() };
+}
+
 /**
  * Compares this machine's clock with another's.
  *

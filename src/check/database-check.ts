@@ -3,7 +3,7 @@ import { TLSSocket } from 'node:tls';
 import type pg from 'pg';
 import type { DatabaseSettings } from '../config/settings.js';
 import { sqlState } from '../database/database-failure.js';
-import { judgeClock } from './clock.js';
+import { DATABASE_CLOCK, judgeClock, readDatabaseClock } from './clock.js';
 import { checkAddress, checkDirectAddress } from './database-address.js';
 import { connect, connectionAdvice } from './database-connection.js';
 import { checkMigrations } from './database-migrations.js';
@@ -80,11 +80,10 @@ async function* checkDirectUrl(settings: DatabaseSettings): AsyncGenerator<Findi
 }
 
 async function checkClock(client: pg.Client): Promise<Finding> {
-  const askedAt = Date.now();
-  const { rows } = await client.query<{ now: string }>(
-    'SELECT extract(epoch FROM clock_timestamp()) * 1000 AS now',
-  );
-  const reading = { theirs: Number(rows[0]?.now), resolutionMs: 0, askedAt, answeredAt: Date.now() };
+  const reading = await readDatabaseClock(async () => {
+    const { rows } = await client.query<{ now: string }>(DATABASE_CLOCK);
+    return Number(rows[0]?.now);
+  });
   return judgeClock('database clock', 'the database', reading);
 }
 
