@@ -74,6 +74,8 @@ process.on('disconnect', () => process.exit());
 process.on('message', (task: PictureTask) => {
   void answer(task).then((result) => process.send?.(result));
 });
+// The service may have ended before anything here listened for that.
+if (!process.connected) process.exit();
 process.send?.('ready');
 
 async function answer({ format, length, memoryBytes }: PictureTask): Promise<PictureAnswer> {

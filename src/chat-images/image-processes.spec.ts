@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { getPriority } from 'node:os';
+import { text } from 'node:stream/consumers';
 import { setTimeout } from 'node:timers/promises';
 import sharp from 'sharp';
 import { loadSettings } from '../config/settings.js';
@@ -21,10 +22,12 @@ const settings = loadSettings({
   DECODE_PROCESSES: '2',
 });
 /** Starts a decoding process, tells its number, and goes on. */
-const ORPHANING_SERVICE = `
+const orphaningService = (whenReady: boolean): string => `
   import { fork } from 'node:child_process';
   const child = fork('dist/chat-images/image-process.js', [], { env: {}, execArgv: [], serialization: 'advanced', stdio: ['pipe', 'ignore', 'inherit', 'ipc'] });
-  child.once('message', () => console.log(child.pid));
+  if (${whenReady}) await new Promise((resolve) => child.once('message', resolve));
+  console.log(child.pid);
+  setInterval(() => undefined, 1000);
 `;
 const TASK = { format: 'jpeg', memoryBytes: 64 * 1024 * 1024 } as const;
 
@@ -51,6 +54,18 @@ onLinux('the decoding processes', () => {
     processes = new ImageProcesses(settings);
     await processes.start();
   };
+
+  /** What a decoding process says when its service is killed, until it has ended itself. */
+  async function lastWords(whenReady: boolean): Promise<string> {
+    const service = spawn(process.execPath, ['--input-type=module', '--eval', orphaningService(whenReady)], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    const words = text(service.stderr);
+    const [pid] = (await once(service.stdout, 'data')) as [Buffer];
+    service.kill('SIGKILL');
+    await until(() => !existsSync(`/proc/${pid.toString().trim()}`));
+    return words;
+  }
 
   it('take nothing of the service with them, and stand behind it', async () => {
     process.env.JWT_SECRET_OF_THIS_TEST = SECRET;
@@ -152,11 +167,11 @@ onLinux('the decoding processes', () => {
     }
     expect(await processes.run(photo, TASK)).toHaveProperty('image.width', 1278);
     expect(decodingProcesses()).toEqual(before);
-    const service = spawn(process.execPath, ['--input-type=module', '--eval', ORPHANING_SERVICE], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    });
-    const [pid] = (await once(service.stdout, 'data')) as [Buffer];
-    service.kill('SIGKILL');
-    await until(() => !existsSync(`/proc/${pid.toString().trim()}`));
+    expect(await lastWords(true)).toBe('');
+  });
+
+  it('end with the service also while they start', async () => {
+    await start();
+    expect(await lastWords(false)).toBe('');
   });
 });

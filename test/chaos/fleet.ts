@@ -23,7 +23,10 @@ const ENVIRONMENT = {
   JWT_SECRET: 'a secret that only this run knows, 0123456789',
   STORAGE_DRIVER: 'local',
   LOCAL_STORAGE_SECRET: 'another secret that only this run knows, 01234',
+  // On standard error, where nothing else is expected.
+  AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED: 'true',
   DECODE_PROCESSES: '2',
+  SHUTDOWN_DELAY_MS: '1000',
   SWEEP_INTERVAL_SECONDS: '1',
   UPLOAD_GRACE_SECONDS: '20',
   RATE_LIMIT_SIGNED_URLS_PER_MINUTE: '100000',
