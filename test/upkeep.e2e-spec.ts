@@ -11,11 +11,12 @@ import type {
 import { StorageReconciler } from '../src/chat-images/storage-reconciler.js';
 import { StorageProvider } from '../src/chat-images/storage/storage-provider.js';
 import { UpkeepSchedule } from '../src/chat-images/upkeep-schedule.js';
-import { UploadSweeper } from '../src/chat-images/upload-sweeper.service.js';
+import { type Sweep, UploadSweeper } from '../src/chat-images/upload-sweeper.service.js';
 import { loadDatabaseSettings } from '../src/config/settings.js';
 import { dataSourceOptions } from '../src/database/data-source-options.js';
 import { createLogger } from '../src/logging/logger.js';
 import { picture } from './pictures.js';
+import { refusal, S3Answers } from './s3-answers.js';
 import { APPOINTMENT, DOCTOR, PATIENT, TestApp } from './test-app.js';
 
 /** What the system before has left in the same folder, and somebody else beside it. */
@@ -192,6 +193,46 @@ describe('upkeep', () => {
       expect(test.logLines.filter((line) => line.includes('can not be deleted')).length).toBe(4);
       await rm(file, { recursive: true });
     });
+  });
+
+  it('counts each object that the storage refuses to delete, a claim full of them too, and deletes all others', async () => {
+    const s3 = await S3Answers.start();
+    const before = test.settings;
+    try {
+      s3.answerWith(
+        refusal(
+          403,
+          'AccessDenied',
+          ({ method, url }) => method === 'DELETE' && (url ?? '').includes('stuck'),
+        ),
+      );
+      await test.restart(s3.environment);
+      // More than one claim takes, and due before all others.
+      await test.database.query(
+        `INSERT INTO chat_image_tombstones (object_key, settled_at, next_attempt_at)
+         SELECT 'chat_images/appointment_1/stuck' || n || '.png', now(), now() - interval '1 hour' FROM generate_series(1, 60) n
+         UNION ALL
+         SELECT 'chat_images/appointment_1/other' || n || '.png', now(), now() FROM generate_series(1, 5) n`,
+      );
+      const sweep = (): Promise<Sweep> => test.app.get(UploadSweeper).sweep();
+      expect(await sweep()).toEqual({ uploads: 0, objects: 5, failures: 60 });
+      expect((await tombstones()).filter((key) => key.includes('other'))).toEqual([]);
+      expect(await sweep()).toEqual({ uploads: 0, objects: 0, failures: 0 });
+      expect(test.logLines.filter((line) => line.includes('"storage":"access-denied"'))).toHaveLength(60);
+
+      // A storage that is down is asked for one claim only.
+      s3.answerWith((_, response) => response.writeHead(500).end());
+      await test.database.query('UPDATE chat_image_tombstones SET next_attempt_at = now()');
+      expect((await sweep()).failures).toBe(50);
+      await test.database.query('UPDATE chat_image_tombstones SET next_attempt_at = now()');
+      s3.answerWith();
+      expect(await sweep()).toEqual({ uploads: 0, objects: 60, failures: 0 });
+    } finally {
+      s3.stop();
+      await test.restart({ STORAGE_DRIVER: before.storage.driver });
+      storage = test.app.get(StorageProvider);
+      sweeper = test.app.get(UploadSweeper);
+    }
   });
 
   it('touches no object of others, in whatever form, however often it runs', async () => {

@@ -4,6 +4,7 @@ import type { Logger } from 'pino';
 import { DataSource } from 'typeorm';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { LOGGER } from '../logging/logger.js';
+import { StorageUnavailableError } from './storage/storage-errors.js';
 import { StorageProvider } from './storage/storage-provider.js';
 import { IDEMPOTENCY_KEY_SECONDS } from './upload-claims.js';
 
@@ -27,6 +28,9 @@ type Tombstone = {
   /** Whether a row names the object again: then it stays, and so does the tombstone, for when that row goes as well. */
   readonly isNamed: boolean;
 };
+
+/** `kept` for a later sweep; `refused` by a storage that answers, and may well delete the next one. */
+type Outcome = 'deleted' | 'kept' | 'refused' | 'failed';
 
 /** The result of a sweep. */
 export type Sweep = {
@@ -90,7 +94,7 @@ export class UploadSweeper {
 
   private async removeObjects(signal: AbortSignal | undefined): Promise<Pick<Sweep, 'objects' | 'failures'>> {
     const limit = pLimit(CONCURRENCY);
-    const counts = { deleted: 0, failed: 0, kept: 0 };
+    const counts: Record<Outcome, number> = { deleted: 0, kept: 0, refused: 0, failed: 0 };
     for (let looked = 0; looked < BATCH && !signal?.aborted;) {
       const claimed = await this.claimTombstones();
       const outcomes = await limit.map(claimed, (tombstone) =>
@@ -98,10 +102,10 @@ export class UploadSweeper {
       );
       for (const outcome of outcomes) counts[outcome] += 1;
       looked += claimed.length;
-      // A storage that deletes nothing is not asked for all the others as well.
+      // Nothing is left, or the storage is down: then it is not asked for all the others as well.
       if (outcomes.every((outcome) => outcome === 'failed')) break;
     }
-    return { objects: counts.deleted, failures: counts.failed };
+    return { objects: counts.deleted, failures: counts.refused + counts.failed };
   }
 
   /** Also says when each is tried again, should this try not come to its end. */
@@ -122,16 +126,17 @@ export class UploadSweeper {
   }
 
   /** Deletes an object, unless a row names it again. The tombstone stays while a write that was given up may still arrive. */
-  private async removeObject({ objectKey, isNamed }: Tombstone): Promise<'deleted' | 'kept' | 'failed'> {
+  private async removeObject({ objectKey, isNamed }: Tombstone): Promise<Outcome> {
     if (isNamed) return 'kept';
     try {
       await this.storage.delete(objectKey);
     } catch (error) {
+      const failure = error instanceof StorageUnavailableError ? error.failure : undefined;
       this.logger.warn(
-        { objectKey, error: error instanceof Error ? error.name : 'unknown' },
+        { objectKey, error: error instanceof Error ? error.name : 'unknown', storage: failure },
         'sweeper: an object can not be deleted, tries again later',
       );
-      return 'failed';
+      return failure === 'access-denied' ? 'refused' : 'failed';
     }
     const [, settled] = await this.dataSource.query<[unknown, number]>(
       'DELETE FROM chat_image_tombstones WHERE object_key = $1 AND settled_at <= now()',
