@@ -9,7 +9,7 @@ import { MAX_FILE_BYTES } from '../src/chat-images/upload-form.js';
 import { freePort } from '../src/database/embedded-postgres.js';
 import { hasNginx, NginxServer, SITE_FILE } from './nginx-server.js';
 import { picture } from './pictures.js';
-import { APPOINTMENT, PATIENT, TestApp } from './test-app.js';
+import { APPOINTMENT, DOCTOR, PATIENT, TestApp } from './test-app.js';
 
 const MIB = 1024 * 1024;
 const UPLOAD = '/api/upload/chat-image';
@@ -224,9 +224,9 @@ withNginx(`${SITE_FILE}, in front of both backends`, () => {
     const budget = test.app.get(UploadBudget);
     const photo = await pictureOf(9 * MIB);
     const length = FILE_HEAD.length + photo.length + FILE_END.length;
-    const begun = [1, 2].map(() => {
+    const begun = [PATIENT, DOCTOR].map((as) => {
       const client = new Client(nginx.port);
-      client.send(test, { as: PATIENT, length });
+      client.send(test, { as, length });
       client.write(FILE_HEAD);
       client.write(photo.subarray(0, -1));
       return client;
@@ -236,7 +236,7 @@ withNginx(`${SITE_FILE}, in front of both backends`, () => {
     expect(await nginx.temporaryFiles()).toEqual([]);
 
     const refused = new Client(nginx.port);
-    refused.send(test, { as: PATIENT, length });
+    refused.send(test, { as: await test.addPatient(), length });
     refused.write(FILE_HEAD);
     refused.write(photo.subarray(0, -1));
     await refused.received(/"request_id"/);
@@ -289,7 +289,7 @@ withNginx(`${SITE_FILE}, in front of both backends`, () => {
     const idOf = async (given: string | undefined): Promise<string> => {
       const headers = new Headers();
       if (given !== undefined) headers.set('x-request-id', given);
-      const answer = await through('/api/chat-images/99999', { as: PATIENT, headers });
+      const answer = await through('/api/chat-images/99999', { as: DOCTOR, headers });
       const { request_id } = (await answer.json()) as { request_id: string };
       expect(answer.headers.get('x-request-id')).toBe(request_id);
       return request_id;

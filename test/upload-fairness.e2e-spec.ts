@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import type { Socket } from 'node:net';
 import type { ErrorBodyDto } from '../src/errors/error-body.dto.js';
 import { picture } from './pictures.js';
 import {
@@ -12,6 +13,7 @@ import {
   formFileFirst,
   inUse,
   MIB,
+  serverOf,
 } from './raw-clients.js';
 import { OUTSIDER, PATIENT, TestApp } from './test-app.js';
 
@@ -69,6 +71,31 @@ describe('a user whose uploads stand still', () => {
       await expectOthersGoOn(stalled);
       expect(inUse(test)).toBeLessThanOrEqual(128 * MIB);
     });
+  });
+
+  it('keeps nothing of its share for a client that left before its upload was begun', async () => {
+    const accepted: Socket[] = [];
+    serverOf(test).once('connection', (socket: Socket) => accepted.push(socket));
+    const holder = test.database.createQueryRunner();
+    await holder.startTransaction();
+    try {
+      await holder.query('LOCK TABLE users IN ACCESS EXCLUSIVE MODE');
+      const gone = clients.connect(test);
+      await gone.send(gone.head({ as: PATIENT, headers: ['Transfer-Encoding: chunked'] }));
+      for (let held = false; !held;) {
+        const rows = await test.database.query<unknown[]>(
+          `SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%find-user%'`,
+        );
+        held = rows.length > 0;
+      }
+      gone.socket.resetAndDestroy();
+      await eventually(() => accepted[0]?.destroyed === true, 'the server to hear of it');
+    } finally {
+      await holder.rollbackTransaction();
+      await holder.release();
+    }
+    const large = form(Buffer.alloc(10 * MIB));
+    expectRefusal(await clients.connect(test).ask({ as: PATIENT }, large), 422, 'INVALID_IMAGE');
   });
 
   it.each([6, 60])('and who takes part in nothing keeps nobody out with %d', async (count) => {

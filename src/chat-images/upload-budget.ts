@@ -236,7 +236,7 @@ export class UploadMemory {
     share: Share | undefined,
     take: Take,
   ): Promise<void> {
-    if (this.released) throw new AppError('OVERLOADED');
+    if (this.released) throw givenUp();
     const started = performance.now();
     await new Promise<void>((resolve, reject) => {
       const wait: { timer?: NodeJS.Timeout } = {};
@@ -250,12 +250,21 @@ export class UploadMemory {
         resolve();
         return;
       }
-      this.giveUp = () => {
+      const giveUp = (error: AppError): void => {
         leave();
-        end(() => reject(new AppError(refusal, { retryAfterSeconds: RETRY_AFTER_SECONDS })));
+        end(() => reject(error));
       };
-      wait.timer = setTimeout(this.giveUp, Math.max(0, this.budget.maxWaitMs - this.waited));
+      this.giveUp = () => giveUp(givenUp());
+      wait.timer = setTimeout(
+        () => giveUp(new AppError(refusal, { retryAfterSeconds: RETRY_AFTER_SECONDS })),
+        Math.max(0, this.budget.maxWaitMs - this.waited),
+      );
     });
     this.waited += performance.now() - started;
   }
+}
+
+/** Nobody sees it: the upload has been answered, or its client has gone. */
+function givenUp(): AppError {
+  return new AppError('VALIDATION_FAILED', { message: 'The upload was given up.' });
 }

@@ -87,6 +87,8 @@ export async function readUploadForm(
   const announced = Number(request.headers['content-length'] ?? mostBytes);
   if (announced > mostBytes) throw new AppError('FILE_TOO_LARGE');
   const idempotencyKey = idempotencyKeyOf(request);
+  // While its user was looked up: nothing more is heard of it.
+  if (request.destroyed) throw malformed(new Error('The client closed the connection.'));
 
   let appointmentId: number | undefined;
   let authorization: Promise<void> | undefined;
