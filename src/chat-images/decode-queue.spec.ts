@@ -99,8 +99,8 @@ describe('the queue of decoding', () => {
     const leaver = bench.send('b1', { left: client.signal });
     void bench.send('c1');
     client.abort();
-    await expect(leaver).rejects.toMatchObject({ code: 'OVERLOADED' });
-    await expect(bench.send('d1', { left: client.signal })).rejects.toMatchObject({ code: 'OVERLOADED' });
+    await expect(leaver).rejects.toThrow('given up');
+    await expect(bench.send('d1', { left: client.signal })).rejects.toThrow('given up');
     await bench.end('a1');
     expect(bench.started).toEqual(['a1', 'c1']);
     await bench.end('c1');

@@ -1,4 +1,5 @@
 import { AppError } from '../errors/app-error.js';
+import { givenUp } from './upload-budget.js';
 
 export type DecodeQueueLimits = {
   /** How many pictures are decoded at the same moment. */
@@ -51,15 +52,17 @@ export class DecodeQueue {
 
   private turn(user: number, bytes: number, left: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
-      const giveUp = (): void => {
+      const giveUp = (error: AppError): void => {
         this.leave(waiter);
         settle();
-        reject(new AppError('OVERLOADED'));
+        reject(error);
+        this.startNext();
       };
-      const timer = setTimeout(giveUp, this.limits.maxWaitMs);
+      const onLeft = (): void => giveUp(givenUp());
+      const timer = setTimeout(() => giveUp(new AppError('OVERLOADED')), this.limits.maxWaitMs);
       const settle = (): void => {
         clearTimeout(timer);
-        left.removeEventListener('abort', giveUp);
+        left.removeEventListener('abort', onLeft);
       };
       const waiter: Waiter = {
         user,
@@ -72,8 +75,8 @@ export class DecodeQueue {
       const ofUser = this.waiting.get(user);
       if (ofUser) ofUser.push(waiter);
       else this.waiting.set(user, [waiter]);
-      if (left.aborted) giveUp();
-      else left.addEventListener('abort', giveUp);
+      if (left.aborted) onLeft();
+      else left.addEventListener('abort', onLeft);
       this.startNext();
     });
   }

@@ -265,6 +265,6 @@ export class UploadMemory {
 }
 
 /** Nobody sees it: the upload has been answered, or its client has gone. */
-function givenUp(): AppError {
+export function givenUp(): AppError {
   return new AppError('VALIDATION_FAILED', { message: 'The upload was given up.' });
 }
