@@ -1,7 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { NestExpressApplication } from '@nestjs/platform-express';
 import { tmpdir } from 'node:os';
+import { setTimeout } from 'node:timers/promises';
 import { DataSource } from 'typeorm';
+import { UploadLeases } from '../src/chat-images/upload-leases.js';
 import { UploadSweeper } from '../src/chat-images/upload-sweeper.service.js';
 import { loadSettings } from '../src/config/settings.js';
 import { migrationDataSourceOptions } from '../src/database/data-source-options.js';
@@ -180,6 +182,22 @@ describeWithPgBouncer('behind PgBouncer in transaction mode (skipped where it is
       sweeps.reduce((total, sweep) => total + sweep[of], 0);
     expect([sum('uploads'), sum('objects'), sum('failures')]).toEqual([rows, rows, 0]);
     expect(await count('chat_image_tombstones')).toBe(0);
+  });
+
+  it('renews the lease of an upload while it is under way', async () => {
+    const [row] = await test.database.query<{ id: number }[]>(
+      `INSERT INTO chat_images (appointment_id, file_path, filename, uploaded_by, size, mime_type, state, lease_until)
+       VALUES ($1, 'p', 'p', $2, 3, 'image/png', 'pending', now()) RETURNING id`,
+      [APPOINTMENT, PATIENT],
+    );
+    const id = row?.id ?? NaN;
+    await instance(0)
+      .app.get(UploadLeases)
+      .renewDuring(id, async () => {
+        while ((await count(`chat_images WHERE id = ${id} AND lease_until > now()`)) === 0)
+          await setTimeout(50);
+      });
+    await test.database.query('DELETE FROM chat_images WHERE id = $1', [id]);
   });
 
   it('answers 503 while the pooler is away, and 200 when it is back', async () => {
