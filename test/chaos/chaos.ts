@@ -134,9 +134,14 @@ async function settle(
   await until('tombstones are left', 'SELECT * FROM chat_image_tombstones');
 }
 
-function describe({ kind, instance, lastsMs, network }: PlannedFault): string {
+function describe({ kind, instance, lastsMs, network, heldIsLost }: PlannedFault): string {
   const where = kind.includes('instance') || kind.includes('processes') ? ` (${instance})` : '';
-  const how = kind.startsWith('disturb') ? `: ${network.how}${network.at ? ` at ${network.at}` : ''}` : '';
+  const way = `${network.how}${network.at ? ` at ${network.at}` : ''}`;
+  const how = kind.startsWith('disturb')
+    ? `: ${way}`
+    : /^(kill|pause) an/.test(kind)
+      ? `, ${way}${heldIsLost ? ' for ever' : ''}`
+      : '';
   const time = lastsMs > 0 ? `, for ${(lastsMs / 1000).toFixed(1)} s` : '';
   return `${kind}${where}${how}${time}`;
 }

@@ -34,15 +34,22 @@ const ENVIRONMENT = {
   RATE_LIMIT_UNAUTHENTICATED_PER_MINUTE: '100000',
 } satisfies NodeJS.ProcessEnv;
 
+/** How long an upload is waited for, so that a fault hits it. */
+const MID_UPLOAD_LIMIT_MS = 3000;
+const POLL_MS = 10;
+
 const TOKEN_SECONDS = 24 * 3600;
 
 /** Does one thing after the other, as two faults of one thing at the same moment would undo each other. */
 class Queue {
   private last: Promise<void> = Promise.resolve();
 
-  run(work: () => Promise<void>): Promise<void> {
+  run<T>(work: () => Promise<T>): Promise<T> {
     const result = this.last.then(work);
-    this.last = result.catch(() => undefined);
+    this.last = result.then(
+      () => undefined,
+      () => undefined,
+    );
     return result;
   }
 
@@ -120,14 +127,18 @@ export class Fleet {
       this.last(storageWays[which], fault, true, () => this.storage.disturb(which, network));
     switch (fault.kind) {
       case 'kill an instance':
-        return this.last(processes[index], fault, false, () => instance.kill());
+        return this.last(processes[index], fault, false, () =>
+          this.inMidUpload(fault, () => instance.kill()),
+        );
       case 'restart an instance':
         return this.last(processes[index], fault, false, async () => {
           await instance.restart();
           return undefined;
         });
       case 'pause an instance':
-        return this.last(processes[index], fault, false, () => instance.pause());
+        return this.last(processes[index], fault, false, () =>
+          this.inMidUpload(fault, () => instance.pause()),
+        );
       case 'kill decoding processes':
         return this.last(processes[index], fault, false, () => {
           instance.killDecodingProcesses();
@@ -212,6 +223,26 @@ export class Fleet {
         },
       ),
     );
+  }
+
+  /** Begins a fault while an upload of the instance is held between two of its steps, where there is one. */
+  private async inMidUpload(
+    { instance, network, heldIsLost }: PlannedFault,
+    begin: () => EndFault | Promise<EndFault>,
+  ): Promise<EndFault | undefined> {
+    return this.queues.databaseWays[instance]?.run(async () => {
+      const proxy = this.proxies[instance];
+      proxy?.fail(network);
+      const deadline = performance.now() + MID_UPLOAD_LIMIT_MS;
+      while (proxy?.hits === 0 && performance.now() < deadline && !this.over.signal.aborted)
+        await setTimeout(POLL_MS);
+      try {
+        return await begin();
+      } finally {
+        if (heldIsLost) proxy?.fail({ how: 'refuse' });
+        proxy?.pass();
+      }
+    });
   }
 
   /**

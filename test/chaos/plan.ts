@@ -47,9 +47,9 @@ export const FAULT_KINDS = Object.keys(KINDS) as readonly FaultKind[];
 /** The pause between the beginnings of two faults, in milliseconds. */
 const FAULT_PAUSE_MS = [2000, 4500] as const;
 
-/** What happens to the network of an instance's database, and where in the conversation. */
+/** What happens to the network of an instance's database, and where in the conversation: mostly between an upload's steps. */
 const DATABASE_FAULTS = [
-  'refuse',
+  'cut before',
   'cut before',
   'cut after',
   'hold',
@@ -57,8 +57,9 @@ const DATABASE_FAULTS = [
   'delay answers',
 ] as const;
 const DATABASE_PLACES = [
+  ...Array<'commit-stored'>(6).fill('commit-stored'),
   'claim-upload',
-  'commit-stored',
+  'claim-upload',
   'decide-images',
   'decide-appointment',
   'record-access',
@@ -66,7 +67,14 @@ const DATABASE_PLACES = [
   'abandon-upload',
   'lock-upload-key',
   'COMMIT',
-  undefined,
+] as const;
+
+/** Where uploads of an instance are held when it is killed or paused: before their objects are written, or after. */
+const HELD_UPLOADS: readonly Fault[] = [
+  { how: 'hold', at: 'commit-stored' },
+  { how: 'hold', at: 'commit-stored' },
+  { how: 'hold answers', at: 'commit-stored' },
+  { how: 'hold answers', at: 'claim-upload' },
 ];
 
 const STORAGE_FAULTS = [
@@ -90,6 +98,8 @@ export type PlannedFault = {
   readonly instance: number;
   /** What happens to the network; on the local disk the folder can't be used instead. */
   readonly network: Fault;
+  /** Whether what is held of an instance when it is killed or paused never arrives. */
+  readonly heldIsLost: boolean;
 };
 
 /** What ends a fault. */
@@ -112,20 +122,22 @@ export function planFaults(seed: number, minutes: number): readonly PlannedFault
       lastsMs: between(KINDS[kind].lastsMs),
       instance: random(INSTANCES),
       network: planNetworkFault(random, kind),
+      heldIsLost: random(2) === 0,
     });
   }
   return faults;
 }
 
 function planNetworkFault(random: RandomNumbers, kind: FaultKind): Fault {
-  const isStorage = kind.startsWith('disturb the storage');
-  const at = pick(random, isStorage ? STORAGE_PLACES : DATABASE_PLACES);
-  return {
-    how: pick(random, isStorage ? STORAGE_FAULTS : DATABASE_FAULTS),
-    bytes: random(20_000),
-    ms: 100 + random(3000),
-    ...(at === undefined ? {} : { at }),
-  };
+  const limits = { bytes: random(20_000), ms: 100 + random(3000) };
+  if (kind.startsWith('disturb the storage')) {
+    const at = pick(random, STORAGE_PLACES);
+    return { how: pick(random, STORAGE_FAULTS), ...limits, ...(at === undefined ? {} : { at }) };
+  }
+  if (kind !== 'disturb the database of an instance') return pick(random, HELD_UPLOADS);
+  // Now and then all of its connections.
+  if (random(6) === 0) return { how: 'refuse' };
+  return { how: pick(random, DATABASE_FAULTS), at: pick(random, DATABASE_PLACES), ...limits };
 }
 
 /** One try of a picture after the other, each at some instance, until one succeeds. */
