@@ -10,22 +10,28 @@ export const MAX_UNANSWERED = 16;
  * and the answers keep their order.
  */
 export function boundUnanswered(listener: RequestListener): RequestListener {
-  const connections = new WeakMap<Socket, Connection>();
+  const pipelines = new WeakMap<Socket, Pipeline>();
   return (request, response) => {
-    const { socket } = request;
-    let connection = connections.get(socket);
-    if (!connection) {
-      connection = new Connection(socket, listener);
-      connections.set(socket, connection);
+    // Node gives the socket to the first unanswered one, which is the only one of nearly all connections.
+    if (response.socket) {
+      listener(request, response);
+      return;
     }
-    connection.take(request, response);
+    const { socket } = request;
+    let pipeline = pipelines.get(socket);
+    if (!pipeline) {
+      pipeline = new Pipeline(socket, listener);
+      pipelines.set(socket, pipeline);
+    }
+    pipeline.take(request, response);
   };
 }
 
-type Exchange = readonly [request: IncomingMessage, response: ServerResponse];
+type Exchange = readonly [request: IncomingMessage, response: ServerResponse & { req: IncomingMessage }];
 
-class Connection {
-  private readonly unanswered = new Set<ServerResponse>();
+/** The requests of a connection that came before the answers to others. */
+class Pipeline {
+  private readonly begun = new Set<ServerResponse>();
   private readonly waiting: Exchange[] = [];
 
   constructor(
@@ -39,19 +45,20 @@ class Connection {
     socket.once('close', () => this.end());
   }
 
-  take(request: IncomingMessage, response: ServerResponse): void {
-    if (this.unanswered.size < MAX_UNANSWERED) {
-      this.begin(request, response);
+  take(...exchange: Exchange): void {
+    // The one before them all counts as well.
+    if (this.begun.size < MAX_UNANSWERED - 1) {
+      this.begin(exchange);
       return;
     }
-    this.waiting.push([request, response]);
+    this.waiting.push(exchange);
     this.socket.pause();
   }
 
-  private begin(request: IncomingMessage, response: ServerResponse): void {
-    this.unanswered.add(response);
+  private begin([request, response]: Exchange): void {
+    this.begun.add(response);
     response.once('close', () => {
-      this.unanswered.delete(response);
+      this.begun.delete(response);
       this.goOn();
     });
     this.listener(request, response);
@@ -60,14 +67,14 @@ class Connection {
   private goOn(): void {
     const next = this.waiting.shift();
     if (!next || this.socket.destroyed) return;
-    this.begin(...next);
+    this.begin(next);
     if (this.waiting.length === 0) this.socket.resume();
   }
 
   /** Node tells only the first of several unanswered requests that the client has gone: its response alone has the socket. */
   private end(): void {
     this.waiting.length = 0;
-    for (const response of this.unanswered)
+    for (const response of this.begun)
       if (!response.socket && !response.writableFinished) response.emit('close');
   }
 }

@@ -51,6 +51,16 @@ describe('loadSettings', () => {
     });
   });
 
+  it('gives a load balancer time to look away before production stops, and nobody else', () => {
+    expect(loadSettings(COMPLETE).shutdownDelayMs).toBe(5000);
+    expect(loadSettings({ ...COMPLETE, NODE_ENV: 'development' }).shutdownDelayMs).toBe(0);
+    expect(loadSettings({ ...COMPLETE, SHUTDOWN_DELAY_MS: '0' }).shutdownDelayMs).toBe(0);
+  });
+
+  it('takes a picture for the same over the three tries of the app, of up to 60 seconds each', () => {
+    expect(loadSettings(COMPLETE).uploads.dedupeSeconds).toBeGreaterThan(3 * 60);
+  });
+
   it('shows the documentation page outside production, unless it is switched off', () => {
     expect(loadSettings({ ...COMPLETE, NODE_ENV: 'development' }).swaggerEnabled).toBe(true);
     expect(

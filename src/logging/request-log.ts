@@ -61,7 +61,7 @@ export class RequestLog implements OnApplicationShutdown {
     response.requestId = requestId;
     // A connection that has ended has no address any more.
     const { ip } = request;
-    response.once('close', () => {
+    response.on('close', () => {
       this.write({
         requestId,
         userId: request.user?.id,

@@ -40,6 +40,10 @@ try {
   );
   process.exit(findings.length === 0 ? 0 : 1);
 } catch (error) {
+  if (interruption.signal.aborted) {
+    console.log('Ended before its time; everything is stopped.');
+    process.exit(130);
+  }
   console.error(error instanceof Error ? (error.stack ?? error.message) : error);
-  process.exit(interruption.signal.aborted ? 130 : 1);
+  process.exit(1);
 }
