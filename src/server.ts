@@ -117,8 +117,10 @@ export async function serve(settings: Settings, logger: Logger): Promise<{ stopp
   const outcomes = await Promise.allSettled([
     refuseStorageMistakes(app.get(StorageProvider), logger, storageWaitMs(settings)),
     app.init(),
-    app.get(ImageProcesses).start(),
   ]);
+  // Not beside the storage's answer, which has its time limit: they take all processors while they start.
+  if (outcomes.every(({ status }) => status === 'fulfilled'))
+    outcomes.push(...(await Promise.allSettled([app.get(ImageProcesses).start()])));
   for (const outcome of outcomes) {
     if (outcome.status === 'fulfilled') continue;
     await app.close();
