@@ -1,4 +1,4 @@
-import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from '@jest/globals';
 import { request } from 'node:http';
 import { setTimeout } from 'node:timers/promises';
 import { ImageProcesses } from '../src/chat-images/image-processes.js';
@@ -24,7 +24,9 @@ onLinux(
       stopped = decodingProcesses();
       expect(stopped).toHaveLength(1);
       for (const pid of stopped) process.kill(pid, 'SIGSTOP');
+      const run = jest.spyOn(test.app.get(ImageProcesses), 'run');
       held = upload(PATIENT);
+      await until(() => run.mock.calls.length === 1);
     });
 
     afterEach(() => {
