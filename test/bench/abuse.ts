@@ -35,6 +35,8 @@ import { LoadGenerator, type LoadRequest, signedUrlRequests } from './signed-url
 import { MEASURE_MS, ROUNDS } from './signed-url-measure.js';
 
 const SIZES = { images: 20_000, appointments: 2_000, accesses: 20_000 };
+/** Which part is measured: uploads, abuse, or both. */
+const ONLY = new RegExp(process.env.BENCH_ONLY ?? '');
 const URL_CONNECTIONS = 16;
 const UPLOADERS = 8;
 const BARS = { p50Ms: 10, p99Ms: 50, uploads: 0.95, victimUploadMs: 1000, victimUrlMs: 50 };
@@ -97,9 +99,9 @@ try {
     signedUrlRequests(database, (user) => bench.tokenOf(user)),
   );
   console.log(`storage: ${bench.storage}; medians of ${ROUNDS} rounds of ${MEASURE_MS} ms`);
-  await besideUploads(single);
-  await besideCostlyPictures(single);
-  await besideStalledUploads(single);
+  if (ONLY.test('uploads')) await besideUploads(single);
+  if (ONLY.test('abuse')) await besideCostlyPictures(single);
+  if (ONLY.test('abuse')) await besideStalledUploads(single);
 } finally {
   await load.close();
   await bench.close();
@@ -301,8 +303,9 @@ async function besideAbuse(
   await once(server.process, 'exit');
 }
 
-const percentile = (values: readonly number[], part: number): number =>
-  values.toSorted((a, b) => a - b)[Math.floor(values.length * part)] ?? NaN;
+function percentile(values: readonly number[], part: number): number {
+  return values.toSorted((a, b) => a - b)[Math.floor(values.length * part)] ?? NaN;
+}
 
 /** What a server and its decoding processes hold together; what they share counts once. */
 async function memoryMiB({ process: { pid } }: Server): Promise<number> {
