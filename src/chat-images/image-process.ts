@@ -4,8 +4,7 @@
  * service by a picture, has no key or token in its memory and no connection to anything.
  */
 import { createHash } from 'node:crypto';
-import { once } from 'node:events';
-import { writeFileSync } from 'node:fs';
+import { ftruncateSync, readSync, writeFileSync } from 'node:fs';
 import { constants, setPriority } from 'node:os';
 import { isNativeError } from 'node:util/types';
 import { AppError } from '../errors/app-error.js';
@@ -13,10 +12,13 @@ import { type ImageFormat, invalidImage } from './image-format.js';
 import type { InspectedImage } from './image-inspector.js';
 import type { CleanedImage } from './image-metadata.js';
 
-/** What the service sends before a picture's bytes, which follow on standard input. */
+/** The file in which pictures are handed over: behind the channel of messages. */
+const PICTURE_FD = 4;
+
+/** What the service sends when a picture lies ready. */
 export type PictureTask = {
   readonly format: ImageFormat;
-  /** How many bytes follow. */
+  /** How many bytes it has. */
   readonly length: number;
   /** How much memory decoding may take. */
   readonly memoryBytes: number;
@@ -63,11 +65,6 @@ sacrificeFirst();
 const { decode, readHeader } = await import('./image-inspector.js');
 const { ImageLimitError, MalformedImageError, withoutMetadata } = await import('./image-metadata.js');
 
-const arrived = { chunks: [] as Buffer[], length: 0 };
-process.stdin.on('data', (chunk: Buffer) => {
-  arrived.chunks.push(chunk);
-  arrived.length += chunk.length;
-});
 // A signal to the whole group is meant for the service, which ends this process when it needs it no more.
 process.on('SIGINT', () => undefined).on('SIGTERM', () => undefined);
 process.on('disconnect', () => process.exit());
@@ -79,7 +76,7 @@ if (!process.connected) process.exit();
 process.send?.('ready');
 
 async function answer({ format, length, memoryBytes }: PictureTask): Promise<PictureAnswer> {
-  const bytes = await receive(length);
+  const bytes = receive(length);
   const watch = watchOver(memoryBytes);
   try {
     const cleaned = clean(bytes, format);
@@ -95,12 +92,15 @@ async function answer({ format, length, memoryBytes }: PictureTask): Promise<Pic
   }
 }
 
-/** The next bytes of standard input. They may arrive before the message that tells how many they are. */
-async function receive(length: number): Promise<Buffer> {
-  while (arrived.length < length) await once(process.stdin, 'data');
-  const bytes = Buffer.concat(arrived.chunks, length);
-  arrived.chunks = [];
-  arrived.length = 0;
+/** Takes a picture out of the file in which it is handed over. */
+function receive(length: number): Buffer {
+  const bytes = Buffer.allocUnsafe(length);
+  for (let read = 0; read < length;) {
+    const count = readSync(PICTURE_FD, bytes, read, length - read, read);
+    if (count === 0) throw new Error('The picture is shorter than it was said to be.');
+    read += count;
+  }
+  ftruncateSync(PICTURE_FD);
   return bytes;
 }
 

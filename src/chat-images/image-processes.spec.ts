@@ -134,9 +134,11 @@ onLinux('the decoding processes', () => {
   it('lead to OVERLOADED when they end while they start, and stop the start of the service', async () => {
     processes = new ImageProcesses(settings);
     const answer = processes.run(photo, TASK);
+    await until(() => decodingProcesses().length === 1);
     for (const pid of decodingProcesses()) process.kill(pid, 'SIGKILL');
     await expect(answer).rejects.toMatchObject({ code: 'OVERLOADED' });
     const started = processes.start();
+    await until(() => decodingProcesses().length === 2);
     for (const pid of decodingProcesses()) process.kill(pid, 'SIGKILL');
     await expect(started).rejects.toThrow('A decoding process does not start.');
   });

@@ -1,5 +1,10 @@
 import { Inject, Injectable, Logger, type OnApplicationShutdown } from '@nestjs/common';
 import { type ChildProcess, fork } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { type FileHandle, open, unlink } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { AppError } from '../errors/app-error.js';
@@ -24,6 +29,15 @@ const ENVIRONMENT = {
   UV_THREADPOOL_SIZE: '1',
 };
 
+/**
+ * Where pictures are handed over: in memory, as far as the system has such a folder. Through a pipe they would go in pieces of
+ * 200 KB, each after a turn of the event loop, while the process waits for them.
+ */
+const SHARED_MEMORY = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
+
+/** A decoding process, and the nameless file in which it is given pictures. */
+type DecodingProcess = { readonly child: ChildProcess; readonly picture: FileHandle };
+
 /** A process ended without an answer. */
 class ProcessEndedError extends Error {
   override readonly name = 'ProcessEndedError';
@@ -41,8 +55,9 @@ class ProcessNotReadyError extends Error {
 @Injectable()
 export class ImageProcesses implements OnApplicationShutdown {
   private readonly logger = new Logger(ImageProcesses.name);
-  private readonly idle: ChildProcess[] = [];
-  private readonly all = new Map<ChildProcess, Promise<unknown>>();
+  private readonly idle: DecodingProcess[] = [];
+  /** Each with the end of it. */
+  private readonly all = new Map<DecodingProcess, Promise<unknown>>();
   /** @internal shortened by tests */
   deadlineMs = DEADLINE_MS;
 
@@ -73,8 +88,8 @@ export class ImageProcesses implements OnApplicationShutdown {
     for (let attempt = 1; ; attempt += 1) {
       try {
         // Another try has a new process: what has ended one may have ended those that are idle as well.
-        const child = (attempt === 1 ? this.idle.pop() : undefined) ?? (await this.spawn());
-        return await this.attempt(child, bytes, { ...task, length: bytes.length });
+        const decoder = (attempt === 1 ? this.idle.pop() : undefined) ?? (await this.spawn());
+        return await this.attempt(decoder, bytes, { ...task, length: bytes.length });
       } catch (error) {
         if (error instanceof ProcessNotReadyError) throw new AppError('OVERLOADED', { cause: error });
         if (!(error instanceof ProcessEndedError)) throw error;
@@ -89,16 +104,17 @@ export class ImageProcesses implements OnApplicationShutdown {
   }
 
   async onApplicationShutdown(): Promise<void> {
-    for (const child of this.all.keys()) child.kill('SIGKILL');
+    for (const { child } of this.all.keys()) child.kill('SIGKILL');
     await Promise.all(this.all.values());
   }
 
-  private async attempt(child: ChildProcess, bytes: Buffer, task: PictureTask): Promise<PictureAnswer> {
+  private async attempt(decoder: DecodingProcess, bytes: Buffer, task: PictureTask): Promise<PictureAnswer> {
+    const { child, picture } = decoder;
     try {
+      await writeWhole(picture, bytes);
       child.send(task);
-      child.stdin?.write(bytes);
       const answer = await this.answerOf(child);
-      if (!('isLast' in answer)) this.idle.push(child);
+      if (!('isLast' in answer)) this.idle.push(decoder);
       return answer;
     } catch (error) {
       child.kill('SIGKILL');
@@ -106,28 +122,29 @@ export class ImageProcesses implements OnApplicationShutdown {
     }
   }
 
-  private async spawn(): Promise<ChildProcess> {
+  private async spawn(): Promise<DecodingProcess> {
+    const picture = await openNameless();
     const child = fork(PROGRAM, [], {
       env: ENVIRONMENT,
       execArgv: [],
       serialization: 'advanced',
-      stdio: ['pipe', 'ignore', 'inherit', 'ipc'],
+      stdio: ['ignore', 'ignore', 'inherit', 'ipc', picture.fd],
     });
+    const decoder = { child, picture };
     const ended = new Promise<void>((resolve) => {
       child.once('close', () => {
-        this.all.delete(child);
-        const index = this.idle.indexOf(child);
+        this.all.delete(decoder);
+        const index = this.idle.indexOf(decoder);
         if (index !== -1) this.idle.splice(index, 1);
-        resolve();
+        resolve(picture.close());
       });
     });
-    this.all.set(child, ended);
+    this.all.set(decoder, ended);
     // Told by its exit as well.
     child.on('error', () => undefined);
-    child.stdin?.on('error', () => undefined);
     try {
       await this.answerOf(child);
-      return child;
+      return decoder;
     } catch (error) {
       child.kill('SIGKILL');
       throw new ProcessNotReadyError('A decoding process does not start.', { cause: error });
@@ -164,3 +181,18 @@ export class ImageProcesses implements OnApplicationShutdown {
 
 const isSlowStart = (error: unknown): boolean =>
   error instanceof ProcessNotReadyError && error.cause instanceof AppError;
+
+/** A file that is gone with the last process that has it open. */
+async function openNameless(): Promise<FileHandle> {
+  const path = join(SHARED_MEMORY, `chat-image-${randomUUID()}`);
+  const file = await open(path, 'wx+', 0o600);
+  await unlink(path);
+  return file;
+}
+
+async function writeWhole(file: FileHandle, bytes: Buffer): Promise<void> {
+  for (let written = 0; written < bytes.length;) {
+    const { bytesWritten } = await file.write(bytes, written, bytes.length - written, written);
+    written += bytesWritten;
+  }
+}
