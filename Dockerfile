@@ -20,7 +20,7 @@ RUN npm ci --omit=dev && rm -rf node_modules/typescript node_modules/.bin/tsc no
 
 FROM base
 ENV NODE_ENV=production
-# Pictures are decoded on several threads; without this each would keep memory of its own that it has done with.
+# Without this, each of Node's threads would keep memory of its own that it has done with. Decoding processes set it themselves.
 ENV MALLOC_ARENA_MAX=2
 COPY package.json ./
 COPY --from=dependencies /app/node_modules ./node_modules

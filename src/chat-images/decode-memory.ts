@@ -3,15 +3,15 @@ import type { ImageFormat } from './image-format.js';
 const MIB = 1024 * 1024;
 
 /**
- * A picture that takes more memory to decode is refused. Fifty megapixels fit in every form that cameras and phones write;
- * what may not is a progressive JPEG of four colours from 44 megapixels on.
+ * The limit of memory for one picture: a picture that takes more is refused. Fifty megapixels fit in every form that cameras
+ * and phones write. A progressive JPEG of four colours may be too large from 44 megapixels on.
  */
 export const MAX_DECODE_BYTES = 400 * MIB;
 
-/** Up to so much a picture is light: as a photograph in one scan is, of any size. */
+/** The limit of a light picture. A photograph in one scan is light, whatever its size. */
 export const LIGHT_DECODE_BYTES = 64 * MIB;
 
-/** What decoding takes besides: rows, tables, and what the decoder's process keeps of its own. */
+/** Memory for rows, tables, and the decoder's own needs, whatever the picture. */
 const BASE_BYTES = 32 * MIB;
 
 /** The bytes are in memory as they arrived, joined, and as they are stored. */
@@ -46,7 +46,7 @@ const PIXEL_BYTES: Readonly<Record<ImageFormat, (bytes: Buffer) => number>> = {
   webp: webpBytes,
 };
 
-/** Of a JPEG in several scans the coefficients of all samples, two bytes each. */
+/** A JPEG in several scans: two bytes for the coefficient of each sample. */
 function jpegBytes(bytes: Buffer): number {
   let frame: { readonly data: number; readonly isProgressive: boolean } | undefined;
   let at = 2;
@@ -82,19 +82,19 @@ function samplesOf(bytes: Buffer, frame: number): number {
   return pixels * shares.reduce((sum, share) => sum + share, 0);
 }
 
-/** Of an interlaced PNG all pixels, with the colours and the transparency that a palette stands for. */
+/** An interlaced PNG: all pixels. A pixel of a palette counts as its colours and transparency. */
 function pngBytes(bytes: Buffer): number {
   if (bytes.length < 29 || bytes[28] !== 1) return 0;
   const samples = [2, 0, 4, 4, 2, 0, 4][bytes[25] ?? 0] ?? 0;
   return bytes.readUInt32BE(16) * bytes.readUInt32BE(20) * samples * (bytes[24] === 16 ? 2 : 1);
 }
 
-/** Of a GIF the canvas. */
+/** A GIF: the canvas. */
 function gifBytes(bytes: Buffer): number {
   return bytes.length < 10 ? 0 : bytes.readUInt16LE(6) * bytes.readUInt16LE(8) * GIF_BYTES_PER_PIXEL;
 }
 
-/** Of a WebP the picture or canvas (RFC 9649, 2.5 to 2.7). */
+/** A WebP: the picture, or the canvas of an animation (RFC 9649, 2.5 to 2.7). */
 function webpBytes(bytes: Buffer): number {
   if (bytes.length < 30) return 0;
   const type = bytes.toString('latin1', 12, 16);

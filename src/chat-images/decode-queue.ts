@@ -1,5 +1,4 @@
-import { AppError } from '../errors/app-error.js';
-import { givenUp } from './upload-budget.js';
+import { AppError, uploadGivenUp } from '../errors/app-error.js';
 
 export type DecodeQueueLimits = {
   /** How many pictures are decoded at the same moment. */
@@ -8,7 +7,7 @@ export type DecodeQueueLimits = {
   readonly slotsPerUser: number;
   /** Up to so many bytes of memory a picture is light: it never waits for memory. */
   readonly lightBytes: number;
-  /** What all others may take together. */
+  /** The limit of memory of all pictures that are not light, together. */
   readonly heavyBytes: number;
   /** How long a picture may wait for its turn. */
   readonly maxWaitMs: number;
@@ -21,7 +20,7 @@ type Waiter = { readonly user: number; readonly bytes: number; readonly start: (
  * slots: one is left for the next who comes. A picture that does not fit into the memory lets light ones pass, but no heavy ones.
  */
 export class DecodeQueue {
-  /** Who waits, by user; the user whose turn is next is the first. */
+  /** Waiting pictures by user, in the order of the users' turns. */
   private readonly waiting = new Map<number, Waiter[]>();
   private readonly running = new Map<number, number>();
   private slotsTaken = 0;
@@ -58,7 +57,7 @@ export class DecodeQueue {
         reject(error);
         this.startNext();
       };
-      const onLeft = (): void => giveUp(givenUp());
+      const onLeft = (): void => giveUp(uploadGivenUp());
       const timer = setTimeout(() => giveUp(new AppError('OVERLOADED')), this.limits.maxWaitMs);
       const settle = (): void => {
         clearTimeout(timer);

@@ -49,7 +49,7 @@ export type ImageEdit = {
   readonly inserted: Uint8Array;
 };
 
-/** How much processor time a picture may take, in milliseconds. The largest that are accepted take about a quarter of it. */
+/** How much processor time a picture may take, in milliseconds. The worst that are accepted take less than half of it. */
 const MAX_CPU_MS = 10_000;
 
 /** By how much the decoder may be off its estimate. */

@@ -30,8 +30,8 @@ const ENVIRONMENT = {
 };
 
 /**
- * Where pictures are handed over: in memory, as far as the system has such a folder. Through a pipe they would go in pieces of
- * 200 KB, each after a turn of the event loop, while the process waits for them.
+ * The folder in which pictures are handed over: shared memory, as Linux has it. A system without it, on which only developers
+ * work, has the folder for temporary files. A pipe would take a picture in pieces of 200 KB, each after a turn of the event loop.
  */
 const SHARED_MEMORY = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
 

@@ -1,8 +1,8 @@
-import { AppError } from '../errors/app-error.js';
+import { AppError, uploadGivenUp } from '../errors/app-error.js';
 
 /**
  * What a received byte costs: it is in memory as it was sent, joined, and as it is stored, and what is done with stays
- * until the garbage collectors of two threads come round. `npm run bench:upload-memory` measures whether this is enough.
+ * until the garbage collector comes round. `npm run bench:upload-memory` measures whether this is enough.
  */
 const BYTES_PER_RECEIVED_BYTE = 5;
 
@@ -236,7 +236,7 @@ export class UploadMemory {
     share: Share | undefined,
     take: Take,
   ): Promise<void> {
-    if (this.released) throw givenUp();
+    if (this.released) throw uploadGivenUp();
     const started = performance.now();
     await new Promise<void>((resolve, reject) => {
       const wait: { timer?: NodeJS.Timeout } = {};
@@ -254,7 +254,7 @@ export class UploadMemory {
         leave();
         end(() => reject(error));
       };
-      this.giveUp = () => giveUp(givenUp());
+      this.giveUp = () => giveUp(uploadGivenUp());
       wait.timer = setTimeout(
         () => giveUp(new AppError(refusal, { retryAfterSeconds: RETRY_AFTER_SECONDS })),
         Math.max(0, this.budget.maxWaitMs - this.waited),
@@ -262,9 +262,4 @@ export class UploadMemory {
     });
     this.waited += performance.now() - started;
   }
-}
-
-/** Nobody sees it: the upload has been answered, or its client has gone. */
-export function givenUp(): AppError {
-  return new AppError('VALIDATION_FAILED', { message: 'The upload was given up.' });
 }

@@ -75,6 +75,11 @@ export function validationFailed(fields: FieldErrors): AppError {
   return new AppError('VALIDATION_FAILED', { fields, ...(first === undefined ? {} : { message: first }) });
 }
 
+/** The error of an upload whose client has gone, or was answered already. No client sees it, and it is no failure. */
+export function uploadGivenUp(): AppError {
+  return new AppError('VALIDATION_FAILED', { message: 'The upload was given up.' });
+}
+
 type SchemaIssue = {
   readonly message: string;
   readonly path?: readonly (PropertyKey | { readonly key: PropertyKey })[] | undefined;
