@@ -1,4 +1,4 @@
-import { describe, expect, it } from '@jest/globals';
+import { afterEach, describe, expect, it } from '@jest/globals';
 import { setImmediate } from 'node:timers/promises';
 import { DecodeQueue, type DecodeQueueLimits } from './decode-queue.js';
 
@@ -15,6 +15,7 @@ const LIMITS: DecodeQueueLimits = {
 /** A queue whose work ends when the test says so. */
 class Bench {
   readonly started: string[] = [];
+  private unsettled = 0;
   private readonly ends = new Map<string, () => void>();
   private readonly queue: DecodeQueue;
 
@@ -24,11 +25,23 @@ class Bench {
 
   /** Sends a picture. Its name begins with its user's. */
   send(name: string, { bytes = LIGHT, left = new AbortController().signal } = {}): Promise<string> {
-    return this.queue.run(name.charCodeAt(0), bytes, left, async () => {
+    const picture = this.queue.run(name.charCodeAt(0), bytes, left, async () => {
       this.started.push(name);
       await new Promise<void>((resolve) => this.ends.set(name, resolve));
       return name;
     });
+    const settle = (): unknown => (this.unsettled -= 1);
+    this.unsettled += 1;
+    picture.then(settle, settle);
+    return picture;
+  }
+
+  /** Ends all that was sent: who still waits would be refused, with nobody to hear it, while another suite runs. */
+  async close(): Promise<void> {
+    while (this.unsettled > 0) {
+      for (const end of this.ends.values()) end();
+      await setImmediate();
+    }
   }
 
   async end(name: string): Promise<void> {
@@ -38,8 +51,17 @@ class Bench {
 }
 
 describe('the queue of decoding', () => {
+  const benches: Bench[] = [];
+  const open = (limits: Partial<DecodeQueueLimits> = {}): Bench => {
+    const bench = new Bench(limits);
+    benches.push(bench);
+    return bench;
+  };
+
+  afterEach(() => Promise.all(benches.splice(0).map((bench) => bench.close())));
+
   it('leaves a slot for others, however many one user sends', async () => {
-    const bench = new Bench();
+    const bench = open();
     for (const name of ['a1', 'a2', 'a3', 'a4']) void bench.send(name);
     await setImmediate();
     expect(bench.started).toEqual(['a1', 'a2']);
@@ -53,7 +75,7 @@ describe('the queue of decoding', () => {
   });
 
   it('lets users take turns', async () => {
-    const bench = new Bench({ slots: 1, slotsPerUser: 1 });
+    const bench = open({ slots: 1, slotsPerUser: 1 });
     for (const name of ['a1', 'a2', 'a3', 'b1', 'b2', 'c1']) void bench.send(name);
     await setImmediate();
     for (const name of ['a1', 'a2', 'b1', 'c1', 'a3']) await bench.end(name);
@@ -61,7 +83,7 @@ describe('the queue of decoding', () => {
   });
 
   it('runs heavy pictures together only as far as the memory reaches, and lets light ones pass', async () => {
-    const bench = new Bench();
+    const bench = open();
     void bench.send('a1', { bytes: HEAVY });
     void bench.send('b1', { bytes: HEAVY });
     void bench.send('c1', { bytes: 20 });
@@ -74,7 +96,7 @@ describe('the queue of decoding', () => {
   });
 
   it('runs one that is larger than all the memory alone', async () => {
-    const bench = new Bench();
+    const bench = open();
     void bench.send('a1', { bytes: 101 });
     void bench.send('b1', { bytes: 11 });
     await setImmediate();
@@ -84,7 +106,7 @@ describe('the queue of decoding', () => {
   });
 
   it('answers who has waited too long with OVERLOADED, and takes the next', async () => {
-    const bench = new Bench({ slots: 1, slotsPerUser: 1, maxWaitMs: 20 });
+    const bench = open({ slots: 1, slotsPerUser: 1, maxWaitMs: 20 });
     void bench.send('a1');
     await expect(bench.send('b1')).rejects.toMatchObject({ code: 'OVERLOADED', retryAfterSeconds: 5 });
     void bench.send('c1');
@@ -93,7 +115,7 @@ describe('the queue of decoding', () => {
   });
 
   it('lets go who has left, and does not begin for who left before', async () => {
-    const bench = new Bench({ slots: 1, slotsPerUser: 1 });
+    const bench = open({ slots: 1, slotsPerUser: 1 });
     void bench.send('a1');
     const client = new AbortController();
     const leaver = bench.send('b1', { left: client.signal });
