@@ -116,7 +116,7 @@ describe('an instance whose clock is wrong', () => {
   it('removes no object that is not old enough by the clock of the database', async () => {
     const key = 'chat_images/appointment_1/1700000000_NobodysPic.png';
     const storage = test.app.get(StorageProvider);
-    await storage.put(key, Buffer.from('x'), { contentType: 'image/png' });
+    await storage.put(key, [Buffer.from('x')], { contentType: 'image/png' });
     const { storage: settings } = test.settings;
     if (settings.driver !== 'local') throw new Error('This suite runs on the local storage.');
     const halfAnHourAgo = new Date(Date.now() - 1_800_000);

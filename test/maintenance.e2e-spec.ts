@@ -74,7 +74,7 @@ describe('the commands that look after the storage', () => {
 
   /** Puts an object that has no row, an hour ago by its time. */
   async function orphan(key: string): Promise<string> {
-    await storage.put(key, Buffer.from('nobody knows me'), { contentType: 'image/png' });
+    await storage.put(key, [Buffer.from('nobody knows me')], { contentType: 'image/png' });
     const hourAgo = new Date(Date.now() - 3_600_000);
     await utimes(join(storageFolder(), 'objects', key), hourAgo, hourAgo);
     return key;
@@ -189,7 +189,7 @@ describe('the commands that look after the storage', () => {
       output: expect.stringMatching(/intact\W+1\b/),
     });
 
-    await storage.put(uploaded.file_path, Buffer.from('another picture'), { contentType: 'image/png' });
+    await storage.put(uploaded.file_path, [Buffer.from('another picture')], { contentType: 'image/png' });
     const changed = await run('commands/verify.js', '--since', '2020-01-01');
     expect([changed.exit, changed.output]).toEqual([1, expect.stringMatching(/changed\W+1\b/)]);
 

@@ -48,7 +48,7 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
 
   const put = async (name: string, content = bytes): Promise<string> => {
     const key = `${folder}/${name}`;
-    await storage.put(key, content, { contentType });
+    await storage.put(key, [content], { contentType });
     return key;
   };
   const read = async (key: string): Promise<Buffer> => buffer(await storage.get(key));
@@ -56,6 +56,14 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
 
   it('gives back what was put', async () => {
     const key = await put('object.png');
+    expect((await read(key)).equals(bytes)).toBe(true);
+    expect(await storage.head(key)).toEqual({ size: bytes.length, contentType });
+  });
+
+  it('puts pieces together', async () => {
+    const key = `${folder}/pieces.png`;
+    const pieces = [bytes.subarray(0, 20_000), bytes.subarray(20_000, 20_001), bytes.subarray(20_001)];
+    await storage.put(key, pieces, { contentType });
     expect((await read(key)).equals(bytes)).toBe(true);
     expect(await storage.head(key)).toEqual({ size: bytes.length, contentType });
   });
@@ -100,7 +108,7 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
 
   it.each(IMPOSSIBLE_KEYS)('refuses the key %j everywhere', async (key) => {
     const error = InvalidStorageKeyError;
-    await expect(storage.put(key, bytes, { contentType })).rejects.toBeInstanceOf(error);
+    await expect(storage.put(key, [bytes], { contentType })).rejects.toBeInstanceOf(error);
     await expect(storage.head(key)).rejects.toBeInstanceOf(error);
     await expect(storage.get(key)).rejects.toBeInstanceOf(error);
     await expect(storage.delete(key)).rejects.toBeInstanceOf(error);

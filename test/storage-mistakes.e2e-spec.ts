@@ -63,7 +63,7 @@ function storageOf(environment: NodeJS.ProcessEnv): S3StorageProvider {
 
 const ping = (storage: S3StorageProvider): Promise<void> => storage.ping(AbortSignal.timeout(5000));
 const put = (storage: S3StorageProvider): Promise<void> =>
-  storage.put('chat_images/a.png', Buffer.from('x'), { contentType: 'image/png' });
+  storage.put('chat_images/a.png', [Buffer.from('x')], { contentType: 'image/png' });
 
 async function failureOf(attempt: Promise<unknown>): Promise<string> {
   const error = await attempt.then(

@@ -55,7 +55,7 @@ describe('the s3 storage, when the server does not answer', () => {
 
   it('gives up after its time limit and its tries', async () => {
     const storage = new S3StorageProvider(settings);
-    await expect(storage.put('key', Buffer.from('x'), { contentType: 'image/png' })).rejects.toBeInstanceOf(
+    await expect(storage.put('key', [Buffer.from('x')], { contentType: 'image/png' })).rejects.toBeInstanceOf(
       StorageUnavailableError,
     );
     await expect(storage.head('key')).rejects.toBeInstanceOf(StorageUnavailableError);

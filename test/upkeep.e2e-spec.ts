@@ -120,7 +120,7 @@ describe('upkeep', () => {
 
     it('but none where the object is not of this service, or its path was changed by others', async () => {
       const [other = ''] = OTHERS;
-      await storage.put(other, Buffer.from('x'), { contentType: 'image/jpeg' });
+      await storage.put(other, [Buffer.from('x')], { contentType: 'image/jpeg' });
       const insert = `INSERT INTO chat_images (appointment_id, file_path, filename, uploaded_by, size, mime_type)
         VALUES (${APPOINTMENT}, $1, $2, ${PATIENT}, 1, 'image/jpeg')`;
       await test.database.query(insert, [other, 'theirs.jpg']);
@@ -159,7 +159,7 @@ describe('upkeep', () => {
       await sweeper.sweep();
       expect([await isThere(path), await tombstones()]).toEqual([false, [path]]);
       // A write that was given up, and arrives after all.
-      await storage.put(path, Buffer.from('late'), { contentType: 'image/png' });
+      await storage.put(path, [Buffer.from('late')], { contentType: 'image/png' });
       expect((await sweeper.sweep()).objects).toBe(0);
       await settle();
       expect((await sweeper.sweep()).objects).toBe(1);
@@ -237,7 +237,7 @@ describe('upkeep', () => {
 
   it('touches no object of others, in whatever form, however often it runs', async () => {
     for (const key of OTHERS)
-      await storage.put(key, Buffer.from('somebody else'), { contentType: 'image/jpeg' });
+      await storage.put(key, [Buffer.from('somebody else')], { contentType: 'image/jpeg' });
     const { file_path: own } = await upload();
     // What is younger than the grace time may be an upload's that has just begun.
     const reconciler = test.app.get(StorageReconciler);

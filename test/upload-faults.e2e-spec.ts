@@ -543,7 +543,7 @@ describe('uploads, when the database fails', () => {
          VALUES ($1, $2, $3, $4, 3, 'image/png', 'pending', $5)`,
         [APPOINTMENT, path, path.split('/').at(-1), PATIENT, sha256(Buffer.from('abc'))],
       );
-      if (withObject) await instances.storage.put(path, Buffer.from('abc'), { contentType: 'image/png' });
+      if (withObject) await instances.storage.put(path, [Buffer.from('abc')], { contentType: 'image/png' });
       return path;
     }
 
@@ -623,7 +623,7 @@ describe('uploads, when the database fails', () => {
   describe('reconcile', () => {
     it('tells of an object without a row, and touches it not', async () => {
       const key = `chat_images/appointment_${APPOINTMENT}/1700000000_orphan0000.png`;
-      await instances.storage.put(key, Buffer.from('orphan'), { contentType: 'image/png' });
+      await instances.storage.put(key, [Buffer.from('orphan')], { contentType: 'image/png' });
       // Not before it is older than the grace time: it might be an upload's that has just begun.
       await until(async () => (await instances.unknownKeys()).includes(key));
       expect(await instances.storage.head(key)).toBeDefined();
@@ -660,10 +660,10 @@ describe('uploads, when the database fails', () => {
       if (!intact || !gone || !shorter || !changed) throw new Error('Four were uploaded.');
       const contentType = 'image/png';
       await instances.storage.delete(gone.filePath);
-      await instances.storage.put(shorter.filePath, Buffer.from('abc'), { contentType });
+      await instances.storage.put(shorter.filePath, [Buffer.from('abc')], { contentType });
       const bytes = await buffer(await instances.storage.get(changed.filePath));
       bytes.writeUInt8(bytes.readUInt8(1000) ^ 1, 1000);
-      await instances.storage.put(changed.filePath, bytes, { contentType });
+      await instances.storage.put(changed.filePath, [bytes], { contentType });
       try {
         expect((await instances.compare()).missing).toEqual({
           count: 2,

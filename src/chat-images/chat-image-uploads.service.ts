@@ -37,7 +37,7 @@ export class ChatImageUploadsService {
    *   OVERLOADED when another try of the same picture does not end
    */
   async upload(user: AuthenticatedUser, form: UploadForm): Promise<ChatImage> {
-    const prepared = await this.preparer.prepare(form.bytes, { userId: user.id, left: form.left });
+    const prepared = await this.preparer.prepare(form.pieces, { userId: user.id, left: form.left });
     const deadline = performance.now() + TWIN_WAIT_MS;
     for (;;) {
       const claim = await this.claims.claim(user, form, prepared);
@@ -58,9 +58,10 @@ export class ChatImageUploadsService {
     prepared: PreparedImage,
   ): Promise<ChatImage> {
     try {
-      await this.storage.put(image.filePath, prepared.bytes, {
+      await this.storage.put(image.filePath, prepared.pieces, {
         contentType: image.mimeType,
         sha256: prepared.sha256,
+        md5: prepared.md5,
       });
       if (await this.claims.commitStored(user, image)) return image;
     } catch (error) {

@@ -1,3 +1,4 @@
+import { type BytePieces, lengthOf, rangeOf } from './byte-pieces.js';
 import type { ImageFormat } from './image-format.js';
 
 const MIB = 1024 * 1024;
@@ -14,7 +15,7 @@ export const LIGHT_DECODE_BYTES = 64 * MIB;
 /** Memory for rows, tables, and the decoder's own needs, whatever the picture. */
 const BASE_BYTES = 32 * MIB;
 
-/** The bytes are in memory as they arrived, joined, and as they are stored. */
+/** The bytes are in the memory of a decoding process as they were handed over, as they were taken out, and cleaned. */
 const COPIES = 3;
 
 /** Bytes for each pixel, measured with libvips 8.18: the canvas, and what is composed on it. */
@@ -24,6 +25,12 @@ const WEBP_LOSSY_BYTES_PER_PIXEL = 2;
 
 /** A hostile JPEG has a million segments before its frame: it is refused later, and not looked through here. */
 const MAX_SEGMENTS = 1000;
+
+/** Marker, length, and a frame of 255 components, of which no decoder takes more than four. */
+const SEGMENT_START_BYTES = 4 + 6 + 3 * 255;
+
+/** What is looked at of the other formats. */
+const HEADER_BYTES = 30;
 
 const SOS = 0xda;
 const NOT_A_FRAME = [0xc4, 0xc8, 0xcc];
@@ -35,45 +42,54 @@ const NOT_A_FRAME = [0xc4, 0xc8, 0xcc];
  *
  * @returns bytes; more than {@link MAX_DECODE_BYTES} where that is too much
  */
-export function decodeMemory(bytes: Buffer, format: ImageFormat): number {
-  return BASE_BYTES + COPIES * bytes.length + PIXEL_BYTES[format](bytes);
+export function decodeMemory(pieces: BytePieces, format: ImageFormat): number {
+  const pixelBytes =
+    format === 'jpeg' ? jpegBytes(pieces) : PIXEL_BYTES[format](bytesAt(pieces, 0, HEADER_BYTES));
+  return BASE_BYTES + COPIES * lengthOf(pieces) + pixelBytes;
 }
 
-const PIXEL_BYTES: Readonly<Record<ImageFormat, (bytes: Buffer) => number>> = {
-  jpeg: jpegBytes,
+/** By the first bytes of a picture. */
+const PIXEL_BYTES: Readonly<Record<Exclude<ImageFormat, 'jpeg'>, (bytes: Buffer) => number>> = {
   png: pngBytes,
   gif: gifBytes,
   webp: webpBytes,
 };
 
+/** A copy of some of the bytes; fewer, where they end. */
+function bytesAt(pieces: BytePieces, at: number, count: number): Buffer {
+  return Buffer.concat(rangeOf(pieces, at, at + count));
+}
+
 /** A JPEG in several scans: two bytes for the coefficient of each sample. */
-function jpegBytes(bytes: Buffer): number {
-  let frame: { readonly data: number; readonly isProgressive: boolean } | undefined;
+function jpegBytes(pieces: BytePieces): number {
+  let frame: { readonly data: Buffer; readonly isProgressive: boolean } | undefined;
   let at = 2;
-  for (let segments = 0; segments < MAX_SEGMENTS && at + 5 <= bytes.length; segments += 1) {
-    const marker = bytes[at + 1] ?? 0;
-    if (bytes[at] !== 0xff || marker === 0xff) {
+  for (let segments = 0; segments < MAX_SEGMENTS; segments += 1) {
+    const start = bytesAt(pieces, at, SEGMENT_START_BYTES);
+    if (start.length < 5) break;
+    const marker = start[1] ?? 0;
+    if (start[0] !== 0xff || marker === 0xff) {
       at += 1;
       continue;
     }
-    const data = at + 4;
+    const data = start.subarray(4);
     if (marker === SOS) {
-      const isInOneScan = !frame?.isProgressive && bytes[data] === bytes[(frame?.data ?? 0) + 5];
-      return frame && !isInOneScan ? 2 * samplesOf(bytes, frame.data) : 0;
+      const isInOneScan = !frame?.isProgressive && data[0] === frame?.data[5];
+      return frame && !isInOneScan ? 2 * samplesOf(frame.data) : 0;
     }
     if (marker >= 0xc0 && marker <= 0xcf && !NOT_A_FRAME.includes(marker))
       frame = { data, isProgressive: marker % 4 === 2 };
-    at += 2 + bytes.readUInt16BE(at + 2);
+    at += 2 + start.readUInt16BE(2);
   }
   return 0;
 }
 
-/** Over all components, each with its own sampling (T.81 B.2.2, A.1.1). */
-function samplesOf(bytes: Buffer, frame: number): number {
-  const components = bytes[frame + 5] ?? 0;
-  if (frame + 6 + 3 * components > bytes.length) return 0;
-  const pixels = bytes.readUInt16BE(frame + 1) * bytes.readUInt16BE(frame + 3);
-  const sampling = Array.from({ length: components }, (_, index) => bytes[frame + 7 + 3 * index] ?? 0);
+/** Over all components of a frame, each with its own sampling (T.81 B.2.2, A.1.1). */
+function samplesOf(frame: Buffer): number {
+  const components = frame[5] ?? 0;
+  if (6 + 3 * components > frame.length) return 0;
+  const pixels = frame.readUInt16BE(1) * frame.readUInt16BE(3);
+  const sampling = Array.from({ length: components }, (_, index) => frame[7 + 3 * index] ?? 0);
   const [widest, highest] = [
     Math.max(...sampling.map((it) => it >> 4)),
     Math.max(...sampling.map((it) => it & 15)),

@@ -1,6 +1,6 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { setImmediate } from 'node:timers/promises';
 import { SETTINGS, type Settings } from '../config/settings.js';
+import { type BytePieces, lengthOf, rangeOf } from './byte-pieces.js';
 import { decodeMemory, LIGHT_DECODE_BYTES, MAX_DECODE_BYTES } from './decode-memory.js';
 import { DecodeQueue } from './decode-queue.js';
 import { detectFormat, invalidImage } from './image-format.js';
@@ -10,9 +10,14 @@ import { ImageProcesses } from './image-processes.js';
 
 /** A picture as it will be stored: checked, and without metadata. Not a pixel is changed. */
 export type PreparedImage = InspectedImage & {
-  readonly bytes: Buffer;
-  /** SHA-256 of `bytes`, in hexadecimal. */
+  readonly pieces: BytePieces;
+  /** Bytes. */
+  readonly size: number;
+  /** Digests of it, in hexadecimal. */
   readonly sha256: string;
+  readonly md5: string | undefined;
+  /** SHA-256 of the picture as it was sent. */
+  readonly sha256Sent: string;
 };
 
 /** Whose picture it is, and whether its sender still waits. */
@@ -22,18 +27,23 @@ export type Sender = {
   readonly left: AbortSignal;
 };
 
-/** How many bytes are copied before other requests have their turn. */
-const COPY_BYTES = 1024 * 1024;
+/** What is looked at to name the format. */
+const SIGNATURE_BYTES = 512;
+
+/** By how much a cleaned picture may be larger than the one that was sent. */
+const MOST_ADDED_BYTES = 64;
 
 /** Makes of the bytes that a client sent the picture that is stored. */
 @Injectable()
 export class ImagePreparer {
   private readonly queue: DecodeQueue;
+  private readonly withMd5: boolean;
 
   constructor(
     private readonly processes: ImageProcesses,
-    @Inject(SETTINGS) { uploads }: Settings,
+    @Inject(SETTINGS) { uploads, storage }: Settings,
   ) {
+    this.withMd5 = storage.driver === 's3';
     this.queue = new DecodeQueue({
       slots: uploads.decodeProcesses,
       slotsPerUser: Math.max(1, uploads.decodeProcesses - 1),
@@ -46,36 +56,38 @@ export class ImagePreparer {
   /**
    * @throws AppError INVALID_IMAGE with a sentence that names the reason; OVERLOADED when it has waited too long
    */
-  async prepare(bytes: Buffer, { userId, left }: Sender): Promise<PreparedImage> {
-    const format = detectFormat(bytes);
-    const memoryBytes = decodeMemory(bytes, format);
+  async prepare(pieces: BytePieces, { userId, left }: Sender): Promise<PreparedImage> {
+    const format = detectFormat(Buffer.concat(rangeOf(pieces, 0, SIGNATURE_BYTES)));
+    const memoryBytes = decodeMemory(pieces, format);
     if (memoryBytes > MAX_DECODE_BYTES)
       throw invalidImage('The image takes too much memory to read. Please send it as JPEG.');
     const answer = await this.queue.run(userId, memoryBytes, left, () =>
-      this.processes.run(bytes, { format, memoryBytes }),
+      this.processes.run(pieces, { format, memoryBytes, withMd5: this.withMd5 }),
     );
     if ('failure' in answer) throw new Error(answer.failure);
     if ('refusal' in answer) throw invalidImage(answer.refusal, new Error(answer.detail));
-    const { image, edit } = answer;
-    return { ...image, bytes: await edited(bytes, edit), sha256: edit.sha256 };
+    const { image, sha256Sent, edit } = answer;
+    const { length: size, sha256, md5 } = edit;
+    return { ...image, pieces: edited(pieces, edit), size, sha256, md5, sha256Sent };
   }
 }
 
-/** Makes the cleaned picture, as the decoding process has made it for itself. The bucket holds it against its digest. */
-async function edited(source: Buffer, { length, copies, inserted }: ImageEdit): Promise<Buffer> {
-  // Of zeros: what the process leaves out must not show what was in this memory before.
-  const bytes = Buffer.alloc(length);
+/**
+ * Makes the cleaned picture, as the decoding process has made it for itself. Nothing is copied; the storage holds it against
+ * its digest.
+ */
+function edited(source: BytePieces, { length, copies, inserted }: ImageEdit): BytePieces {
+  const insertedBytes = Buffer.from(inserted.buffer, inserted.byteOffset, inserted.byteLength);
+  const pieces: Buffer[] = [];
   let written = 0;
   let used = 0;
   for (let index = 0; index <= copies.length; index += 3) {
     const [to = length, from = 0, count = 0] = copies.slice(index, index + 3);
-    bytes.set(inserted.subarray(used, used + to - written), written);
+    pieces.push(insertedBytes.subarray(used, used + to - written), ...rangeOf(source, from, from + count));
     used += to - written;
-    for (let copied = 0; copied < count; copied += COPY_BYTES) {
-      source.copy(bytes, to + copied, from + copied, from + Math.min(count, copied + COPY_BYTES));
-      if (copied > 0) await setImmediate();
-    }
     written = to + count;
   }
-  return bytes;
+  if (lengthOf(pieces) !== length || length > lengthOf(source) + MOST_ADDED_BYTES)
+    throw new Error('The cleaned picture has another length than the decoding process has said.');
+  return pieces.filter((piece) => piece.length > 0);
 }

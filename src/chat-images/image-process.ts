@@ -4,7 +4,7 @@
  * service by a picture, has no key or token in its memory and no connection to anything.
  */
 import { createHash } from 'node:crypto';
-import { ftruncateSync, readSync, writeFileSync } from 'node:fs';
+import { readSync, writeFileSync } from 'node:fs';
 import { constants, setPriority } from 'node:os';
 import { isNativeError } from 'node:util/types';
 import { AppError } from '../errors/app-error.js';
@@ -22,11 +22,18 @@ export type PictureTask = {
   readonly length: number;
   /** How much memory decoding may take. */
   readonly memoryBytes: number;
+  /** Whether the storage asks for the MD5. */
+  readonly withMd5: boolean;
 };
 
 /** What comes back: of the picture that is to be stored only how it is made of the bytes that the service has. */
 export type PictureAnswer =
-  | { readonly image: InspectedImage; readonly edit: ImageEdit }
+  | {
+      readonly image: InspectedImage;
+      /** SHA-256 of the picture as it was sent, in hexadecimal. */
+      readonly sha256Sent: string;
+      readonly edit: ImageEdit;
+    }
   /** The client's mistake: a sentence for it, and a detail for the log. */
   | {
       readonly refusal: string;
@@ -39,10 +46,10 @@ export type PictureAnswer =
 
 /** How the cleaned picture is made of the one that was sent. */
 export type ImageEdit = {
-  /** Length of the cleaned picture, in bytes. */
+  /** Of the cleaned picture: its length in bytes, its digests in hexadecimal. */
   readonly length: number;
-  /** SHA-256 of it, in hexadecimal. */
   readonly sha256: string;
+  readonly md5: string | undefined;
   /** Three numbers for each range that is copied: to where, from where, how many bytes. In their order, without overlap. */
   readonly copies: readonly number[];
   /** What stands between the copies, joined. */
@@ -75,7 +82,7 @@ process.on('message', (task: PictureTask) => {
 if (!process.connected) process.exit();
 process.send?.('ready');
 
-async function answer({ format, length, memoryBytes }: PictureTask): Promise<PictureAnswer> {
+async function answer({ format, length, memoryBytes, withMd5 }: PictureTask): Promise<PictureAnswer> {
   const bytes = receive(length);
   const watch = watchOver(memoryBytes);
   try {
@@ -83,7 +90,7 @@ async function answer({ format, length, memoryBytes }: PictureTask): Promise<Pic
     const image = await readHeader(cleaned.bytes, format);
     // What is decoded is what is stored.
     await decode(cleaned.bytes, format);
-    return { image, edit: editOf(cleaned) };
+    return { image, sha256Sent: digest('sha256', bytes), edit: editOf(cleaned, withMd5) };
   } catch (error) {
     if (!(error instanceof AppError)) return { failure: isNativeError(error) ? error.message : 'unknown' };
     return { refusal: error.message, detail: isNativeError(error.cause) ? error.cause.message : '' };
@@ -100,7 +107,6 @@ function receive(length: number): Buffer {
     if (count === 0) throw new Error('The picture is shorter than it was said to be.');
     read += count;
   }
-  ftruncateSync(PICTURE_FD);
   return bytes;
 }
 
@@ -133,7 +139,7 @@ function clean(bytes: Buffer, format: ImageFormat): CleanedImage {
   }
 }
 
-function editOf({ bytes, copies }: CleanedImage): ImageEdit {
+function editOf({ bytes, copies }: CleanedImage, withMd5: boolean): ImageEdit {
   const inserted: Buffer[] = [];
   let written = 0;
   for (let index = 0; index < copies.length; index += 3) {
@@ -144,10 +150,15 @@ function editOf({ bytes, copies }: CleanedImage): ImageEdit {
   inserted.push(bytes.subarray(written));
   return {
     length: bytes.length,
-    sha256: createHash('sha256').update(bytes).digest('hex'),
+    sha256: digest('sha256', bytes),
+    md5: withMd5 ? digest('md5', bytes) : undefined,
     copies,
     inserted: Buffer.concat(inserted),
   };
+}
+
+function digest(algorithm: 'sha256' | 'md5', bytes: Buffer): string {
+  return createHash(algorithm).update(bytes).digest('hex');
 }
 
 /** Where memory runs out, Linux ends this process before the service (proc(5), `oom_score_adj`). */

@@ -29,7 +29,7 @@ const orphaningService = (whenReady: boolean): string => `
   console.log(child.pid);
   setInterval(() => undefined, 1000);
 `;
-const TASK = { format: 'jpeg', memoryBytes: 64 * 1024 * 1024 } as const;
+const TASK = { format: 'jpeg', memoryBytes: 64 * 1024 * 1024, withMd5: true } as const;
 
 async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await setTimeout(5);
@@ -81,7 +81,7 @@ onLinux('the decoding processes', () => {
 
   it('say how the cleaned picture is made of what they were sent', async () => {
     await start();
-    const answer = await processes.run(photo, TASK);
+    const answer = await processes.run([photo], TASK);
     if (!('image' in answer)) throw new Error('The photograph was refused.');
     expect(answer.image).toMatchObject({ mimeType: 'image/jpeg', width: 1278, height: 720 });
     expect(answer.edit.length).toBeLessThan(photo.length);
@@ -95,14 +95,14 @@ onLinux('the decoding processes', () => {
       await start();
       const before = decodingProcesses();
       for (const pid of before) process.kill(pid, 'SIGSTOP');
-      const answer = processes.run(photo, TASK);
+      const answer = processes.run([photo], TASK);
       // Whichever of them has it.
       for (const pid of before) {
         process.kill(pid, signal);
         process.kill(pid, 'SIGCONT');
       }
       expect(await answer).toHaveProperty('image.width', 1278);
-      expect(await processes.run(photo, TASK)).toHaveProperty('image.width', 1278);
+      expect(await processes.run([photo], TASK)).toHaveProperty('image.width', 1278);
       expect(decodingProcesses().filter((pid) => before.includes(pid))).toEqual([]);
     },
   );
@@ -112,12 +112,12 @@ onLinux('the decoding processes', () => {
     processes.deadlineMs = 300;
     const before = decodingProcesses();
     for (const pid of before) process.kill(pid, 'SIGSTOP');
-    await expect(processes.run(photo, TASK)).rejects.toMatchObject({ code: 'OVERLOADED' });
+    await expect(processes.run([photo], TASK)).rejects.toMatchObject({ code: 'OVERLOADED' });
     await until(() => decodingProcesses().length === 1);
-    await expect(processes.run(photo, TASK)).rejects.toMatchObject({ code: 'OVERLOADED' });
+    await expect(processes.run([photo], TASK)).rejects.toMatchObject({ code: 'OVERLOADED' });
     await until(() => decodingProcesses().length === 0);
     processes.deadlineMs = 15_000;
-    expect(await processes.run(photo, TASK)).toHaveProperty('image.width', 1278);
+    expect(await processes.run([photo], TASK)).toHaveProperty('image.width', 1278);
   });
 
   it('are killed when they do not start in time: the service starts, and pictures are refused with OVERLOADED', async () => {
@@ -125,15 +125,15 @@ onLinux('the decoding processes', () => {
     processes.deadlineMs = 1;
     await processes.start();
     await until(() => decodingProcesses().length === 0);
-    await expect(processes.run(photo, TASK)).rejects.toMatchObject({ code: 'OVERLOADED' });
+    await expect(processes.run([photo], TASK)).rejects.toMatchObject({ code: 'OVERLOADED' });
     await until(() => decodingProcesses().length === 0);
     processes.deadlineMs = 15_000;
-    expect(await processes.run(photo, TASK)).toHaveProperty('image.width', 1278);
+    expect(await processes.run([photo], TASK)).toHaveProperty('image.width', 1278);
   });
 
   it('lead to OVERLOADED when they end while they start, and stop the start of the service', async () => {
     processes = new ImageProcesses(settings);
-    const answer = processes.run(photo, TASK);
+    const answer = processes.run([photo], TASK);
     await until(() => decodingProcesses().length === 1);
     for (const pid of decodingProcesses()) process.kill(pid, 'SIGKILL');
     await expect(answer).rejects.toMatchObject({ code: 'OVERLOADED' });
@@ -151,13 +151,15 @@ onLinux('the decoding processes', () => {
     })
       .png({ progressive: true })
       .toBuffer();
-    expect(await processes.run(interlaced, { format: 'png', memoryBytes: 1 })).toMatchObject({
+    expect(
+      await processes.run([interlaced], { format: 'png', memoryBytes: 1, withMd5: false }),
+    ).toMatchObject({
       refusal: 'The image takes too much memory to read. Please send it as JPEG.',
     });
     await until(
       () => decodingProcesses().every((pid) => !before.includes(pid)) || decodingProcesses().length === 1,
     );
-    expect(await processes.run(photo, TASK)).toHaveProperty('image.width', 1278);
+    expect(await processes.run([photo], TASK)).toHaveProperty('image.width', 1278);
   });
 
   it('stay when a signal is sent to the whole group, and end with the service, however that came', async () => {
@@ -167,7 +169,7 @@ onLinux('the decoding processes', () => {
       process.kill(pid, 'SIGTERM');
       process.kill(pid, 'SIGINT');
     }
-    expect(await processes.run(photo, TASK)).toHaveProperty('image.width', 1278);
+    expect(await processes.run([photo], TASK)).toHaveProperty('image.width', 1278);
     expect(decodingProcesses()).toEqual(before);
     expect(await lastWords(true)).toBe('');
   });

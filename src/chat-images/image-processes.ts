@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { AppError } from '../errors/app-error.js';
+import { type BytePieces, lengthOf, writePieces } from './byte-pieces.js';
 import type { PictureAnswer, PictureTask } from './image-process.js';
 
 /** The build's, also where TypeScript is run, as in the tests. */
@@ -22,10 +23,14 @@ const DEADLINE_MS = 15_000;
 /** How often a picture is tried whose process ended on its own: once more, as that may have had another cause. */
 const ATTEMPTS = 2;
 
-/** Memory that is freed goes back to the system at once, instead of waiting in the process for the next picture. */
+/**
+ * Memory as large as a picture stays in the process for the next one: fresh pages cost more than the rest of the hand-over.
+ * What is larger goes back to the system as soon as it is freed (mallopt(3)).
+ */
 const ENVIRONMENT = {
   MALLOC_ARENA_MAX: '1',
-  MALLOC_MMAP_THRESHOLD_: String(256 * 1024),
+  MALLOC_MMAP_THRESHOLD_: String(12 * 1024 * 1024),
+  MALLOC_TRIM_THRESHOLD_: String(24 * 1024 * 1024),
   UV_THREADPOOL_SIZE: '1',
 };
 
@@ -84,12 +89,12 @@ export class ImageProcesses implements OnApplicationShutdown {
    *
    * @throws AppError OVERLOADED when no process has had the time for it
    */
-  async run(bytes: Buffer, task: Omit<PictureTask, 'length'>): Promise<PictureAnswer> {
+  async run(pieces: BytePieces, task: Omit<PictureTask, 'length'>): Promise<PictureAnswer> {
     for (let attempt = 1; ; attempt += 1) {
       try {
         // Another try has a new process: what has ended one may have ended those that are idle as well.
         const decoder = (attempt === 1 ? this.idle.pop() : undefined) ?? (await this.spawn());
-        return await this.attempt(decoder, bytes, { ...task, length: bytes.length });
+        return await this.attempt(decoder, pieces, { ...task, length: lengthOf(pieces) });
       } catch (error) {
         if (error instanceof ProcessNotReadyError) throw new AppError('OVERLOADED', { cause: error });
         if (!(error instanceof ProcessEndedError)) throw error;
@@ -108,10 +113,14 @@ export class ImageProcesses implements OnApplicationShutdown {
     await Promise.all(this.all.values());
   }
 
-  private async attempt(decoder: DecodingProcess, bytes: Buffer, task: PictureTask): Promise<PictureAnswer> {
+  private async attempt(
+    decoder: DecodingProcess,
+    pieces: BytePieces,
+    task: PictureTask,
+  ): Promise<PictureAnswer> {
     const { child, picture } = decoder;
     try {
-      await writeWhole(picture, bytes);
+      await writePieces(picture, pieces);
       child.send(task);
       const answer = await this.answerOf(child);
       if (!('isLast' in answer)) this.idle.push(decoder);
@@ -188,11 +197,4 @@ async function openNameless(): Promise<FileHandle> {
   const file = await open(path, 'wx+', 0o600);
   await unlink(path);
   return file;
-}
-
-async function writeWhole(file: FileHandle, bytes: Buffer): Promise<void> {
-  for (let written = 0; written < bytes.length;) {
-    const { bytesWritten } = await file.write(bytes, written, bytes.length - written, written);
-    written += bytesWritten;
-  }
 }

@@ -170,6 +170,7 @@ export class UploadClaims {
     form: UploadForm,
     prepared: PreparedImage,
   ): Promise<Claim | undefined> {
+    const sent = { appointmentId: form.appointmentId, sha256Sent: prepared.sha256Sent };
     for (let attempt = 1; ; attempt += 1) {
       const filename = newFilename(new Date(), prepared.extension);
       const row = newRow(user, form, prepared, filename);
@@ -178,8 +179,8 @@ export class UploadClaims {
         const claim =
           form.idempotencyKey === undefined
             ? toClaim(await this.database.run<ClaimRow>(CLAIM, values))
-            : await this.claimByKey(user, form, form.idempotencyKey, values);
-        if (!claim) await this.abandonLeftBehind(user, form);
+            : await this.claimByKey(user, sent, form.idempotencyKey, values);
+        if (!claim) await this.abandonLeftBehind(user, sent);
         return claim;
       } catch (error) {
         // Its commit may have taken effect all the same, or may still do so.
@@ -243,14 +244,17 @@ export class UploadClaims {
     }
   }
 
-  private async abandonLeftBehind(user: AuthenticatedUser, form: UploadForm): Promise<void> {
+  private async abandonLeftBehind(
+    user: AuthenticatedUser,
+    { appointmentId, sha256Sent }: SentPicture,
+  ): Promise<void> {
     const { graceSeconds } = this.settings.uploads;
-    await this.database.run(ABANDON_LEFT_BEHIND, [user.id, form.appointmentId, form.sha256, graceSeconds]);
+    await this.database.run(ABANDON_LEFT_BEHIND, [user.id, appointmentId, sha256Sent, graceSeconds]);
   }
 
   private claimByKey(
     user: AuthenticatedUser,
-    { appointmentId, sha256 }: UploadForm,
+    { appointmentId, sha256Sent }: SentPicture,
     key: string,
     values: readonly unknown[],
   ): Promise<Claim | undefined> {
@@ -258,7 +262,7 @@ export class UploadClaims {
       await run(LOCK_KEY, [`chat-image-upload key ${user.id} ${key}`]);
       const named = await this.findByKey(run, user, key);
       if (named) {
-        if (named.sha256Sent === sha256 && named.appointmentId === appointmentId)
+        if (named.sha256Sent === sha256Sent && named.appointmentId === appointmentId)
           return { image: named, own: false };
         throw new AppError('IDEMPOTENCY_KEY_REUSED');
       }
@@ -285,6 +289,9 @@ export class UploadClaims {
   }
 }
 
+/** What makes two uploads of a user the same. */
+type SentPicture = Pick<ChatImage, 'appointmentId' | 'sha256Sent'>;
+
 /** The values for {@link NEW_ROW}, but the state. */
 function newRow(
   user: AuthenticatedUser,
@@ -295,11 +302,11 @@ function newRow(
   return [
     user.id,
     form.appointmentId,
-    form.sha256,
+    prepared.sha256Sent,
     prepared.sha256,
     `${appointmentFolder(form.appointmentId)}/${filename}`,
     filename,
-    prepared.bytes.length,
+    prepared.size,
     prepared.mimeType,
     form.name,
     prepared.width,

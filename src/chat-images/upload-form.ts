@@ -1,9 +1,8 @@
 import { Busboy, type BusboyFileStream, type BusboyHeaders, type BusboyInstance } from '@fastify/busboy';
-import { createHash } from 'node:crypto';
 import type { Request } from 'express';
-import { setImmediate } from 'node:timers/promises';
 import { parseId } from '../database/parse-id.js';
 import { AppError, validationFailed } from '../errors/app-error.js';
+import { type BytePieces, PieceCollector } from './byte-pieces.js';
 import { tidyName } from './client-file-name.js';
 import type { UploadMemory } from './upload-budget.js';
 import { watchUploadPace } from './upload-pace.js';
@@ -35,15 +34,10 @@ const LIMITS = {
   headerSize: 8 * 1024,
 };
 
-/** A chunk is what a socket gives at once: at most 64 KiB. */
-const CHUNKS_AT_ONCE = 16;
-
 /** A whole upload, in memory, from somebody who may send it. */
 export type UploadForm = {
   readonly appointmentId: number;
-  readonly bytes: Buffer<ArrayBuffer>;
-  /** SHA-256 of `bytes`, in hexadecimal. */
-  readonly sha256: string;
+  readonly pieces: BytePieces;
   /** The name that the client gave the file. */
   readonly name: string;
   /** The client's name for this upload and all its tries, when it gave one. */
@@ -52,7 +46,7 @@ export type UploadForm = {
   readonly left: AbortSignal;
 };
 
-type UploadedFile = Pick<UploadForm, 'bytes' | 'sha256' | 'name'>;
+type UploadedFile = Pick<UploadForm, 'pieces' | 'name'>;
 
 type Reading = {
   /** Accounts for the bytes; while it has no room, the client's socket is not read. */
@@ -129,7 +123,7 @@ export async function readUploadForm(
         fileStream = stream;
         file = (authorization ?? Promise.resolve())
           .then(() => collect(stream, memory))
-          .then((content) => ({ ...content, name: tidyName(filename) }));
+          .then((pieces) => ({ pieces, name: tidyName(filename) }));
         file.catch(reject);
       });
       parser.on('filesLimit', () => reject(validationFailed({ file: ['Send one picture at a time.'] })));
@@ -207,29 +201,13 @@ function isPartAFile(
   return name === 'file' || filename !== undefined;
 }
 
-async function collect(
-  stream: BusboyFileStream,
-  memory: UploadMemory,
-): Promise<Pick<UploadForm, 'bytes' | 'sha256'>> {
-  const chunks: Buffer[] = [];
-  const digest = createHash('sha256');
+async function collect(stream: BusboyFileStream, memory: UploadMemory): Promise<BytePieces> {
+  const collector = new PieceCollector();
   for await (const chunk of stream as AsyncIterable<Buffer>) {
     await memory.receive(chunk.length);
-    digest.update(chunk);
-    chunks.push(chunk);
+    collector.add(chunk);
   }
-  return { bytes: await joined(chunks), sha256: digest.digest('hex') };
-}
-
-/** As `Buffer.concat`, which holds up all other requests for tens of milliseconds when the result has ten megabytes. */
-async function joined(chunks: readonly Buffer[]): Promise<Buffer<ArrayBuffer>> {
-  const bytes = Buffer.allocUnsafe(chunks.reduce((length, chunk) => length + chunk.length, 0));
-  let at = 0;
-  for (const [index, chunk] of chunks.entries()) {
-    at += chunk.copy(bytes, at);
-    if (index % CHUNKS_AT_ONCE === CHUNKS_AT_ONCE - 1) await setImmediate();
-  }
-  return bytes;
+  return collector.finish();
 }
 
 function tooSlow(): AppError {

@@ -93,7 +93,7 @@ async function* checkWritten(
 ): AsyncGenerator<Finding> {
   const bytes = randomBytes(OBJECT_BYTES);
   const written = await attempt('bucket write', async () => {
-    await provider.put(key, bytes, OBJECT);
+    await provider.put(key, [bytes], OBJECT);
     return ok('bucket write', 'an object was written');
   });
   yield written;

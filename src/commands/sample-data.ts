@@ -1,5 +1,4 @@
 import { NestFactory } from '@nestjs/core';
-import { createHash } from 'node:crypto';
 import type { Logger } from 'pino';
 import { DataSource } from 'typeorm';
 import { AppModule } from '../app.module.js';
@@ -44,13 +43,11 @@ export async function addSampleData(settings: Settings, logger: Logger): Promise
       [PATIENT, morning],
       [DOCTOR, night],
     ] as const) {
-      const sha256 = createHash('sha256').update(bytes).digest('hex');
       await uploads.upload(
         { id: sender },
         {
           appointmentId: APPOINTMENT,
-          bytes,
-          sha256,
+          pieces: [bytes],
           name,
           idempotencyKey: undefined,
           left: new AbortController().signal,

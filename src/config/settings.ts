@@ -29,8 +29,8 @@ const optionalWholeNumber = (min: number, max: number, example: number) =>
 const wholeNumber = (min: number, max: number, fallback: number) =>
   optionalWholeNumber(min, max, fallback).default(fallback);
 
-/** As many processors, at most, as pictures are decoded on when nothing is set. */
-const MOST_PROCESSORS = 4;
+/** How many decoding processes there are when nothing is set: one for each processor, but two, so that no user has all, and no more than four. */
+const DEFAULT_DECODE_PROCESSES = Math.min(Math.max(availableParallelism(), 2), 4);
 
 const httpUrl = (example: string) =>
   z
@@ -400,7 +400,7 @@ export function loadSettings(environment: NodeJS.ProcessEnv): Settings {
     uploads: {
       memoryBytes: env.UPLOAD_MEMORY_MIB * 1024 * 1024,
       waitMs: env.UPLOAD_WAIT_MS,
-      decodeProcesses: env.DECODE_PROCESSES ?? Math.min(availableParallelism(), MOST_PROCESSORS) + 1,
+      decodeProcesses: env.DECODE_PROCESSES ?? DEFAULT_DECODE_PROCESSES,
       slowSeconds: env.UPLOAD_SLOW_SECONDS,
       dedupeSeconds: env.UPLOAD_DEDUPE_SECONDS,
       graceSeconds: env.UPLOAD_GRACE_SECONDS,

@@ -5,6 +5,7 @@ import { dirname, join, relative, resolve, sep } from 'node:path';
 import type { Readable } from 'node:stream';
 import { isNativeError } from 'node:util/types';
 import type { LocalStorageSettings } from '../../config/settings.js';
+import { type BytePieces, writePieces } from '../byte-pieces.js';
 import { ObjectNotFoundError, StorageUnavailableError } from './storage-errors.js';
 import { assertStorageKey } from './storage-key.js';
 import {
@@ -35,13 +36,13 @@ export class LocalStorageProvider extends StorageProvider {
     this.directory = resolve(settings.directory);
   }
 
-  async put(key: string, bytes: Buffer, { contentType }: NewObject): Promise<void> {
+  async put(key: string, pieces: BytePieces, { contentType }: NewObject): Promise<void> {
     assertStorageKey(key);
     const properties: ObjectProperties = { contentType };
     await this.attempt(async () => {
       // The object counts as there when its bytes are: they come last.
-      await this.write(this.propertiesFile(key), Buffer.from(JSON.stringify(properties)));
-      await this.write(this.objectFile(key), bytes);
+      await this.write(this.propertiesFile(key), [Buffer.from(JSON.stringify(properties))]);
+      await this.write(this.objectFile(key), pieces);
     });
   }
 
@@ -140,13 +141,13 @@ export class LocalStorageProvider extends StorageProvider {
   }
 
   /** Writes a file so that after a crash it is there whole or not at all. */
-  private async write(file: string, bytes: Buffer): Promise<void> {
+  private async write(file: string, pieces: BytePieces): Promise<void> {
     await mkdir(dirname(file), { recursive: true, mode: 0o700 });
     const temporary = join(this.directory, `${randomUUID()}.tmp`);
     try {
       const handle = await open(temporary, 'wx', 0o600);
       try {
-        await handle.writeFile(bytes);
+        await writePieces(handle, pieces);
         await handle.sync();
       } finally {
         await handle.close();

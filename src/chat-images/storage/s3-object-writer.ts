@@ -2,10 +2,11 @@ import type { S3Client } from '@aws-sdk/client-s3';
 import { HttpRequest } from '@smithy/core/protocols';
 import type { NodeHttpHandler } from '@smithy/node-http-handler';
 import { SignatureV4 } from '@smithy/signature-v4';
-import { addAbortSignal, type Readable } from 'node:stream';
+import { addAbortSignal, Readable } from 'node:stream';
 import { finished } from 'node:stream/promises';
 import { setTimeout } from 'node:timers/promises';
 import type { S3Settings } from '../../config/settings.js';
+import { type BytePieces, lengthOf } from '../byte-pieces.js';
 import { encodePath } from './s3-url-signer.js';
 
 /** How long to wait before the second try; each further wait is twice as long. A random part keeps clients apart. */
@@ -60,17 +61,17 @@ export class S3ObjectWriter {
 
   /**
    * @param headers that go with the object, names in lower case
-   * @param sha256 of `bytes`, in hexadecimal
+   * @param sha256 of the bytes, in hexadecimal
    * @throws ObjectRefusedError, or the error of the connection, of the last try
    */
   async put(
     key: string,
-    bytes: Buffer,
+    pieces: BytePieces,
     headers: Readonly<Record<string, string>>,
     sha256: string,
   ): Promise<void> {
     for (let attempt = 1; ; attempt += 1) {
-      const refusal = await this.send(key, bytes, headers, sha256).catch((error: unknown) => {
+      const refusal = await this.send(key, pieces, headers, sha256).catch((error: unknown) => {
         if (attempt === this.settings.maxAttempts) throw error;
         return new ObjectRefusedError(503, undefined);
       });
@@ -84,7 +85,7 @@ export class S3ObjectWriter {
   /** @returns what the storage has against the object; nothing when it took it */
   private async send(
     key: string,
-    bytes: Buffer,
+    pieces: BytePieces,
     headers: Readonly<Record<string, string>>,
     sha256: string,
   ): Promise<ObjectRefusedError | undefined> {
@@ -98,11 +99,11 @@ export class S3ObjectWriter {
       headers: {
         ...headers,
         host,
-        'content-length': String(bytes.length),
+        'content-length': String(lengthOf(pieces)),
         // Signed with the rest, so the storage refuses other bytes.
         'x-amz-content-sha256': sha256,
       },
-      body: bytes,
+      body: Readable.from(pieces, { objectMode: false }),
     });
     const signed = await this.signer.sign(request);
     const { response } = await this.handler.handle(HttpRequest.clone(signed));

@@ -15,6 +15,7 @@ import { basename } from 'node:path/posix';
 import { Readable } from 'node:stream';
 import type { OnApplicationShutdown } from '@nestjs/common';
 import type { S3Settings } from '../../config/settings.js';
+import type { BytePieces } from '../byte-pieces.js';
 import { ObjectNotFoundError, StorageUnavailableError } from './storage-errors.js';
 import { ObjectRefusedError, S3ObjectWriter } from './s3-object-writer.js';
 import { S3UrlSigner } from './s3-url-signer.js';
@@ -72,18 +73,17 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
     this.writer = new S3ObjectWriter(this.client, requestHandler, settings);
   }
 
-  async put(key: string, bytes: Buffer, { contentType, sha256 }: NewObject): Promise<void> {
+  async put(key: string, pieces: BytePieces, { contentType, sha256, md5 }: NewObject): Promise<void> {
     assertStorageKey(key);
     const headers = {
       // The one integrity check of an upload that every S3 server makes.
-      'content-md5': createHash('md5').update(bytes).digest('base64'),
+      'content-md5': Buffer.from(md5 ?? digest('md5', pieces), 'hex').toString('base64'),
       'content-type': contentType,
       'content-disposition': `inline; filename*=UTF-8''${encodeURIComponent(basename(key))}`,
       'cache-control': CACHE_CONTROL,
       ...(this.settings.objectAcl === 'none' ? {} : { 'x-amz-acl': this.settings.objectAcl }),
     };
-    const digest = sha256 ?? createHash('sha256').update(bytes).digest('hex');
-    await this.request(() => this.writer.put(key, bytes, headers, digest));
+    await this.request(() => this.writer.put(key, pieces, headers, sha256 ?? digest('sha256', pieces)));
   }
 
   async head(key: string): Promise<StoredObject | undefined> {
@@ -190,6 +190,12 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
       );
     }
   }
+}
+
+function digest(algorithm: 'sha256' | 'md5', pieces: BytePieces): string {
+  const hash = createHash(algorithm);
+  for (const piece of pieces) hash.update(piece);
+  return hash.digest('hex');
 }
 
 /** Reads the storage's answer from the SDK's error, or the writer's. */

@@ -1,4 +1,5 @@
 import type { Readable } from 'node:stream';
+import type { BytePieces } from '../byte-pieces.js';
 
 /** What a storage keeps beside an object's bytes. */
 export type ObjectProperties = {
@@ -8,8 +9,9 @@ export type ObjectProperties = {
 
 /** What a writer tells of an object. */
 export type NewObject = ObjectProperties & {
-  /** SHA-256 of the bytes, in hexadecimal, where it is known: a driver that needs it does not take it again. */
+  /** Digests of the bytes, in hexadecimal, where they are known: a driver that needs them does not take them again. */
   readonly sha256?: string;
+  readonly md5?: string | undefined;
 };
 
 export type StoredObject = ObjectProperties & {
@@ -44,7 +46,7 @@ export type SignedUrl = {
  */
 export abstract class StorageProvider {
   /** Writes an object, replacing one with the same key. */
-  abstract put(key: string, bytes: Buffer, object: NewObject): Promise<void>;
+  abstract put(key: string, pieces: BytePieces, object: NewObject): Promise<void>;
 
   /** Tells what is stored under a key, or `undefined` where nothing is. */
   abstract head(key: string): Promise<StoredObject | undefined>;

@@ -1,0 +1,75 @@
+import type { FileHandle } from 'node:fs/promises';
+
+/**
+ * Bytes in pieces, in their order, as they came from a socket. Joined they would be in memory once more: large buffers are
+ * what makes the garbage collector work.
+ */
+export type BytePieces = readonly Buffer[];
+
+/** Smaller pieces are joined, so that a client which sends byte by byte does not fill the memory with objects. */
+const SMALL_BYTES = 16 * 1024;
+const BLOCK_BYTES = 64 * 1024;
+
+export function lengthOf(pieces: BytePieces): number {
+  return pieces.reduce((length, piece) => length + piece.length, 0);
+}
+
+/** The bytes of `from` up to, not including, `to`. Nothing is copied. */
+export function rangeOf(pieces: BytePieces, from: number, to: number): BytePieces {
+  const range: Buffer[] = [];
+  let start = 0;
+  for (const piece of pieces) {
+    if (start >= to) break;
+    if (start + piece.length > from) range.push(piece.subarray(Math.max(0, from - start), to - start));
+    start += piece.length;
+  }
+  return range;
+}
+
+/** Writes a file from its first byte on. */
+export async function writePieces(file: FileHandle, pieces: BytePieces): Promise<void> {
+  const length = lengthOf(pieces);
+  for (let written = 0; written < length;) {
+    const { bytesWritten } = await file.writev([...rangeOf(pieces, written, length)], written);
+    written += bytesWritten;
+  }
+}
+
+/** Collects what arrives. */
+export class PieceCollector {
+  private readonly pieces: Buffer[] = [];
+  private block = Buffer.alloc(0);
+  /** Where the bytes of the block begin that are not among the pieces yet, and where they end. */
+  private blockStart = 0;
+  private blockEnd = 0;
+
+  add(bytes: Buffer): void {
+    if (bytes.length < SMALL_BYTES) {
+      this.copy(bytes);
+    } else {
+      this.endBlock();
+      this.pieces.push(bytes);
+    }
+  }
+
+  finish(): BytePieces {
+    this.endBlock();
+    return this.pieces;
+  }
+
+  private copy(bytes: Buffer): void {
+    if (bytes.length > this.block.length - this.blockEnd) {
+      this.endBlock();
+      this.block = Buffer.allocUnsafeSlow(BLOCK_BYTES);
+      this.blockStart = 0;
+      this.blockEnd = 0;
+    }
+    this.blockEnd += bytes.copy(this.block, this.blockEnd);
+  }
+
+  private endBlock(): void {
+    if (this.blockEnd > this.blockStart)
+      this.pieces.push(this.block.subarray(this.blockStart, this.blockEnd));
+    this.blockStart = this.blockEnd;
+  }
+}
