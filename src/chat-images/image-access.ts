@@ -224,7 +224,7 @@ export class ImageAccess implements OnModuleInit {
   decide(request: ImageAccessRequest): Promise<ImageDecision> {
     return this.database.runAround(
       rowsOfTrail(request),
-      () => this.batcher.submit(request),
+      () => onceMoreWhenRowsWent(() => this.batcher.submit(request)),
       (run) => this.decideAlone(run, request),
       (decision) => 'granted' in decision,
     );
@@ -299,15 +299,10 @@ export class ImageAccess implements OnModuleInit {
     return rows.map(decisionOf);
   }
 
-  /** Decides on one image. When its row or its user was removed while the statement waited for the lock, decides anew. */
-  private async decideAlone(run: RunStatement, request: ImageAccessRequest): Promise<ImageDecision> {
-    const decide = async (): Promise<ImageDecision> => {
+  private decideAlone(run: RunStatement, request: ImageAccessRequest): Promise<ImageDecision> {
+    return onceMoreWhenRowsWent(async () => {
       const [decision] = await this.decideWith(run, [request]);
       return decision ?? { refusal: 'IMAGE_NOT_FOUND' };
-    };
-    return decide().catch((error: unknown) => {
-      if (sqlState(error) !== FOREIGN_KEY_VIOLATION) throw error;
-      return decide();
     });
   }
 
@@ -335,6 +330,14 @@ export class ImageAccess implements OnModuleInit {
     if (unreadable !== undefined) this.logger.warn(unreadable);
     this.statements = userStatements(userRule(columns, this.activeColumn));
   }
+}
+
+/** Decides anew when the row or the user that the audit row refers to was removed while the statement waited for its lock. */
+function onceMoreWhenRowsWent(decide: () => Promise<ImageDecision>): Promise<ImageDecision> {
+  return decide().catch((error: unknown) => {
+    if (sqlState(error) !== FOREIGN_KEY_VIOLATION) throw error;
+    return decide();
+  });
 }
 
 /** The rows that the audit row of a request refers to. */
