@@ -87,7 +87,7 @@ export class ImageProcesses implements OnApplicationShutdown {
   /**
    * Has a picture cleaned, read and decoded. The caller sees to it that no more run at once than there are processes.
    *
-   * @throws AppError OVERLOADED when no process has had the time for it
+   * @throws AppError OVERLOADED when no process has had the time for it, or there is no room to hand it over
    */
   async run(pieces: BytePieces, task: Omit<PictureTask, 'length'>): Promise<PictureAnswer> {
     for (let attempt = 1; ; attempt += 1) {
@@ -120,7 +120,9 @@ export class ImageProcesses implements OnApplicationShutdown {
   ): Promise<PictureAnswer> {
     const { child, picture } = decoder;
     try {
-      await writePieces(picture, pieces);
+      await writePieces(picture, pieces).catch((cause: unknown) => {
+        throw new AppError('OVERLOADED', { cause });
+      });
       child.send(task);
       const answer = await this.answerOf(child);
       if (!('isLast' in answer)) this.idle.push(decoder);
