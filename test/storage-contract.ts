@@ -52,7 +52,8 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
     return key;
   };
   const read = async (key: string): Promise<Buffer> => buffer(await storage.get(key));
-  const sign = (key: string, expiresIn = 60): SignedUrl => storage.signedUrl(key, expiresIn, new Date());
+  const sign = (key: string, expiresIn = 60): Promise<SignedUrl> =>
+    storage.signedUrl(key, expiresIn, new Date());
 
   it('gives back what was put', async () => {
     const key = await put('object.png');
@@ -85,7 +86,7 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
     const key = `${folder}/missing.png`;
     expect(await storage.head(key)).toBeUndefined();
     await expect(storage.get(key)).rejects.toBeInstanceOf(ObjectNotFoundError);
-    expect((await fetch(sign(key).url)).status).toBe(404);
+    expect((await fetch((await sign(key)).url)).status).toBe(404);
   });
 
   it('removes an object, also twice', async () => {
@@ -93,14 +94,14 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
     await storage.delete(key);
     await storage.delete(key);
     expect(await storage.head(key)).toBeUndefined();
-    expect((await fetch(sign(key).url)).status).toBe(404);
+    expect((await fetch((await sign(key)).url)).status).toBe(404);
   });
 
   it.each(ODD_NAMES)('keeps the object named %j', async (name) => {
     const content = Buffer.from(name);
     const key = await put(name, content);
     expect((await read(key)).equals(content)).toBe(true);
-    const response = await fetch(sign(key).url);
+    const response = await fetch((await sign(key)).url);
     expect([response.status, await response.text()]).toEqual([200, name]);
     await storage.delete(key);
     expect(await storage.head(key)).toBeUndefined();
@@ -112,7 +113,7 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
     await expect(storage.head(key)).rejects.toBeInstanceOf(error);
     await expect(storage.get(key)).rejects.toBeInstanceOf(error);
     await expect(storage.delete(key)).rejects.toBeInstanceOf(error);
-    await expect(Promise.resolve().then(() => sign(key))).rejects.toBeInstanceOf(error);
+    await expect(sign(key)).rejects.toBeInstanceOf(error);
   });
 
   it('stores one whole object of many put at the same moment under one key', async () => {
@@ -138,7 +139,7 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
     });
 
     it('reads the object without credentials, as its type and privately cacheable', async () => {
-      const response = await fetch(sign(key).url);
+      const response = await fetch((await sign(key)).url);
       expect(response.status).toBe(200);
       expect(response.headers.get('content-type')).toBe(contentType);
       expect(response.headers.get('cache-control')).toMatch(/^private, max-age=\d+$/);
@@ -147,13 +148,13 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
     });
 
     it('is refused without its query', async () => {
-      const { url } = sign(key);
+      const { url } = await sign(key);
       expect((await fetch(url.slice(0, url.indexOf('?')))).status).toBe(403);
     });
 
-    it('tells exactly when it expires', () => {
+    it('tells exactly when it expires', async () => {
       const signedAt = new Date('2026-02-03T04:05:06.789Z');
-      expect(storage.signedUrl(key, 3600, signedAt)).toMatchObject({
+      expect(await storage.signedUrl(key, 3600, signedAt)).toMatchObject({
         expiresIn: 3600,
         expiresAt: new Date('2026-02-03T05:05:06.000Z'),
       });
@@ -161,13 +162,13 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
 
     it('is refused once it has expired', async () => {
       const past = new Date(Date.now() - 61_000);
-      expect((await fetch(storage.signedUrl(key, 60, past).url)).status).toBe(403);
+      expect((await fetch((await storage.signedUrl(key, 60, past)).url)).status).toBe(403);
       const almost = new Date(Date.now() - 50_000);
-      expect((await fetch(storage.signedUrl(key, 60, almost).url)).status).toBe(200);
+      expect((await fetch((await storage.signedUrl(key, 60, almost)).url)).status).toBe(200);
     });
 
     it('is refused when any character of it is changed', async () => {
-      const { url } = sign(key);
+      const { url } = await sign(key);
       const start = new URL(url).origin.length + 1;
       const accepted: string[] = [];
       for (let index = start; index < url.length; index += 1) {
@@ -179,7 +180,7 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
     });
 
     it('does not let the object be written or removed', async () => {
-      const { url } = sign(key);
+      const { url } = await sign(key);
       for (const method of ['PUT', 'DELETE', 'POST']) {
         expect((await fetch(url, { method })).status).toBeGreaterThanOrEqual(400);
       }

@@ -169,7 +169,7 @@ describe('DO_SPACES_OBJECT_ACL', () => {
   onS3('none keeps objects private on a real server all the same', async () => {
     const storage = storageOf({ ...s3, DO_SPACES_OBJECT_ACL: 'none' });
     await put(storage);
-    const { url } = storage.signedUrl('chat_images/a.png', 60, new Date());
+    const { url } = await storage.signedUrl('chat_images/a.png', 60, new Date());
     expect((await fetch(url)).status).toBe(200);
     expect((await fetch(url.slice(0, url.indexOf('?')))).status).toBe(403);
     await storage.delete('chat_images/a.png');

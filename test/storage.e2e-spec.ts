@@ -68,9 +68,9 @@ describe('the s3 storage, when the server does not answer', () => {
     storage.onApplicationShutdown();
   });
 
-  it('signs without the server, for the public address with its path', () => {
+  it('signs without the server, for the public address with its path', async () => {
     const storage = new S3StorageProvider(settings);
-    const { url } = storage.signedUrl(
+    const { url } = await storage.signedUrl(
       'chat_images/appointment_1/a b.jpg',
       3600,
       new Date('2026-02-03T04:05:06Z'),

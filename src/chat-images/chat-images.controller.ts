@@ -107,7 +107,7 @@ export class ChatImagesController {
   ): Promise<UploadedChatImageResponseDto> {
     const image = await this.uploads.upload(user, form);
     request.imageId = image.id;
-    const signedUrl = this.chatImages.signedUrl(image);
+    const signedUrl = await this.chatImages.signedUrl(image);
     return new UploadedChatImageResponseDto(new UploadedChatImageDto(image, signedUrl, this.settings.appUrl));
   }
 
@@ -118,8 +118,8 @@ export class ChatImagesController {
   @ApiParam(IMAGE_NAME)
   @ApiOkResponse({ type: SignedUrlResponseDto })
   @ApiErrors('IMAGE_NOT_FOUND', 'APPOINTMENT_NOT_FOUND')
-  signedUrl(@AuthorizedImage() image: GrantedImage): SignedUrlResponseDto {
-    return new SignedUrlResponseDto(new SignedUrlDto(this.chatImages.signedUrl(image)));
+  async signedUrl(@AuthorizedImage() image: GrantedImage): Promise<SignedUrlResponseDto> {
+    return new SignedUrlResponseDto(new SignedUrlDto(await this.chatImages.signedUrl(image)));
   }
 
   @Post('chat-images/signed-urls')
@@ -135,14 +135,13 @@ export class ChatImagesController {
   @ApiBody({ type: SignedUrlsRequestDto })
   @ApiOkResponse({ type: SignedUrlsResponseDto })
   @ApiErrors('FILE_TOO_LARGE', 'UNSUPPORTED_MEDIA_TYPE', 'VALIDATION_FAILED')
-  signedUrls(@DecidedImages() images: readonly DecidedImage[]): SignedUrlsResponseDto {
-    return new SignedUrlsResponseDto(
-      images.map(({ name, decision }) =>
-        'refusal' in decision
-          ? new NoSignedUrlDto(name, decision.refusal)
-          : new SignedUrlOfImageDto(decision.granted.id, this.chatImages.signedUrl(decision.granted)),
-      ),
+  async signedUrls(@DecidedImages() images: readonly DecidedImage[]): Promise<SignedUrlsResponseDto> {
+    const entries = images.map(async ({ name, decision }) =>
+      'refusal' in decision
+        ? new NoSignedUrlDto(name, decision.refusal)
+        : new SignedUrlOfImageDto(decision.granted.id, await this.chatImages.signedUrl(decision.granted)),
     );
+    return new SignedUrlsResponseDto(await Promise.all(entries));
   }
 
   @Get('chat-images/:id')
@@ -191,10 +190,10 @@ export class ChatImagesController {
     // The answer to a HEAD holds no URL.
     const recorded = signedUrls && method !== 'HEAD';
     const { images, nextCursor } = await this.listed.page(user, appointmentId, query, recorded);
-    const entries = images.map((image) => {
-      const signedUrl = signedUrls ? this.chatImages.signedUrl(image) : undefined;
+    const entries = images.map(async (image) => {
+      const signedUrl = signedUrls ? await this.chatImages.signedUrl(image) : undefined;
       return new ListedChatImageDto(image, this.settings.appUrl, signedUrl);
     });
-    return new ChatImageListResponseDto(new ChatImageListDto(entries, nextCursor));
+    return new ChatImageListResponseDto(new ChatImageListDto(await Promise.all(entries), nextCursor));
   }
 }

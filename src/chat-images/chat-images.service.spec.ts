@@ -2,6 +2,7 @@ import { afterEach, describe, expect, it, jest } from '@jest/globals';
 import { loadSettings } from '../config/settings.js';
 import { RequestDatabase } from '../database/request-database.js';
 import { ChatImagesService } from './chat-images.service.js';
+import type { SignedUrl } from './storage/storage-provider.js';
 import { S3StorageProvider } from './storage/s3-storage.provider.js';
 
 const ENVIRONMENT = {
@@ -19,11 +20,7 @@ const ENVIRONMENT = {
 const image = { filePath: 'chat_images/appointment_145/1762379401_YoxmX4UUfE.jpg' };
 
 /** Signs at a moment; no storage and no database is asked. */
-function signerAt(environment: NodeJS.ProcessEnv): (moment: string) => {
-  url: string;
-  expiresIn: number;
-  expiresAt: Date;
-} {
+function signerAt(environment: NodeJS.ProcessEnv): (moment: string) => Promise<SignedUrl> {
   const settings = loadSettings({ ...ENVIRONMENT, ...environment });
   if (settings.storage.driver !== 's3') throw new Error('The test is about S3.');
   const service = new ChatImagesService(
@@ -42,20 +39,20 @@ describe('a signed URL', () => {
     jest.restoreAllMocks();
   });
 
-  it('is a fresh one each second, for exactly an hour, without a window', () => {
+  it('is a fresh one each second, for exactly an hour, without a window', async () => {
     const sign = signerAt({});
-    const first = sign('2026-02-03T12:00:00.900Z');
-    const second = sign('2026-02-03T12:00:01.000Z');
+    const first = await sign('2026-02-03T12:00:00.900Z');
+    const second = await sign('2026-02-03T12:00:01.000Z');
     expect(first).toMatchObject({ expiresIn: 3600, expiresAt: new Date('2026-02-03T13:00:00.000Z') });
     expect(second).toMatchObject({ expiresIn: 3600, expiresAt: new Date('2026-02-03T13:00:01.000Z') });
     expect(second.url).not.toBe(first.url);
   });
 
-  it('is the same to the byte within a window, and tells what is left of it', () => {
+  it('is the same to the byte within a window, and tells what is left of it', async () => {
     const sign = signerAt({ SIGNED_URL_WINDOW_SECONDS: '600' });
-    const first = sign('2026-02-03T12:10:00.000Z');
-    const last = sign('2026-02-03T12:19:59.999Z');
-    const next = sign('2026-02-03T12:20:00.000Z');
+    const first = await sign('2026-02-03T12:10:00.000Z');
+    const last = await sign('2026-02-03T12:19:59.999Z');
+    const next = await sign('2026-02-03T12:20:00.000Z');
     expect(last.url).toBe(first.url);
     expect(first).toMatchObject({ expiresIn: 3600, expiresAt: new Date('2026-02-03T13:10:00.000Z') });
     // Never more than is left: half a second of it is none.
@@ -64,9 +61,11 @@ describe('a signed URL', () => {
     expect(next).toMatchObject({ expiresIn: 3600, expiresAt: new Date('2026-02-03T13:20:00.000Z') });
   });
 
-  it('says in itself when it expires, window or none', () => {
+  it('says in itself when it expires, window or none', async () => {
     for (const window of ['0', '7', '1800']) {
-      const { url, expiresAt } = signerAt({ SIGNED_URL_WINDOW_SECONDS: window })('2026-02-03T12:34:56.789Z');
+      const { url, expiresAt } = await signerAt({ SIGNED_URL_WINDOW_SECONDS: window })(
+        '2026-02-03T12:34:56.789Z',
+      );
       const query = new URL(url).searchParams;
       const date = (query.get('X-Amz-Date') ?? '').replace(
         /(....)(..)(..)T(..)(..)(..)Z/,

@@ -31,18 +31,18 @@ export class ChatImagesService {
    * The signing path. Within one window of the settings the URL of an image stays the same, so that phones and browsers keep
    * the picture that they have; it is then as old as the window, and works for less long.
    */
-  signedUrl({ filePath }: Pick<ChatImage, 'filePath'>): SignedUrl {
+  async signedUrl({ filePath }: Pick<ChatImage, 'filePath'>): Promise<SignedUrl> {
     const { signedUrlExpiresSeconds, signedUrlWindowSeconds } = this.settings;
     const now = Date.now();
     if (signedUrlWindowSeconds === 0)
       return this.storage.signedUrl(filePath, signedUrlExpiresSeconds, new Date(now));
     const windowBegan = now - (now % (signedUrlWindowSeconds * 1000));
-    const signed = this.storage.signedUrl(filePath, signedUrlExpiresSeconds, new Date(windowBegan));
+    const signed = await this.storage.signedUrl(filePath, signedUrlExpiresSeconds, new Date(windowBegan));
     return { ...signed, expiresIn: Math.floor((signed.expiresAt.getTime() - now) / 1000) };
   }
 
   /** A URL for whoever has opened a stable address without a token: it works for a short time. */
-  linkUrl({ filePath }: Pick<ChatImage, 'filePath'>): SignedUrl {
+  linkUrl({ filePath }: Pick<ChatImage, 'filePath'>): Promise<SignedUrl> {
     return this.storage.signedUrl(filePath, this.settings.migration.linkUrlExpiresSeconds, new Date());
   }
 }

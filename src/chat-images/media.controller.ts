@@ -55,11 +55,11 @@ export class MediaController {
     'DATABASE_UNAVAILABLE',
     'INTERNAL_ERROR',
   )
-  open(
+  async open(
     @Opened() opened: OpenedAddress,
     @Req() { method }: Request,
     @Res({ passthrough: true }) response: Response,
-  ): SignedUrlResponseDto | undefined {
+  ): Promise<SignedUrlResponseDto | undefined> {
     // An image view of a web page of any origin follows it.
     response.setHeader('Cross-Origin-Resource-Policy', 'cross-origin');
     // The answer to a HEAD holds no URL.
@@ -68,9 +68,9 @@ export class MediaController {
       response.setHeader('Location', opened.legacyUrl);
       return undefined;
     }
-    const signedUrl = opened.byLink
+    const signedUrl = await (opened.byLink
       ? this.chatImages.linkUrl(opened.image)
-      : this.chatImages.signedUrl(opened.image);
+      : this.chatImages.signedUrl(opened.image));
     response.setHeader('Location', signedUrl.url);
     return new SignedUrlResponseDto(new SignedUrlDto(signedUrl));
   }
@@ -86,7 +86,7 @@ export class MediaController {
     @Opened() opened: OpenedAddress,
     @Req() request: Request,
     @Res({ passthrough: true }) response: Response,
-  ): SignedUrlResponseDto | undefined {
+  ): Promise<SignedUrlResponseDto | undefined> {
     return this.open(opened, request, response);
   }
 }

@@ -99,7 +99,7 @@ async function* checkWritten(
   yield written;
   if (written.status !== 'ok') return;
   yield await attempt('bucket read', () => checkHead(provider, key));
-  const { url } = provider.signedUrl(key, SIGNED_URL_SECONDS, new Date());
+  const { url } = await provider.signedUrl(key, SIGNED_URL_SECONDS, new Date());
   yield await checkSignedUrl(url, bytes, storage);
   yield await checkAnonymousRead(url.slice(0, url.indexOf('?')));
   yield await checkAnonymousList(storage.publicUrl, migration.phase);

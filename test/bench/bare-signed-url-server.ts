@@ -5,17 +5,17 @@
 import { createHmac, createSecretKey, randomUUID, timingSafeEqual } from 'node:crypto';
 import { createServer, type IncomingMessage, type OutgoingHttpHeaders } from 'node:http';
 import pg from 'pg';
-import { S3UrlSigner } from '../../src/chat-images/storage/s3-url-signer.js';
 import { parseId } from '../../src/database/parse-id.js';
 import { AppError } from '../../src/errors/app-error.js';
 import { toTimestamp } from '../../src/timestamp.js';
+import { BareUrlSigner } from './bare-url-signer.js';
 
 const { PORT, DATABASE_URL, JWT_SECRET = '', DO_SPACES_URL = '' } = process.env;
 const { DO_SPACES_KEY = '', DO_SPACES_SECRET = '', DO_SPACES_REGION = '' } = process.env;
 const EXPIRES_SECONDS = 3600;
 
 const key = createSecretKey(JWT_SECRET, 'utf8');
-const signer = new S3UrlSigner(DO_SPACES_URL, {
+const signer = new BareUrlSigner(DO_SPACES_URL, {
   accessKeyId: DO_SPACES_KEY,
   secretAccessKey: DO_SPACES_SECRET,
   region: DO_SPACES_REGION,

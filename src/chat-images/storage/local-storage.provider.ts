@@ -93,7 +93,11 @@ export class LocalStorageProvider extends StorageProvider {
     }
   }
 
-  signedUrl(key: string, expiresIn: number, signedAt: Date): SignedUrl {
+  signedUrl(key: string, expiresIn: number, signedAt: Date): Promise<SignedUrl> {
+    return Promise.resolve().then(() => this.sign(key, expiresIn, signedAt));
+  }
+
+  private sign(key: string, expiresIn: number, signedAt: Date): SignedUrl {
     assertStorageKey(key);
     const expires = Math.floor(signedAt.getTime() / 1000) + expiresIn;
     const path = key.split('/').map(encodeURIComponent).join('/');

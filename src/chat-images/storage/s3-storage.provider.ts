@@ -69,7 +69,7 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
       maxAttempts: settings.maxAttempts,
       requestHandler,
     });
-    this.signer = new S3UrlSigner(settings.publicUrl, settings);
+    this.signer = new S3UrlSigner(settings.publicUrl, settings, this.client.config.sha256);
     this.writer = new S3ObjectWriter(this.client, requestHandler, settings);
   }
 
@@ -131,10 +131,10 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
     } while (page.NextContinuationToken !== undefined);
   }
 
-  signedUrl(key: string, expiresIn: number, signedAt: Date): SignedUrl {
+  async signedUrl(key: string, expiresIn: number, signedAt: Date): Promise<SignedUrl> {
     assertStorageKey(key);
     const second = Math.floor(signedAt.getTime() / 1000) * 1000;
-    const url = this.signer.sign(key, expiresIn, new Date(second));
+    const url = await this.signer.sign(key, expiresIn, new Date(second));
     return { url, expiresIn, expiresAt: new Date(second + expiresIn * 1000) };
   }
 

@@ -10,13 +10,16 @@ const credentials = {
   region: 'fra1',
 };
 
+/** The hash of the SDK for Node. */
+const SHA256 = new S3Client({ region: 'fra1' }).config.sha256;
+
 const ADDRESSES = [
   'https://docavailable-storage.fra1.digitaloceanspaces.com',
   'http://localhost:9000/docavailable-storage',
   'http://localhost:9000/deep/path/bucket',
 ];
 
-/** The SDK's own signer, the judge of ours. */
+/** The SDK's whole way to a signed URL, the judge of ours. */
 function sdkSigner(
   publicUrl: string,
   { region, ...keys } = credentials,
@@ -42,7 +45,7 @@ describe('S3UrlSigner', () => {
   it.each(ADDRESSES)(
     'signs every key at every time as the SDK does, to the byte, for %s',
     async (address) => {
-      const ours = new S3UrlSigner(address, credentials);
+      const ours = new S3UrlSigner(address, credentials, SHA256);
       const theirs = sdkSigner(address);
       await fc.assert(
         fc.asyncProperty(
@@ -50,21 +53,21 @@ describe('S3UrlSigner', () => {
           fc.integer({ min: 1, max: 604_800 }),
           fc.date({ min: new Date('2000-01-01'), max: new Date('2099-12-31'), noInvalidDate: true }),
           async (key, expiresIn, signedAt) => {
-            expect(ours.sign(key, expiresIn, signedAt)).toBe(await theirs(key, expiresIn, signedAt));
+            expect(await ours.sign(key, expiresIn, signedAt)).toBe(await theirs(key, expiresIn, signedAt));
           },
         ),
-        { numRuns: 3400, seed: 20260203 },
+        { numRuns: 1000, seed: 20260203 },
       );
     },
   );
 
   it('changes the key of the day at midnight in UTC, and back when the clock steps back', async () => {
     const address = 'https://bucket.example.com';
-    const ours = new S3UrlSigner(address, credentials);
+    const ours = new S3UrlSigner(address, credentials, SHA256);
     const theirs = sdkSigner(address);
     for (const time of ['2026-02-03T23:59:59.999Z', '2026-02-04T00:00:00.000Z', '2026-02-03T23:59:58.000Z']) {
       const signedAt = new Date(time);
-      expect(ours.sign('a.jpg', 3600, signedAt)).toBe(await theirs('a.jpg', 3600, signedAt));
+      expect(await ours.sign('a.jpg', 3600, signedAt)).toBe(await theirs('a.jpg', 3600, signedAt));
     }
   });
 
@@ -76,9 +79,9 @@ describe('S3UrlSigner', () => {
       { ...credentials, secretAccessKey: 'a rotated secret' },
       { ...credentials, accessKeyId: 'ROTATED' },
       { ...credentials, region: 'ams3' },
-    ].map((each) => [new S3UrlSigner(address, each), sdkSigner(address, each)] as const);
+    ].map((each) => [new S3UrlSigner(address, each, SHA256), sdkSigner(address, each)] as const);
     for (const [ours, theirs] of [...signers, ...signers]) {
-      expect(ours.sign('a.jpg', 3600, signedAt)).toBe(await theirs('a.jpg', 3600, signedAt));
+      expect(await ours.sign('a.jpg', 3600, signedAt)).toBe(await theirs('a.jpg', 3600, signedAt));
     }
   });
 });

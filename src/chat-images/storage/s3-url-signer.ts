@@ -1,4 +1,7 @@
-import { createHmac, hash } from 'node:crypto';
+import type { S3Client } from '@aws-sdk/client-s3';
+import { formatUrl } from '@aws-sdk/core/util';
+import { S3RequestPresigner } from '@aws-sdk/s3-request-presigner';
+import { extendedEncodeURIComponent, HttpRequest } from '@smithy/core/protocols';
 
 /** What a SigV4 signature is made with. */
 export type SigningCredentials = {
@@ -7,48 +10,34 @@ export type SigningCredentials = {
   readonly region: string;
 };
 
-/** What the URLs that are signed in one second share. */
-type SigningMoment = {
-  /** Since 1970. */
-  readonly second: number;
-  readonly time: string;
-  readonly day: string;
-  readonly scope: string;
-  readonly signatureOf: (toSign: string) => string;
-  /** The query's beginning. */
-  readonly parameters: string;
-};
-
-const ALGORITHM = 'AWS4-HMAC-SHA256';
-
-/** Of a SHA-256: the bytes that it works on at once, and those of its result. */
-const BLOCK_BYTES = 64;
-const DIGEST_BYTES = 32;
-
-/** Neither escaped by encodeURIComponent nor reserved: the letters of nearly every key. */
-const PLAIN_PATH = /^[\w./~-]*$/;
-
 /**
- * Signs URLs that read an object, by AWS Signature Version 4 with the signature in the query. The same URLs as the SDK's
- * `getSignedUrl`, to the byte, without its request pipeline: a SHA-256 and an HMAC a URL, and the day's key once a day.
+ * Signs URLs that read an object, with the SDK's presigner: the same URLs as its `getSignedUrl`, to the byte, without the
+ * middleware of a `GetObjectCommand` around each.
  *
  * @see https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
  */
 export class S3UrlSigner {
-  private readonly origin: string;
-  private readonly host: string;
+  private readonly presigner: S3RequestPresigner;
+  private readonly address: Pick<HttpRequest, 'protocol' | 'hostname'> & { readonly port?: number };
   private readonly basePath: string;
-  private moment: SigningMoment | undefined;
 
-  /** @param publicUrl the bucket's own address as clients reach it, path included */
+  /**
+   * @param publicUrl the bucket's own address as clients reach it, path included
+   * @param sha256 the hash that the client signs with
+   */
   constructor(
     publicUrl: string,
-    private readonly credentials: SigningCredentials,
+    { accessKeyId, secretAccessKey, region }: SigningCredentials,
+    sha256: S3Client['config']['sha256'],
   ) {
-    const url = new URL(publicUrl);
-    this.origin = url.origin;
-    this.host = url.host;
-    this.basePath = url.pathname.replace(/\/+$/, '');
+    const { protocol, hostname, port, pathname } = new URL(publicUrl);
+    this.address = { protocol, hostname, ...(port === '' ? {} : { port: Number(port) }) };
+    this.basePath = pathname.replace(/\/+$/, '');
+    this.presigner = new S3RequestPresigner({
+      credentials: { accessKeyId, secretAccessKey },
+      region,
+      sha256,
+    });
   }
 
   /**
@@ -56,73 +45,18 @@ export class S3UrlSigner {
    * @param expiresIn seconds from `signedAt` for which the URL works
    * @param signedAt counts to the second
    */
-  sign(key: string, expiresIn: number, signedAt: Date): string {
-    const { time, scope, signatureOf, parameters } = this.momentOf(signedAt);
-    const path = `${this.basePath}/${encodePath(key)}`;
-    // In the order of the names' bytes, as the signature wants them; the signature itself is between the last two.
-    const before = `${parameters}&X-Amz-Expires=${expiresIn}`;
-    const after = 'X-Amz-SignedHeaders=host&x-id=GetObject';
-    const request = `GET\n${path}\n${before}&${after}\nhost:${this.host}\n\nhost\nUNSIGNED-PAYLOAD`;
-    const signature = signatureOf(`${ALGORITHM}\n${time}\n${scope}\n${hash('sha256', request)}`);
-    return `${this.origin}${path}?${before}&X-Amz-Signature=${signature}&${after}`;
+  async sign(key: string, expiresIn: number, signedAt: Date): Promise<string> {
+    const request = new HttpRequest({
+      ...this.address,
+      method: 'GET',
+      path: `${this.basePath}/${encodePath(key)}`,
+      query: { 'x-id': 'GetObject' },
+    });
+    return formatUrl(await this.presigner.presign(request, { expiresIn, signingDate: signedAt }));
   }
-
-  /** What all URLs of one second have in common; the key is that of the day (UTC). */
-  private momentOf(signedAt: Date): SigningMoment {
-    const second = Math.floor(signedAt.getTime() / 1000);
-    if (this.moment?.second === second) return this.moment;
-    const time = `${signedAt.toISOString().slice(0, 19).replaceAll(/[-:]/g, '')}Z`;
-    const day = time.slice(0, 8);
-    const { accessKeyId, region } = this.credentials;
-    const scope = `${day}/${region}/s3/aws4_request`;
-    const credential = encodeURIComponent(`${accessKeyId}/${scope}`);
-    this.moment = {
-      second,
-      time,
-      day,
-      scope,
-      signatureOf: this.moment?.day === day ? this.moment.signatureOf : this.signatureBy(day, scope),
-      parameters: `X-Amz-Algorithm=${ALGORITHM}&X-Amz-Content-Sha256=UNSIGNED-PAYLOAD&X-Amz-Credential=${credential}&X-Amz-Date=${time}`,
-    };
-    return this.moment;
-  }
-
-  /** Signs by the key of a day; all that is signed on it has one length. */
-  private signatureBy(day: string, scope: string): (toSign: string) => string {
-    const { secretAccessKey, region } = this.credentials;
-    const hmac = (key: string | Buffer, data: string): Buffer =>
-      createHmac('sha256', key).update(data).digest();
-    const key = hmac(hmac(hmac(hmac(`AWS4${secretAccessKey}`, day), region), 's3'), 'aws4_request');
-    const length = Buffer.byteLength(`${ALGORITHM}\n${day}T000000Z\n${scope}\n`) + 2 * DIGEST_BYTES;
-    return hmacSha256(key, length);
-  }
-}
-
-/**
- * HMAC-SHA256 of texts of one length (RFC 2104, 2): two hashes, as the object that `createHmac` makes for each text costs
- * more than both.
- *
- * @param key at most a block
- * @param textBytes how long each text is, in UTF-8
- */
-function hmacSha256(key: Buffer, textBytes: number): (text: string) => string {
-  const inner = Buffer.alloc(BLOCK_BYTES + textBytes, 0x36);
-  const outer = Buffer.alloc(BLOCK_BYTES + DIGEST_BYTES, 0x5c);
-  for (const [index, byte] of key.entries()) {
-    inner[index] = byte ^ 0x36;
-    outer[index] = byte ^ 0x5c;
-  }
-  return (text) => {
-    inner.write(text, BLOCK_BYTES);
-    outer.write(hash('sha256', inner, 'binary'), BLOCK_BYTES, 'binary');
-    return hash('sha256', outer);
-  };
 }
 
 /** Percent-encodes all but the unreserved characters of RFC 3986 and the slashes between the segments. */
 export function encodePath(key: string): string {
-  if (PLAIN_PATH.test(key)) return key;
-  return encodeURIComponent(key)
-    .replaceAll('%2F', '/')
-    .replaceAll(/[!'()*]/g, (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`);
+  return key.split('/').map(extendedEncodeURIComponent).join('/');
 }

@@ -42,7 +42,7 @@ export type SignedUrl = {
  * {@link signedUrl}; `put` is atomic (a reader sees the old object, or the whole new one) and durable when it
  * resolves; keys are those that `assertStorageKey` lets through, and mean the same object on every driver; calls
  * end within bounded time. All methods reject with `StorageUnavailableError` when the storage is down or slow past
- * its limit, and with `InvalidStorageKeyError` for a key that can't be one, which `signedUrl` throws.
+ * its limit, and with `InvalidStorageKeyError` for a key that can't be one.
  */
 export abstract class StorageProvider {
   /** Writes an object, replacing one with the same key. */
@@ -67,7 +67,7 @@ export abstract class StorageProvider {
    * @param expiresIn seconds from `signedAt`, rounded down to a whole second, from 1 to 604800
    * @param signedAt the moment that counts as now
    */
-  abstract signedUrl(key: string, expiresIn: number, signedAt: Date): SignedUrl;
+  abstract signedUrl(key: string, expiresIn: number, signedAt: Date): Promise<SignedUrl>;
 
   /**
    * Tells of every object whose key starts with `prefix`, which ends in a slash, in ascending order of the keys' UTF-8
