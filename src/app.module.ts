@@ -3,6 +3,7 @@ import { APP_FILTER, APP_GUARD } from '@nestjs/core';
 import { TypeOrmModule } from '@nestjs/typeorm';
 import type { Logger } from 'pino';
 import { JwtAuthGuard } from './auth/jwt-auth.guard.js';
+import { JwtStrategy } from './auth/jwt.strategy.js';
 import { SessionRevocations } from './auth/session-revocations.js';
 import { TokenVerifier } from './auth/token-verifier.js';
 import { ChatImagesModule } from './chat-images/chat-images.module.js';
@@ -44,6 +45,7 @@ export class AppModule {
         RequestDatabase,
         RateLimits,
         RequestLog,
+        JwtStrategy,
         SessionRevocations,
         TokenVerifier,
         // Guards run in this order: who is it, and has that user asked too often.

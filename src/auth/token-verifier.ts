@@ -6,12 +6,19 @@ import { type JwtSettings, SETTINGS, type Settings } from '../config/settings.js
 import { parseId } from '../database/parse-id.js';
 import { RemoteKeys } from './remote-keys.js';
 
+declare global {
+  // The types of passport and Express are extended by merging.
+  namespace Express {
+    interface User {
+      readonly id: number;
+      /** The `jti` of the token, by which the main application revokes it. */
+      readonly tokenId?: string | undefined;
+    }
+  }
+}
+
 /** Who sends the request: `request.user` behind the JwtAuthGuard. */
-export type AuthenticatedUser = {
-  readonly id: number;
-  /** The `jti` of the token, by which the main application revokes it. */
-  readonly tokenId?: string | undefined;
-};
+export type AuthenticatedUser = Express.User;
 
 /** How many characters of verified tokens are remembered: some twenty thousand tokens of the usual size. */
 const REMEMBERED_CHARACTERS = 8 * 1024 * 1024;

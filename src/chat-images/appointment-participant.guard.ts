@@ -10,7 +10,7 @@ import {
 } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
 import type { Request } from 'express';
-import { bearerToken } from '../auth/jwt-auth.guard.js';
+import { bearerToken } from '../auth/jwt.strategy.js';
 import { type AuthenticatedUser, TokenVerifier } from '../auth/token-verifier.js';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { parseId } from '../database/parse-id.js';

@@ -10,7 +10,7 @@ import {
 import type { Request, Response } from 'express';
 import { isNativeError } from 'node:util/types';
 import type { Logger } from 'pino';
-import { bearerToken } from '../auth/jwt-auth.guard.js';
+import { bearerToken } from '../auth/jwt.strategy.js';
 import { TokenVerifier } from '../auth/token-verifier.js';
 import { ObjectNotFoundError, StorageUnavailableError } from '../chat-images/storage/storage-errors.js';
 import { DatabaseUnavailableError } from '../database/database-failure.js';
