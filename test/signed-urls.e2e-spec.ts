@@ -149,9 +149,14 @@ describe('signed URLs', () => {
         const [status, code] = await refused(await post(body));
         expect([body, status, code]).toEqual([body, 422, 'VALIDATION_FAILED']);
       }
-      expect((await refused(await post({ ids: [] })))[2]).toEqual({
-        ids: ['The ids must name at least one image.'],
-      });
+      for (const [body, field, sentence] of [
+        [{ ids: [] }, 'ids', 'The ids must name at least one image.'],
+        [malformed[0], 'ids', 'The ids may name at most 100 images.'],
+        [{ ids: [7, null] }, 'ids', 'Each of ids must be the number of an image or its file name.'],
+        [{}, 'ids', 'The ids are required: an array of numbers and file names of images.'],
+        [[], 'body', 'The body must be a JSON object with the field ids.'],
+      ] as const)
+        expect((await refused(await post(body)))[2]).toEqual({ [field]: [sentence] });
       const text = await test.fetch('/api/chat-images/signed-urls', {
         method: 'POST',
         body: 'x',

@@ -28,7 +28,8 @@ import {
   type NamedByPath,
   type Refusal,
 } from './image-access.js';
-import { type ImageName, readImageIds } from './image-ids-body.js';
+import type { ImageName } from './dto/signed-urls.dto.js';
+import { readImageIds } from './image-ids-body.js';
 import { UploadBudget } from './upload-budget.js';
 import { readUploadForm, type UploadForm } from './upload-form.js';
 

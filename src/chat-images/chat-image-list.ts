@@ -1,45 +1,15 @@
 import { Injectable } from '@nestjs/common';
-import { z } from 'zod';
 import type { AuthenticatedUser } from '../auth/token-verifier.js';
 import { sqlState, violatedConstraint } from '../database/database-failure.js';
-import { parseId } from '../database/parse-id.js';
 import { preparedStatement, RequestDatabase } from '../database/request-database.js';
 import { AppError } from '../errors/app-error.js';
 import { CHAT_IMAGE_COLUMNS, type ChatImage } from './chat-image.entity.js';
+import type { ListQueryDto } from './dto/list-query.dto.js';
 import { namesAnObject } from './image-access.js';
-
-/** The place of an image in the list of its appointment. */
-type Position = { readonly createdAt: Date; readonly id: number };
-
-const MAX_LIMIT = 100;
-const DEFAULT_LIMIT = 50;
+import { ListPosition } from './list-position.js';
 
 const FOREIGN_KEY_VIOLATION = '23503';
 const ACCESSED_BY = 'chat_image_access_accessed_by_foreign';
-
-const LIMIT_EXPECTED = `The limit must be a whole number from 1 to ${MAX_LIMIT}.`;
-const CURSOR_EXPECTED = 'The cursor must be a next_cursor of this list.';
-
-/** The query of a list's request. */
-export const listQuerySchema = z.object({
-  limit: z
-    .string(LIMIT_EXPECTED)
-    .regex(/^\d{1,3}$/, LIMIT_EXPECTED)
-    .transform(Number)
-    .refine((limit) => limit >= 1 && limit <= MAX_LIMIT, LIMIT_EXPECTED)
-    .default(DEFAULT_LIMIT),
-  cursor: z
-    .string(CURSOR_EXPECTED)
-    .transform(parseCursor)
-    .refine((position) => position !== undefined, CURSOR_EXPECTED)
-    .optional(),
-  signed_urls: z
-    .enum(['true', 'false'], 'The signed_urls must be true or false.')
-    .transform((value) => value === 'true')
-    .default(false),
-});
-
-export type ListQuery = z.output<typeof listQuerySchema>;
 
 export type ChatImagePage = { readonly images: readonly ChatImage[]; readonly nextCursor: string | null };
 
@@ -73,7 +43,7 @@ export class ChatImageList {
   async page(
     user: AuthenticatedUser,
     appointmentId: number,
-    { limit, cursor }: Pick<ListQuery, 'limit' | 'cursor'>,
+    { limit, cursor }: Pick<ListQueryDto, 'limit' | 'cursor'>,
     recorded: boolean,
   ): Promise<ChatImagePage> {
     const select = (): Promise<ChatImage[]> =>
@@ -97,18 +67,9 @@ export class ChatImageList {
     });
     const images = rows.slice(0, limit);
     const last = images.at(-1);
-    return { images, nextCursor: last && rows.length > limit ? cursorOf(last) : null };
+    return {
+      images,
+      nextCursor: last && rows.length > limit ? new ListPosition(last.createdAt, last.id).cursor : null,
+    };
   }
-}
-
-function cursorOf({ createdAt, id }: Position): string {
-  return Buffer.from(`${createdAt.getTime()}.${id}`).toString('base64url');
-}
-
-function parseCursor(text: string): Position | undefined {
-  const [time = '', idText = ''] = Buffer.from(text, 'base64url').toString().split('.');
-  const createdAt = new Date(Number(time));
-  const id = parseId(idText);
-  if (id === undefined || !(createdAt.getTime() >= 0)) return undefined;
-  return cursorOf({ createdAt, id }) === text ? { createdAt, id } : undefined;
 }

@@ -1,4 +1,4 @@
-import { Controller, Get, HttpCode, Inject, Post, Req } from '@nestjs/common';
+import { Controller, Get, HttpCode, Inject, Post, Query, Req } from '@nestjs/common';
 import {
   ApiBearerAuth,
   ApiBody,
@@ -8,7 +8,6 @@ import {
   ApiOperation,
   ApiParam,
   type ApiParamOptions,
-  ApiQuery,
   ApiTags,
 } from '@nestjs/swagger';
 import type { Request } from 'express';
@@ -16,7 +15,7 @@ import type { AuthenticatedUser } from '../auth/token-verifier.js';
 import { CurrentUser } from '../auth/current-user.decorator.js';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { ApiErrors } from '../errors/api-errors.decorator.js';
-import { ValidQuery } from '../errors/valid-query.decorator.js';
+import { VALIDATION_PIPE } from '../errors/validation.pipe.js';
 import { RateLimited } from '../rate-limits/user-rate-limit.guard.js';
 import { RateLimits } from '../rate-limits/rate-limits.js';
 import {
@@ -27,12 +26,13 @@ import {
   DecidedImages,
   ParticipantsOnly,
 } from './appointment-participant.guard.js';
-import { ChatImageList, type ListQuery, listQuerySchema } from './chat-image-list.js';
+import { ChatImageList } from './chat-image-list.js';
 import { ChatImageUploadsService } from './chat-image-uploads.service.js';
 import { ChatImagesService } from './chat-images.service.js';
 import type { GrantedImage } from './image-access.js';
 import { ChatImageListDto, ChatImageListResponseDto, ListedChatImageDto } from './dto/chat-image-list.dto.js';
 import { ChatImageDto, ChatImageResponseDto } from './dto/chat-image.dto.js';
+import { ListQueryDto } from './dto/list-query.dto.js';
 import { SignedUrlDto, SignedUrlResponseDto } from './dto/signed-url.dto.js';
 import {
   NoSignedUrlDto,
@@ -165,25 +165,13 @@ export class ChatImagesController {
     description: 'With `signed_urls=true` the request counts as `limit` requests for a URL.',
   })
   @ApiParam({ name: 'appointmentId', schema: { type: 'integer', minimum: 1, example: 145 } })
-  @ApiQuery({
-    name: 'limit',
-    required: false,
-    schema: { type: 'integer', minimum: 1, maximum: 100, default: 50 },
-  })
-  @ApiQuery({
-    name: 'cursor',
-    required: false,
-    description: 'The `next_cursor` of the page before.',
-    schema: { type: 'string' },
-  })
-  @ApiQuery({ name: 'signed_urls', required: false, schema: { type: 'boolean', default: false } })
   @ApiOkResponse({ type: ChatImageListResponseDto })
   @ApiErrors('APPOINTMENT_NOT_FOUND', 'VALIDATION_FAILED')
   async list(
     @Req() { method }: Request,
     @CurrentUser() user: AuthenticatedUser,
     @AuthorizedAppointment() appointmentId: number,
-    @ValidQuery(listQuerySchema) { signed_urls: signedUrls, ...query }: ListQuery,
+    @Query(VALIDATION_PIPE) { signed_urls: signedUrls, ...query }: ListQueryDto,
   ): Promise<ChatImageListResponseDto> {
     // The request itself has been counted.
     if (signedUrls) await this.limits.consume('signed-urls', user.id, query.limit - 1);

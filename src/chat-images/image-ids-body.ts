@@ -1,31 +1,13 @@
 import express, { type Request, type Response } from 'express';
 import { isNativeError } from 'node:util/types';
-import { z } from 'zod';
-import { AppError, validationFailedBy } from '../errors/app-error.js';
-
-/** How many images a client may ask for at once. */
-export const MAX_IMAGE_IDS = 100;
+import { AppError, validationFailed } from '../errors/app-error.js';
+import { validated } from '../errors/validation.pipe.js';
+import { type ImageName, SignedUrlsRequestDto } from './dto/signed-urls.dto.js';
 
 /** A hundred of the longest names, escaped as JSON can. */
 const MAX_BODY_BYTES = 256 * 1024;
 
-/** How a client names an image: by its number or its file name. It need not name one. */
-export type ImageName = number | string;
-
 const parseJson = express.json({ limit: MAX_BODY_BYTES });
-
-const Body = z.object(
-  {
-    ids: z
-      .array(
-        z.union([z.number(), z.string()], 'Each of ids must be the number of an image or its file name.'),
-        'The ids are required: an array of numbers and file names of images.',
-      )
-      .min(1, 'The ids must name at least one image.')
-      .max(MAX_IMAGE_IDS, `The ids may name at most ${MAX_IMAGE_IDS} images.`),
-  },
-  'The body must be a JSON object with the field ids.',
-);
 
 /**
  * Reads the body of a request for many images, `{ "ids": [123, "1762379401_YoxmX4UUfE.jpg"] }`.
@@ -42,9 +24,10 @@ export async function readImageIds(request: Request): Promise<readonly ImageName
       else reject(refusal(error));
     });
   });
-  const { data, error } = Body.safeParse(request.body);
-  if (!data) throw validationFailedBy(error.issues);
-  return data.ids;
+  const body: unknown = request.body;
+  if (typeof body !== 'object' || body === null || Array.isArray(body))
+    throw validationFailed({ body: ['The body must be a JSON object with the field ids.'] });
+  return (await validated(SignedUrlsRequestDto, body)).ids;
 }
 
 /** What the parser says of a body, in the words of the catalogue. */

@@ -1,9 +1,10 @@
 import { Busboy, type BusboyFileStream, type BusboyHeaders, type BusboyInstance } from '@fastify/busboy';
 import type { Request } from 'express';
-import { parseId } from '../database/parse-id.js';
 import { AppError, validationFailed } from '../errors/app-error.js';
+import { validated } from '../errors/validation.pipe.js';
 import { type BytePieces, PieceCollector } from './byte-pieces.js';
 import { tidyName } from './client-file-name.js';
+import { UploadFieldsDto } from './dto/uploaded-chat-image.dto.js';
 import type { UploadMemory } from './upload-budget.js';
 import { watchUploadPace } from './upload-pace.js';
 
@@ -97,20 +98,21 @@ export async function readUploadForm(
     await new Promise<void>((resolve, reject) => {
       parser.on('field', (name: string, value: string, _nameTruncated: boolean, truncated: boolean) => {
         if (name !== 'appointment_id') return;
-        const id = truncated ? undefined : parseId(value.trim());
         if (authorization) {
           reject(validationFailed({ [name]: ['The appointment_id may be sent only once.'] }));
-        } else if (id === undefined) {
-          reject(validationFailed({ [name]: ['The appointment_id must be the number of an appointment.'] }));
-        } else {
-          appointmentId = id;
-          authorizing = true;
-          authorization = authorize(id).then(() => {
+          return;
+        }
+        authorizing = true;
+        authorization = validated(UploadFieldsDto, { [name]: truncated ? '' : value })
+          .then((fields) => {
+            appointmentId = fields.appointment_id;
+            return authorize(appointmentId);
+          })
+          .then(() => {
             authorizing = false;
             memory.authorize();
           });
-          authorization.catch(reject);
-        }
+        authorization.catch(reject);
       });
       parser.on('file', (name: string, stream: BusboyFileStream, filename: string | undefined) => {
         // A part that ends too early is an error of its stream as well, thrown where nobody listens.

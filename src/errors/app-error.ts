@@ -79,18 +79,3 @@ export function validationFailed(fields: FieldErrors): AppError {
 export function uploadGivenUp(): AppError {
   return new AppError('VALIDATION_FAILED', { message: 'The upload was given up.' });
 }
-
-type SchemaIssue = {
-  readonly message: string;
-  readonly path?: readonly (PropertyKey | { readonly key: PropertyKey })[] | undefined;
-};
-
-/** A VALIDATION_FAILED error of what a schema says of a value (https://standardschema.dev). */
-export function validationFailedBy(issues: readonly SchemaIssue[]): AppError {
-  const fields: Record<string, string[]> = {};
-  for (const { path = [], message } of issues) {
-    const [first = 'body'] = path;
-    (fields[String(typeof first === 'object' ? first.key : first)] ??= []).push(message);
-  }
-  return validationFailed(fields);
-}

@@ -97,19 +97,19 @@ async function knows({ port }: Server, { method, path, token, body }: LoadReques
   return status !== 404;
 }
 
-function goalsOf({ singles, batch, signedPerSecond }: Results): readonly Goal[] {
+function goalsOf({ singles, batch }: Results): readonly Goal[] {
   const { service, bare, plain, nestConstant } = singles[64];
   const alone = singles[1];
   return [
     {
       name: 'requests/s at 64 connections, of the bare reference',
       value: service.perSecond / bare.perSecond,
-      atLeast: 1,
+      atLeast: 1.4,
     },
     {
       name: 'requests/s at 64 connections, of the constant NestJS route',
       value: service.perSecond / nestConstant.perSecond,
-      atLeast: 0.75,
+      atLeast: 1,
     },
     {
       name: 'requests/s at 64 connections, of the plain NestJS version',
@@ -129,9 +129,8 @@ function goalsOf({ singles, batch, signedPerSecond }: Results): readonly Goal[] 
     {
       name: `p50 of a batch of ${BATCH_SIZE} at 1 connection, of a single URL`,
       value: batch && batch.batch.p50Ms / batch.single.p50Ms,
-      atMost: 5,
+      atMost: 8,
     },
-    { name: 'URLs signed a second, by the signer alone', value: signedPerSecond, atLeast: 100_000 },
   ];
 }
 
@@ -162,6 +161,7 @@ function print(servers: Servers, results: Results, goals: readonly Goal[]): void
     });
   });
   console.table(rows);
+  console.log(`URLs signed a second, by the signer alone: ${Math.round(results.signedPerSecond)}`);
   console.table(
     goals.map((goal) => ({
       goal: goal.name,

@@ -1,16 +1,32 @@
 import { ApiExtraModels, ApiProperty, getSchemaPath } from '@nestjs/swagger';
+import { ArrayMaxSize, ArrayNotEmpty, IsArray, ValidateBy } from 'class-validator';
 import { AppError, type ErrorCode } from '../../errors/app-error.js';
-import type { ImageName } from '../image-ids-body.js';
 import type { SignedUrl } from '../storage/storage-provider.js';
 import { SignedUrlDto } from './signed-url.dto.js';
 
-/** The body of a request for many URLs, for the documentation. Reading and checking it is the work of `image-ids-body.ts`. */
+/** How many images a client may ask for at once. */
+const MAX_IMAGE_IDS = 100;
+
+/** How a client names an image: by its number or its file name. It need not name one. */
+export type ImageName = number | string;
+
+const isImageName = (value: unknown): boolean => typeof value === 'number' || typeof value === 'string';
+
+/** The body of a request for many URLs. */
 export class SignedUrlsRequestDto {
+  // The last of them is asked first.
+  @ValidateBy(
+    { name: 'isImageName', validator: { validate: isImageName } },
+    { each: true, message: 'Each of ids must be the number of an image or its file name.' },
+  )
+  @ArrayMaxSize(MAX_IMAGE_IDS, { message: `The ids may name at most ${MAX_IMAGE_IDS} images.` })
+  @ArrayNotEmpty({ message: 'The ids must name at least one image.' })
+  @IsArray({ message: 'The ids are required: an array of numbers and file names of images.' })
   @ApiProperty({
     description: 'Numbers of images, or their file names, such as `1762379401_YoxmX4UUfE.jpg`.',
     type: 'array',
     minItems: 1,
-    maxItems: 100,
+    maxItems: MAX_IMAGE_IDS,
     items: { oneOf: [{ type: 'integer' }, { type: 'string' }] },
     // The sample pictures of local mode and docker-compose.
     example: [1, 2],

@@ -1,0 +1,23 @@
+import { parseId } from '../database/parse-id.js';
+
+/** The place of an image in the list of its appointment. Clients have it as a cursor, a text that they do not look into. */
+export class ListPosition {
+  constructor(
+    readonly createdAt: Date,
+    readonly id: number,
+  ) {}
+
+  /** @returns `undefined` for a text that {@link cursor} has not made */
+  static parse(cursor: string): ListPosition | undefined {
+    const [time = '', idText = ''] = Buffer.from(cursor, 'base64url').toString().split('.');
+    const createdAt = new Date(Number(time));
+    const id = parseId(idText);
+    if (id === undefined || !(createdAt.getTime() >= 0)) return undefined;
+    const position = new ListPosition(createdAt, id);
+    return position.cursor === cursor ? position : undefined;
+  }
+
+  get cursor(): string {
+    return Buffer.from(`${this.createdAt.getTime()}.${this.id}`).toString('base64url');
+  }
+}
