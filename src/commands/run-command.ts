@@ -12,6 +12,8 @@ export class UsageError extends Error {
 
 /** Runs a command to its end and exits: with 0, or with 1 after saying what went wrong on standard error. */
 export async function runCommand(command: () => Promise<void>): Promise<never> {
+  // On Node 20, seven lines about 2027 in the output of every command. The SDK has no other switch.
+  process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED ??= 'true';
   try {
     await command();
     process.exit(0);
