@@ -1,6 +1,46 @@
 import prettier from 'eslint-config-prettier';
 import tseslint from 'typescript-eslint';
 
+/** The rooms of `src/`. Each may import from those above it, and from none below. */
+const ROOMS = [
+  'config',
+  'errors',
+  'observability',
+  'database',
+  'rate-limits',
+  'auth',
+  'storage',
+  'pictures',
+  'conversations',
+  'chat-images/entities',
+  'access',
+  'uploads',
+  'chat-images',
+  'upkeep',
+  'http',
+  'health',
+  'check',
+  'commands',
+];
+
+const roomRules = ROOMS.map((room, index) => ({
+  files: [`src/${room}/**/*.ts`],
+  // The tests of a room may use what they need.
+  ignores: ['**/*.spec.ts', ...(room === 'chat-images' ? ['src/chat-images/entities/**'] : [])],
+  rules: {
+    'no-restricted-imports': [
+      'error',
+      {
+        patterns: ROOMS.slice(index + 1).map((below) => ({
+          // `entities/` lies within the room that is named after the product, but above it.
+          regex: `^(\\.\\./)+${below}/${below === 'chat-images' ? '(?!entities/)' : ''}`,
+          message: `${room}/ may not import from ${below}/: a folder imports only from those above it in ROOMS.`,
+        })),
+      },
+    ],
+  },
+}));
+
 export default tseslint.config(
   { ignores: ['dist', 'coverage', '.local'] },
   {
@@ -28,5 +68,6 @@ export default tseslint.config(
       '@typescript-eslint/consistent-type-imports': ['error', { fixStyle: 'inline-type-imports' }],
     },
   },
+  ...roomRules,
   prettier,
 );

@@ -7,16 +7,18 @@ import { JwtStrategy } from './auth/jwt.strategy.js';
 import { SessionRevocations } from './auth/session-revocations.js';
 import { TokenVerifier } from './auth/token-verifier.js';
 import { ChatImagesModule } from './chat-images/chat-images.module.js';
-import { StorageModule } from './chat-images/storage/storage.module.js';
+import { StorageModule } from './storage/storage.module.js';
 import { SETTINGS, type Settings } from './config/settings.js';
 import { isUnreachable } from './database/connection-hints.js';
+import { ENTITIES } from './chat-images/entities/entities.js';
 import { dataSourceOptions } from './database/data-source-options.js';
 import { RequestDatabase, UPKEEP_CONNECTIONS } from './database/request-database.js';
-import { AppErrorFilter } from './errors/app-error.filter.js';
+import { AppErrorFilter } from './http/app-error.filter.js';
 import { HealthModule } from './health/health.module.js';
-import { LOGGER } from './logging/logger.js';
-import { RequestLog } from './logging/request-log.js';
+import { LOGGER } from './observability/logger.js';
+import { RequestLog } from './http/request-log.js';
 import { RateLimits } from './rate-limits/rate-limits.js';
+import { UpkeepModule } from './upkeep/upkeep.module.js';
 import { UserRateLimitGuard } from './rate-limits/user-rate-limit.guard.js';
 
 /** The whole service, of one set of settings. */
@@ -28,7 +30,7 @@ export class AppModule {
       global: true,
       imports: [
         TypeOrmModule.forRoot({
-          ...dataSourceOptions({ ...settings.database, poolSize: UPKEEP_CONNECTIONS }),
+          ...dataSourceOptions({ ...settings.database, poolSize: UPKEEP_CONNECTIONS }, ENTITIES),
           retryAttempts: 3,
           retryDelay: 1000,
           // Only an unreachable server may answer a moment later. A wrong setting does not.
@@ -38,6 +40,7 @@ export class AppModule {
         StorageModule.with(settings),
         ChatImagesModule,
         HealthModule,
+        UpkeepModule,
       ],
       providers: [
         { provide: SETTINGS, useValue: settings },

@@ -1,6 +1,6 @@
 import { loadSettings, readEnvironment } from './config/settings.js';
 import { runCommand } from './commands/run-command.js';
-import { createLogger } from './logging/logger.js';
+import { createLogger } from './observability/logger.js';
 import { serve } from './server.js';
 
 await runCommand(async () => {

@@ -5,22 +5,22 @@ import type { NextFunction, Request, Response } from 'express';
 import type { Server } from 'node:http';
 import { setImmediate, setTimeout as wait } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import { REQUEST_ID_HEADER } from './answer-headers.js';
+import { REQUEST_ID_HEADER } from './http/answer-headers.js';
 import { AppModule } from './app.module.js';
-import { ImageProcesses } from './chat-images/image-processes.js';
+import { ImageProcesses } from './pictures/image-processes.js';
 import { DATABASE_CLOCK, judgeClock, readDatabaseClock } from './check/clock.js';
-import { refuseStorageMistakes } from './chat-images/storage/storage-start.js';
-import { StorageProvider } from './chat-images/storage/storage-provider.js';
-import { UpkeepSchedule, UpkeepScheduleModule } from './chat-images/upkeep-schedule.js';
+import { refuseStorageMistakes } from './storage/storage-start.js';
+import { StorageProvider } from './storage/storage-provider.js';
+import { UpkeepSchedule, UpkeepScheduleModule } from './upkeep/upkeep-schedule.js';
 import type { Settings } from './config/settings.js';
 import { settingsWarnings } from './config/settings-warnings.js';
 import { preparedStatement, RequestDatabase } from './database/request-database.js';
-import { LeanExpressAdapter } from './lean-express.adapter.js';
-import { NestLogger } from './logging/logger.js';
-import { RequestLog } from './logging/request-log.js';
-import { serveSwaggerPage } from './swagger/swagger-page.js';
-import { answerExpectations, readAwayUnreadBody } from './unread-bodies.js';
-import { answerUnparsableRequests, readBrokenEscapesAsText } from './unparsable-requests.js';
+import { LeanExpressAdapter } from './http/lean-express.adapter.js';
+import { NestLogger } from './observability/logger.js';
+import { RequestLog } from './http/request-log.js';
+import { serveSwaggerPage } from './http/swagger/swagger-page.js';
+import { answerExpectations, readAwayUnreadBody } from './http/unread-bodies.js';
+import { answerUnparsableRequests, readBrokenEscapesAsText } from './http/unparsable-requests.js';
 
 /** What the app sends; browsers ask for leave to send it, also on a GET. */
 const CORS_HEADERS = [

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { tmpdir } from 'node:os';
 import { DataSource } from 'typeorm';
 import { loadDatabaseSettings } from '../src/config/settings.js';
+import { ENTITIES } from '../src/chat-images/entities/entities.js';
 import { dataSourceOptions } from '../src/database/data-source-options.js';
 import { type EmbeddedDatabase, startEmbeddedPostgres } from '../src/database/embedded-postgres.js';
 import { TableMismatchError } from '../src/database/existing-tables.js';
@@ -26,7 +27,7 @@ describe('tables that the main application has made', () => {
 
   async function withDatabase<T>(name: string, work: (dataSource: DataSource) => Promise<T>): Promise<T> {
     const settings = loadDatabaseSettings({ DATABASE_URL: await postgres.database(name) });
-    const dataSource = await new DataSource(dataSourceOptions(settings)).initialize();
+    const dataSource = await new DataSource(dataSourceOptions(settings, ENTITIES)).initialize();
     try {
       return await work(dataSource);
     } finally {

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import type { UploadedChatImageResponseDto } from '../src/chat-images/dto/uploaded-chat-image.dto.js';
-import { StorageProvider } from '../src/chat-images/storage/storage-provider.js';
+import { StorageProvider } from '../src/storage/storage-provider.js';
 import { freePort } from '../src/database/embedded-postgres.js';
 import { CuttingProxy } from './cutting-proxy.js';
 import { picture } from './pictures.js';

@@ -6,10 +6,11 @@ import type {
   UploadedChatImageDto,
   UploadedChatImageResponseDto,
 } from '../src/chat-images/dto/uploaded-chat-image.dto.js';
-import { StorageReconciler } from '../src/chat-images/storage-reconciler.js';
-import { StoredImageVerifier } from '../src/chat-images/stored-image-verifier.js';
-import { UpkeepSchedule } from '../src/chat-images/upkeep-schedule.js';
+import { StorageReconciler } from '../src/upkeep/storage-reconciler.js';
+import { StoredImageVerifier } from '../src/upkeep/stored-image-verifier.js';
+import { UpkeepSchedule } from '../src/upkeep/upkeep-schedule.js';
 import { loadDatabaseSettings } from '../src/config/settings.js';
+import { ENTITIES } from '../src/chat-images/entities/entities.js';
 import { dataSourceOptions } from '../src/database/data-source-options.js';
 import { picture } from './pictures.js';
 import { RunningProcess } from './run-process.js';
@@ -46,7 +47,7 @@ describe('the role that serves, with the rights of docs/operations.md and no oth
       return url.href;
     };
     owner = await new DataSource(
-      dataSourceOptions(loadDatabaseSettings({ DATABASE_URL: database })),
+      dataSourceOptions(loadDatabaseSettings({ DATABASE_URL: database }), ENTITIES),
     ).initialize();
     await owner.query(MAIN_APPLICATION);
     // As on a server where nobody but the owner may do anything.
@@ -169,7 +170,7 @@ describe('the role that serves, with the rights of docs/operations.md and no oth
 
   it('may not look into the main application, nor change the trail or the tables', async () => {
     const serving = await new DataSource(
-      dataSourceOptions(loadDatabaseSettings({ DATABASE_URL: test.settings.database.url })),
+      dataSourceOptions(loadDatabaseSettings({ DATABASE_URL: test.settings.database.url }), ENTITIES),
     ).initialize();
     for (const statement of [
       'SELECT email FROM users',

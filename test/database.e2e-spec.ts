@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { DataSource } from 'typeorm';
 import { loadDatabaseSettings } from '../src/config/settings.js';
+import { ENTITIES } from '../src/chat-images/entities/entities.js';
 import { dataSourceOptions } from '../src/database/data-source-options.js';
 import { type EmbeddedDatabase, startEmbeddedPostgres } from '../src/database/embedded-postgres.js';
 import { DataLossError } from '../src/database/data-loss.js';
@@ -22,7 +23,7 @@ describe('the migrations', () => {
 
   async function withDatabase(name: string, work: (dataSource: DataSource) => Promise<void>): Promise<void> {
     const settings = loadDatabaseSettings({ DATABASE_URL: await postgres.database(name) });
-    const dataSource = await new DataSource(dataSourceOptions(settings)).initialize();
+    const dataSource = await new DataSource(dataSourceOptions(settings, ENTITIES)).initialize();
     try {
       await work(dataSource);
     } finally {

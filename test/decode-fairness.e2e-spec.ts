@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from '@jest/globals';
 import { request } from 'node:http';
 import { setTimeout } from 'node:timers/promises';
-import { ImageProcesses } from '../src/chat-images/image-processes.js';
+import { ImageProcesses } from '../src/pictures/image-processes.js';
 import type { ErrorBodyDto } from '../src/errors/error-body.dto.js';
 import { decodingProcesses } from './decoding-processes.js';
 import { picture } from './pictures.js';

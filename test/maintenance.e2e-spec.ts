@@ -6,7 +6,7 @@ import type {
   UploadedChatImageDto,
   UploadedChatImageResponseDto,
 } from '../src/chat-images/dto/uploaded-chat-image.dto.js';
-import { StorageProvider } from '../src/chat-images/storage/storage-provider.js';
+import { StorageProvider } from '../src/storage/storage-provider.js';
 import { picture } from './pictures.js';
 import { RunningProcess } from './run-process.js';
 import { TEST_ENVIRONMENT, TestApp } from './test-app.js';

@@ -4,7 +4,7 @@ import type {
   UploadedChatImageDto,
   UploadedChatImageResponseDto,
 } from '../src/chat-images/dto/uploaded-chat-image.dto.js';
-import { UploadSweeper } from '../src/chat-images/upload-sweeper.service.js';
+import { UploadSweeper } from '../src/upkeep/upload-sweeper.service.js';
 import { picture } from './pictures.js';
 import { RunningProcess } from './run-process.js';
 import { APPOINTMENT, DOCTOR, OUTSIDER, PATIENT, STORAGES, TestApp } from './test-app.js';

@@ -3,16 +3,17 @@ import type { NestExpressApplication } from '@nestjs/platform-express';
 import { tmpdir } from 'node:os';
 import { setTimeout } from 'node:timers/promises';
 import { DataSource } from 'typeorm';
-import { UploadLeases } from '../src/chat-images/upload-leases.js';
-import { UploadSweeper } from '../src/chat-images/upload-sweeper.service.js';
+import { UploadLeases } from '../src/uploads/upload-leases.js';
+import { UploadSweeper } from '../src/upkeep/upload-sweeper.service.js';
 import { loadSettings } from '../src/config/settings.js';
+import { ENTITIES } from '../src/chat-images/entities/entities.js';
 import { migrationDataSourceOptions } from '../src/database/data-source-options.js';
 import { DatabaseUnavailableError, sqlState } from '../src/database/database-failure.js';
 import { freePort } from '../src/database/embedded-postgres.js';
 import { migrateUp } from '../src/database/migrate.js';
 import { preparedStatement, RequestDatabase } from '../src/database/request-database.js';
 import type { UploadedChatImageResponseDto } from '../src/chat-images/dto/uploaded-chat-image.dto.js';
-import { createLogger } from '../src/logging/logger.js';
+import { createLogger } from '../src/observability/logger.js';
 import { createApp } from '../src/server.js';
 import { hasPgBouncer, PgBouncer } from './pgbouncer.js';
 import { picture } from './pictures.js';
@@ -133,7 +134,7 @@ describeWithPgBouncer('behind PgBouncer in transaction mode (skipped where it is
     const look = preparedStatement('look', `SELECT count(*)::int AS named FROM pg_prepared_statements`);
     expect(await instance(0).app.get(RequestDatabase).run(look, [])).toEqual([{ named: 0 }]);
     const others = await new DataSource(
-      migrationDataSourceOptions(loadSettings(environment({ APP_URL: 'http://x' })).database),
+      migrationDataSourceOptions(loadSettings(environment({ APP_URL: 'http://x' })).database, ENTITIES),
     ).initialize();
     const [state] = await others.query<unknown[]>(
       `SELECT current_setting('statement_timeout') AS statement, current_setting('lock_timeout') AS lock, current_setting('enable_seqscan') AS scan`,
@@ -221,7 +222,7 @@ describeWithPgBouncer('behind PgBouncer in transaction mode (skipped where it is
     );
     expect(new URL(ownUrl).pathname).toBe('/pooled-migration');
     const sources = await Promise.all(
-      [1, 2].map(() => new DataSource(migrationDataSourceOptions(database)).initialize()),
+      [1, 2].map(() => new DataSource(migrationDataSourceOptions(database, ENTITIES)).initialize()),
     );
     const runs = await Promise.all(sources.map((source) => migrateUp(source)));
     expect(runs.filter((names) => names.length > 0)).toHaveLength(1);

@@ -2,7 +2,7 @@ import { expect } from '@jest/globals';
 import type { Server } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { setImmediate, setTimeout } from 'node:timers/promises';
-import { UploadBudget } from '../src/chat-images/upload-budget.js';
+import { UploadBudget } from '../src/uploads/upload-budget.js';
 import type { ErrorBodyDto } from '../src/errors/error-body.dto.js';
 import { APPOINTMENT, type TestApp } from './test-app.js';
 

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, it } from '@jest/globals';
 import { connect } from 'node:net';
 import { text } from 'node:stream/consumers';
 import type { UploadedChatImageResponseDto } from '../src/chat-images/dto/uploaded-chat-image.dto.js';
-import { LINES_PER_PERIOD } from '../src/logging/flood-summary.js';
+import { LINES_PER_PERIOD } from '../src/observability/flood-summary.js';
 import { picture } from './pictures.js';
 import { eventually } from './raw-clients.js';
 import { refusal, S3Answers } from './s3-answers.js';

@@ -8,8 +8,8 @@ import type {
   UploadedChatImageDto,
   UploadedChatImageResponseDto,
 } from '../src/chat-images/dto/uploaded-chat-image.dto.js';
-import { StorageProvider } from '../src/chat-images/storage/storage-provider.js';
-import { UpkeepSchedule } from '../src/chat-images/upkeep-schedule.js';
+import { StorageProvider } from '../src/storage/storage-provider.js';
+import { UpkeepSchedule } from '../src/upkeep/upkeep-schedule.js';
 import { type EmbeddedDatabase, startEmbeddedPostgres } from '../src/database/embedded-postgres.js';
 import { CuttingProxy } from './cutting-proxy.js';
 import { picture } from './pictures.js';

@@ -3,7 +3,7 @@ import jwt from 'jsonwebtoken';
 import { randomUUID } from 'node:crypto';
 import { UnreadableSessionsError } from '../src/auth/session-revocations.js';
 import { RequestDatabase } from '../src/database/request-database.js';
-import { createLogger } from '../src/logging/logger.js';
+import { createLogger } from '../src/observability/logger.js';
 import { createApp } from '../src/server.js';
 import { picture } from './pictures.js';
 import { APPOINTMENT, JWT_SECRET, PATIENT, TestApp } from './test-app.js';

@@ -5,8 +5,8 @@ import type { OpenAPIObject } from '@nestjs/swagger';
 import { Validator } from '@seriousme/openapi-schema-validator';
 import { PUBLIC } from '../src/auth/public.decorator.js';
 import { AppointmentParticipantGuard, SUBJECT } from '../src/chat-images/appointment-participant.guard.js';
-import { bearerOnce } from '../src/swagger/pasted-token.js';
-import { signedUrlLinks } from '../src/swagger/signed-url-links.js';
+import { bearerOnce } from '../src/http/swagger/pasted-token.js';
+import { signedUrlLinks } from '../src/http/swagger/signed-url-links.js';
 import { PATIENT, TestApp } from './test-app.js';
 
 type Handler = (...args: unknown[]) => unknown;

@@ -5,10 +5,10 @@ import type {
   ChatImageListResponseDto,
 } from '../src/chat-images/dto/chat-image-list.dto.js';
 import type { NoSignedUrlDto, SignedUrlOfImageDto } from '../src/chat-images/dto/signed-urls.dto.js';
-import { decideImages, ImageAccess } from '../src/chat-images/image-access.js';
+import { decideImages, ImageAccess } from '../src/access/image-access.js';
 import { RequestDatabase } from '../src/database/request-database.js';
 import type { ErrorBodyDto } from '../src/errors/error-body.dto.js';
-import { EVERY_USER } from '../src/users/user-columns.js';
+import { EVERY_USER } from '../src/conversations/user-columns.js';
 import { APPOINTMENT, DOCTOR, OUTSIDER, PATIENT, TestApp } from './test-app.js';
 
 /** The statement where no column of users says more than that there is one. */

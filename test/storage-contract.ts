@@ -1,8 +1,8 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { buffer } from 'node:stream/consumers';
-import { InvalidStorageKeyError, ObjectNotFoundError } from '../src/chat-images/storage/storage-errors.js';
-import type { SignedUrl, StorageProvider } from '../src/chat-images/storage/storage-provider.js';
+import { InvalidStorageKeyError, ObjectNotFoundError } from '../src/storage/storage-errors.js';
+import type { SignedUrl, StorageProvider } from '../src/storage/storage-provider.js';
 
 /** Names that people and programs give files, which must mean the same object everywhere. */
 const ODD_NAMES = [

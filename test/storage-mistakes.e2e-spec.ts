@@ -1,8 +1,8 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { type AddressInfo, createServer, type Server } from 'node:net';
 import { resolve } from 'node:path';
-import { S3StorageProvider } from '../src/chat-images/storage/s3-storage.provider.js';
-import { StorageUnavailableError } from '../src/chat-images/storage/storage-errors.js';
+import { S3StorageProvider } from '../src/storage/s3-storage.provider.js';
+import { StorageUnavailableError } from '../src/storage/storage-errors.js';
 import { loadSettings } from '../src/config/settings.js';
 import { freePort } from '../src/database/embedded-postgres.js';
 import { picture } from './pictures.js';

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { createServer, type Server } from 'node:net';
-import { S3StorageProvider } from '../src/chat-images/storage/s3-storage.provider.js';
-import { StorageUnavailableError } from '../src/chat-images/storage/storage-errors.js';
-import { StorageProvider } from '../src/chat-images/storage/storage-provider.js';
+import { S3StorageProvider } from '../src/storage/s3-storage.provider.js';
+import { StorageUnavailableError } from '../src/storage/storage-errors.js';
+import { StorageProvider } from '../src/storage/storage-provider.js';
 import { loadSettings, type S3Settings } from '../src/config/settings.js';
 import { describeStorageContract } from './storage-contract.js';
 import { STORAGES, TEST_ENVIRONMENT, TestApp } from './test-app.js';

@@ -5,10 +5,11 @@ import { join } from 'node:path';
 import { DataSource } from 'typeorm';
 import { signToken } from '../src/auth/sign-token.js';
 import { loadSettings, type Settings } from '../src/config/settings.js';
+import { ENTITIES } from '../src/chat-images/entities/entities.js';
 import { dataSourceOptions } from '../src/database/data-source-options.js';
 import { type EmbeddedDatabase, freePort, startEmbeddedPostgres } from '../src/database/embedded-postgres.js';
 import { migrateUp } from '../src/database/migrate.js';
-import { createLogger } from '../src/logging/logger.js';
+import { createLogger } from '../src/observability/logger.js';
 import { createApp } from '../src/server.js';
 
 import { s3Environment } from './s3-environment.js';
@@ -76,7 +77,7 @@ export class TestApp {
       };
       test.settings = loadSettings(test.environment);
       test.database = await new DataSource(
-        dataSourceOptions({ ...test.settings.database, url }),
+        dataSourceOptions({ ...test.settings.database, url }, ENTITIES),
       ).initialize();
       for (const sql of tables) await test.database.query(sql);
       await migrateUp(test.database);

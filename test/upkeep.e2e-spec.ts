@@ -8,13 +8,14 @@ import type {
   UploadedChatImageDto,
   UploadedChatImageResponseDto,
 } from '../src/chat-images/dto/uploaded-chat-image.dto.js';
-import { StorageReconciler } from '../src/chat-images/storage-reconciler.js';
-import { StorageProvider } from '../src/chat-images/storage/storage-provider.js';
-import { UpkeepSchedule } from '../src/chat-images/upkeep-schedule.js';
-import { type Sweep, UploadSweeper } from '../src/chat-images/upload-sweeper.service.js';
+import { StorageReconciler } from '../src/upkeep/storage-reconciler.js';
+import { StorageProvider } from '../src/storage/storage-provider.js';
+import { UpkeepSchedule } from '../src/upkeep/upkeep-schedule.js';
+import { type Sweep, UploadSweeper } from '../src/upkeep/upload-sweeper.service.js';
 import { loadDatabaseSettings } from '../src/config/settings.js';
+import { ENTITIES } from '../src/chat-images/entities/entities.js';
 import { dataSourceOptions } from '../src/database/data-source-options.js';
-import { createLogger } from '../src/logging/logger.js';
+import { createLogger } from '../src/observability/logger.js';
 import { picture } from './pictures.js';
 import { refusal, S3Answers } from './s3-answers.js';
 import { APPOINTMENT, DOCTOR, PATIENT, TestApp } from './test-app.js';
@@ -99,7 +100,7 @@ describe('upkeep', () => {
       url.username = 'the_main_application';
       url.password = 'secret';
       const main = await new DataSource(
-        dataSourceOptions(loadDatabaseSettings({ DATABASE_URL: url.href })),
+        dataSourceOptions(loadDatabaseSettings({ DATABASE_URL: url.href }), ENTITIES),
       ).initialize();
       await main.query('DELETE FROM appointments WHERE id = 150');
       await main.query('DELETE FROM users WHERE id = 20');

@@ -18,15 +18,15 @@ import type {
   UploadedChatImageResponseDto,
 } from '../src/chat-images/dto/uploaded-chat-image.dto.js';
 import type { SignedUrlResponseDto } from '../src/chat-images/dto/signed-url.dto.js';
-import { StorageProvider } from '../src/chat-images/storage/storage-provider.js';
-import { type Comparison, StorageReconciler } from '../src/chat-images/storage-reconciler.js';
-import { StoredImageVerifier } from '../src/chat-images/stored-image-verifier.js';
-import { UploadBudget } from '../src/chat-images/upload-budget.js';
-import { type Sweep, UploadSweeper } from '../src/chat-images/upload-sweeper.service.js';
+import { StorageProvider } from '../src/storage/storage-provider.js';
+import { type Comparison, StorageReconciler } from '../src/upkeep/storage-reconciler.js';
+import { StoredImageVerifier } from '../src/upkeep/stored-image-verifier.js';
+import { UploadBudget } from '../src/uploads/upload-budget.js';
+import { type Sweep, UploadSweeper } from '../src/upkeep/upload-sweeper.service.js';
 import { loadSettings } from '../src/config/settings.js';
 import { freePort } from '../src/database/embedded-postgres.js';
 import type { ErrorBodyDto } from '../src/errors/error-body.dto.js';
-import { createLogger } from '../src/logging/logger.js';
+import { createLogger } from '../src/observability/logger.js';
 import { createApp } from '../src/server.js';
 import { CuttingProxy, type Fault } from './cutting-proxy.js';
 import { picture } from './pictures.js';

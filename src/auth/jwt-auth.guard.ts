@@ -4,7 +4,7 @@ import { AuthGuard } from '@nestjs/passport';
 import type { Request } from 'express';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { AppError } from '../errors/app-error.js';
-import { PHASE_RULES } from '../migration/migration-phase.js';
+import { PHASE_RULES } from '../config/migration-phase.js';
 import { clientNetwork } from '../rate-limits/client-network.js';
 import { RateLimits } from '../rate-limits/rate-limits.js';
 import { OPEN_BY_LINK } from './open-by-link.decorator.js';

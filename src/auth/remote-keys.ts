@@ -1,9 +1,9 @@
 import { Logger } from '@nestjs/common';
 import { createRemoteJWKSet, customFetch, errors, type FetchImplementation } from 'jose';
 import { KeyObject } from 'node:crypto';
-import { systemCode } from '../chat-images/storage/storage-failure.js';
 import type { JwksSettings, JwtSettings } from '../config/settings.js';
 import { AppError } from '../errors/app-error.js';
+import { systemCode } from '../errors/system-code.js';
 
 /** How long the server of the keys may take. */
 const TIMEOUT_MS = 5000;

@@ -15,10 +15,10 @@ import { type AuthenticatedUser, TokenVerifier } from '../auth/token-verifier.js
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { parseId } from '../database/parse-id.js';
 import { AppError } from '../errors/app-error.js';
-import { PHASE_RULES, type PhaseRules } from '../migration/migration-phase.js';
+import { PHASE_RULES, type PhaseRules } from '../config/migration-phase.js';
 import { clientNetwork } from '../rate-limits/client-network.js';
 import { RateLimits } from '../rate-limits/rate-limits.js';
-import { appointmentFolder, textSessionFolder } from './chat-image-path.js';
+import { appointmentFolder, textSessionFolder } from './entities/chat-image-path.js';
 import {
   type GrantedImage,
   ImageAccess,
@@ -27,11 +27,11 @@ import {
   type LinkOpener,
   type NamedByPath,
   type Refusal,
-} from './image-access.js';
+} from '../access/image-access.js';
 import type { ImageName } from './dto/signed-urls.dto.js';
 import { readImageIds } from './image-ids-body.js';
-import { UploadBudget } from './upload-budget.js';
-import { readUploadForm, type UploadForm } from './upload-form.js';
+import { UploadBudget } from '../uploads/upload-budget.js';
+import { readUploadForm, type UploadForm } from '../uploads/upload-form.js';
 
 /** What a route concerns, and where that is found in its requests. */
 type Subject =

@@ -3,9 +3,9 @@ import type { AuthenticatedUser } from '../auth/token-verifier.js';
 import { sqlState, violatedConstraint } from '../database/database-failure.js';
 import { preparedStatement, RequestDatabase } from '../database/request-database.js';
 import { AppError } from '../errors/app-error.js';
-import { CHAT_IMAGE_COLUMNS, type ChatImage } from './chat-image.entity.js';
+import { CHAT_IMAGE_COLUMNS, type ChatImage } from './entities/chat-image.entity.js';
 import type { ListQueryDto } from './dto/list-query.dto.js';
-import { namesAnObject } from './image-access.js';
+import { namesAnObject } from '../access/image-access.js';
 import { ListPosition } from './list-position.js';
 
 const FOREIGN_KEY_VIOLATION = '23503';

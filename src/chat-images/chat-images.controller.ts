@@ -27,9 +27,9 @@ import {
   ParticipantsOnly,
 } from './appointment-participant.guard.js';
 import { ChatImageList } from './chat-image-list.js';
-import { ChatImageUploadsService } from './chat-image-uploads.service.js';
+import { ChatImageUploadsService } from '../uploads/chat-image-uploads.service.js';
 import { ChatImagesService } from './chat-images.service.js';
-import type { GrantedImage } from './image-access.js';
+import type { GrantedImage } from '../access/image-access.js';
 import { ChatImageListDto, ChatImageListResponseDto, ListedChatImageDto } from './dto/chat-image-list.dto.js';
 import { ChatImageDto, ChatImageResponseDto } from './dto/chat-image.dto.js';
 import { ListQueryDto } from './dto/list-query.dto.js';
@@ -40,12 +40,9 @@ import {
   SignedUrlsRequestDto,
   SignedUrlsResponseDto,
 } from './dto/signed-urls.dto.js';
-import {
-  UploadChatImageDto,
-  UploadedChatImageDto,
-  UploadedChatImageResponseDto,
-} from './dto/uploaded-chat-image.dto.js';
-import type { UploadForm } from './upload-form.js';
+import { UploadedChatImageDto, UploadedChatImageResponseDto } from './dto/uploaded-chat-image.dto.js';
+import { UploadChatImageDto } from '../uploads/upload-chat-image.dto.js';
+import type { UploadForm } from '../uploads/upload-form.js';
 
 const IMAGE_NAME: ApiParamOptions = {
   name: 'id',

@@ -2,19 +2,16 @@ import { Module } from '@nestjs/common';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { AppointmentParticipantGuard } from './appointment-participant.guard.js';
 import { ChatImageList } from './chat-image-list.js';
-import { ChatImageUploadsService } from './chat-image-uploads.service.js';
+import { ChatImageUploadsService } from '../uploads/chat-image-uploads.service.js';
 import { ChatImagesController } from './chat-images.controller.js';
 import { ChatImagesService } from './chat-images.service.js';
-import { ImageAccess } from './image-access.js';
-import { ImagePreparer } from './image-preparer.js';
-import { ImageProcesses } from './image-processes.js';
+import { ImageAccess } from '../access/image-access.js';
+import { ImagePreparer } from '../pictures/image-preparer.js';
+import { ImageProcesses } from '../pictures/image-processes.js';
 import { MediaController } from './media.controller.js';
-import { StorageReconciler } from './storage-reconciler.js';
-import { StoredImageVerifier } from './stored-image-verifier.js';
-import { UploadClaims } from './upload-claims.js';
-import { UploadLeases } from './upload-leases.js';
-import { UploadSweeper } from './upload-sweeper.service.js';
-import { UploadBudget } from './upload-budget.js';
+import { UploadClaims } from '../uploads/upload-claims.js';
+import { UploadLeases } from '../uploads/upload-leases.js';
+import { UploadBudget } from '../uploads/upload-budget.js';
 
 /** The product: uploads, signed URLs and the permission rule. The StorageProvider comes from the StorageModule. */
 @Module({
@@ -26,11 +23,8 @@ import { UploadBudget } from './upload-budget.js';
     ImageAccess,
     ImagePreparer,
     ImageProcesses,
-    StorageReconciler,
-    StoredImageVerifier,
     UploadClaims,
     UploadLeases,
-    UploadSweeper,
     AppointmentParticipantGuard,
     {
       provide: UploadBudget,
@@ -38,6 +32,6 @@ import { UploadBudget } from './upload-budget.js';
       useFactory: ({ uploads }: Settings) => new UploadBudget(uploads.memoryBytes, uploads.waitMs),
     },
   ],
-  exports: [ImageProcesses, StorageReconciler, UploadSweeper],
+  exports: [ImageProcesses],
 })
 export class ChatImagesModule {}

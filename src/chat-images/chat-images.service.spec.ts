@@ -2,8 +2,8 @@ import { afterEach, describe, expect, it, jest } from '@jest/globals';
 import { loadSettings } from '../config/settings.js';
 import { RequestDatabase } from '../database/request-database.js';
 import { ChatImagesService } from './chat-images.service.js';
-import type { SignedUrl } from './storage/storage-provider.js';
-import { S3StorageProvider } from './storage/s3-storage.provider.js';
+import type { SignedUrl } from '../storage/storage-provider.js';
+import { S3StorageProvider } from '../storage/s3-storage.provider.js';
 
 const ENVIRONMENT = {
   APP_URL: 'http://localhost:3000',

@@ -2,9 +2,9 @@ import { Inject, Injectable } from '@nestjs/common';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { preparedStatement, RequestDatabase } from '../database/request-database.js';
 import { AppError } from '../errors/app-error.js';
-import { CHAT_IMAGE_COLUMNS, type ChatImage } from './chat-image.entity.js';
-import type { GrantedImage } from './image-access.js';
-import { type SignedUrl, StorageProvider } from './storage/storage-provider.js';
+import { CHAT_IMAGE_COLUMNS, type ChatImage } from './entities/chat-image.entity.js';
+import type { GrantedImage } from '../access/image-access.js';
+import { type SignedUrl, StorageProvider } from '../storage/storage-provider.js';
 
 const FIND_IMAGE = preparedStatement(
   'find-image',

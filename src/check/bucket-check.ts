@@ -1,7 +1,7 @@
 import { randomBytes, randomUUID } from 'node:crypto';
-import { S3StorageProvider } from '../chat-images/storage/s3-storage.provider.js';
-import { StorageUnavailableError } from '../chat-images/storage/storage-errors.js';
-import { storageAdvice } from '../chat-images/storage/storage-failure.js';
+import { S3StorageProvider } from '../storage/s3-storage.provider.js';
+import { StorageUnavailableError } from '../storage/storage-errors.js';
+import { storageAdvice } from '../storage/storage-failure.js';
 import type { S3Settings, Settings } from '../config/settings.js';
 import { checkAnonymousList, checkAnonymousRead, checkCors, checkSignedUrl } from './bucket-access.js';
 import { judgeClock } from './clock.js';

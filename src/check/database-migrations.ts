@@ -1,6 +1,7 @@
 import type pg from 'pg';
 import type { MigrationInterface } from 'typeorm';
 import type { DatabaseSettings } from '../config/settings.js';
+import { ENTITIES } from '../chat-images/entities/entities.js';
 import { dataSourceOptions } from '../database/data-source-options.js';
 import { sqlState } from '../database/database-failure.js';
 import { type Finding, ok, warning, wrong } from './finding.js';
@@ -10,7 +11,7 @@ const INSUFFICIENT_PRIVILEGE = '42501';
 
 /** Whether `npm run migrate` has anything left to do. */
 export async function checkMigrations(client: pg.Client, settings: DatabaseSettings): Promise<Finding> {
-  const { migrationsTableName = 'migrations', migrations = [] } = dataSourceOptions(settings);
+  const { migrationsTableName = 'migrations', migrations = [] } = dataSourceOptions(settings, ENTITIES);
   const known = Object.values(migrations).map(nameOf);
   const run = await namesIn(client, migrationsTableName);
   if (run === 'unreadable') {

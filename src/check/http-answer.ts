@@ -1,4 +1,4 @@
-import { systemCode } from '../chat-images/storage/storage-failure.js';
+import { systemCode } from '../errors/system-code.js';
 
 const TIMEOUT_MS = 10_000;
 

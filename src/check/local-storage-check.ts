@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { systemCode } from '../chat-images/storage/storage-failure.js';
+import { systemCode } from '../errors/system-code.js';
 import type { LocalStorageSettings, Settings } from '../config/settings.js';
 import { type Finding, ok, warning, wrong } from './finding.js';
 

@@ -4,7 +4,7 @@ import {
   deletedAtMistake,
   FIND_USER_COLUMNS,
   type UserColumn,
-} from '../users/user-columns.js';
+} from '../conversations/user-columns.js';
 import { type Finding, ok, skipped, warning, wrong } from './finding.js';
 
 /** The columns that are read of the main application's tables. */

@@ -6,10 +6,11 @@ import { parseArgs } from 'node:util';
 import { DataSource } from 'typeorm';
 import { signToken } from '../auth/sign-token.js';
 import { loadSettings, readEnvironment, type Settings } from '../config/settings.js';
+import { ENTITIES } from '../chat-images/entities/entities.js';
 import { migrationDataSourceOptions } from '../database/data-source-options.js';
 import { dataDirectory, runningServer, startEmbeddedPostgres } from '../database/embedded-postgres.js';
 import { migrateUp } from '../database/migrate.js';
-import { createLogger } from '../logging/logger.js';
+import { createLogger } from '../observability/logger.js';
 import { serve } from '../server.js';
 import { runCommand, UsageError } from './run-command.js';
 import { addSampleData, APPOINTMENT, DOCTOR, OUTSIDER, PATIENT } from './sample-data.js';
@@ -139,7 +140,7 @@ function localSettings(environment: NodeJS.ProcessEnv, databaseUrl: string, secr
 }
 
 async function migrate({ database }: Settings): Promise<void> {
-  const dataSource = await new DataSource(migrationDataSourceOptions(database)).initialize();
+  const dataSource = await new DataSource(migrationDataSourceOptions(database, ENTITIES)).initialize();
   try {
     await migrateUp(dataSource);
   } finally {

@@ -1,7 +1,8 @@
 import { DataSource } from 'typeorm';
 import { loadDatabaseSettings, loadMigrationPhase, readEnvironment } from '../config/settings.js';
+import { ENTITIES } from '../chat-images/entities/entities.js';
 import { dataSourceOptions } from '../database/data-source-options.js';
-import { adviceOnPhase4, countLinkOpens } from '../migration/link-open-report.js';
+import { adviceOnPhase4, countLinkOpens } from '../upkeep/link-open-report.js';
 import { runCommand, UsageError } from './run-command.js';
 
 /** How many app versions are listed. */
@@ -11,7 +12,9 @@ await runCommand(async () => {
   if (process.argv.length > 2) throw new UsageError('Usage: npm run migrate:status');
   const environment = readEnvironment();
   const phase = loadMigrationPhase(environment);
-  const dataSource = await new DataSource(dataSourceOptions(loadDatabaseSettings(environment))).initialize();
+  const dataSource = await new DataSource(
+    dataSourceOptions(loadDatabaseSettings(environment), ENTITIES),
+  ).initialize();
   try {
     const opens = await countLinkOpens(dataSource);
     process.stdout.write(`MIGRATION_PHASE=${phase}\n\nPictures opened without a token, by app version:\n`);

@@ -1,5 +1,6 @@
 import { DataSource } from 'typeorm';
 import { loadDatabaseSettings, readEnvironment } from '../config/settings.js';
+import { ENTITIES } from '../chat-images/entities/entities.js';
 import { migrationDataSourceOptions } from '../database/data-source-options.js';
 import { DataLossError } from '../database/data-loss.js';
 import { TableMismatchError } from '../database/existing-tables.js';
@@ -18,7 +19,7 @@ await runCommand(async () => {
   if (!['up', 'down'].includes(direction) || unknown.length > 0 || (dropData && direction !== 'down'))
     throw new UsageError(USAGE);
   const dataSource = await new DataSource(
-    migrationDataSourceOptions(loadDatabaseSettings(readEnvironment())),
+    migrationDataSourceOptions(loadDatabaseSettings(readEnvironment()), ENTITIES),
   ).initialize();
   const onWait = (holders: string): void => say(`Waiting for a lock, held by ${holders} …`);
   try {

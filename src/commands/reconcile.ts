@@ -2,13 +2,9 @@ import { NestFactory } from '@nestjs/core';
 import { createInterface } from 'node:readline/promises';
 import { parseArgs } from 'node:util';
 import { AppModule } from '../app.module.js';
-import {
-  StorageReconciler,
-  type UnknownKind,
-  type UnknownObject,
-} from '../chat-images/storage-reconciler.js';
+import { StorageReconciler, type UnknownKind, type UnknownObject } from '../upkeep/storage-reconciler.js';
 import { loadSettings, readEnvironment, type Settings } from '../config/settings.js';
-import { createLogger, NestLogger } from '../logging/logger.js';
+import { createLogger, NestLogger } from '../observability/logger.js';
 import { endProgress, showProgress } from './progress.js';
 import { runCommand, UsageError } from './run-command.js';
 

@@ -1,9 +1,9 @@
 import { UnreadableSessionsError } from '../auth/session-revocations.js';
-import { StorageUnavailableError } from '../chat-images/storage/storage-errors.js';
-import { storageAdvice } from '../chat-images/storage/storage-failure.js';
+import { StorageUnavailableError } from '../storage/storage-errors.js';
+import { storageAdvice } from '../storage/storage-failure.js';
 import { SettingsError } from '../config/settings.js';
 import { connectionHint } from '../database/connection-hints.js';
-import { UnusableUsersError } from '../users/user-columns.js';
+import { UnusableUsersError } from '../conversations/user-columns.js';
 
 /** A mistake of the person at the command line: its message says what to do, a stack would not help. */
 export class UsageError extends Error {

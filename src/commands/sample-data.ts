@@ -2,10 +2,10 @@ import { NestFactory } from '@nestjs/core';
 import type { Logger } from 'pino';
 import { DataSource } from 'typeorm';
 import { AppModule } from '../app.module.js';
-import { ChatImageUploadsService } from '../chat-images/chat-image-uploads.service.js';
-import { ChatImage } from '../chat-images/chat-image.entity.js';
+import { ChatImageUploadsService } from '../uploads/chat-image-uploads.service.js';
+import { ChatImage } from '../chat-images/entities/chat-image.entity.js';
 import type { Settings } from '../config/settings.js';
-import { NestLogger } from '../logging/logger.js';
+import { NestLogger } from '../observability/logger.js';
 import { UsageError } from './run-command.js';
 import { samplePictures } from './sample-pictures.js';
 

@@ -1,5 +1,5 @@
 import { loadSettings, readEnvironment } from '../config/settings.js';
-import { createLogger } from '../logging/logger.js';
+import { createLogger } from '../observability/logger.js';
 import { runCommand, UsageError } from './run-command.js';
 import { addSampleData } from './sample-data.js';
 

@@ -1,9 +1,9 @@
 import { NestFactory } from '@nestjs/core';
 import { parseArgs } from 'node:util';
 import { AppModule } from '../app.module.js';
-import { StoredImageVerifier } from '../chat-images/stored-image-verifier.js';
+import { StoredImageVerifier } from '../upkeep/stored-image-verifier.js';
 import { loadSettings, readEnvironment } from '../config/settings.js';
-import { createLogger, NestLogger } from '../logging/logger.js';
+import { createLogger, NestLogger } from '../observability/logger.js';
 import { endProgress, showProgress } from './progress.js';
 import { runCommand, UsageError } from './run-command.js';
 

@@ -1,12 +1,5 @@
 import { AbstractLogger, type DataSourceOptions } from 'typeorm';
-import { Appointment } from '../appointments/appointment.entity.js';
-import { ChatImageAccess } from '../chat-images/chat-image-access.entity.js';
-import { ChatImageLinkOpen } from '../chat-images/chat-image-link-open.entity.js';
-import { ChatImageTombstone } from '../chat-images/chat-image-tombstone.entity.js';
-import { ChatImageUploadKey } from '../chat-images/chat-image-upload-key.entity.js';
-import { ChatImage } from '../chat-images/chat-image.entity.js';
 import type { DatabaseSettings } from '../config/settings.js';
-import { User } from '../users/user.entity.js';
 import { connectionOptions, connectionTarget } from './connection.js';
 import { ReferencedTables1762300000000 } from './migrations/1762300000000-referenced-tables.js';
 import { ChatImages1762300000001 } from './migrations/1762300000001-chat-images.js';
@@ -23,22 +16,16 @@ class SilentLogger extends AbstractLogger {
   }
 }
 
+type Entities = DataSourceOptions['entities'];
+
 /** The one description of the database: for upkeep, the migrations and the tests. Requests have the RequestDatabase. */
-export function dataSourceOptions(database: DatabaseSettings): DataSourceOptions {
+export function dataSourceOptions(database: DatabaseSettings, entities: Entities): DataSourceOptions {
   const { connectionString, ssl } = connectionTarget(database);
   return {
     type: 'postgres',
     url: connectionString,
     ...(ssl === undefined ? {} : { ssl }),
-    entities: [
-      User,
-      Appointment,
-      ChatImage,
-      ChatImageAccess,
-      ChatImageLinkOpen,
-      ChatImageTombstone,
-      ChatImageUploadKey,
-    ],
+    entities,
     migrations: [
       ReferencedTables1762300000000,
       ChatImages1762300000001,
@@ -61,7 +48,10 @@ export function dataSourceOptions(database: DatabaseSettings): DataSourceOptions
 }
 
 /** Options of a migration: the database's own address where there is one, and no time limit for an index build. */
-export function migrationDataSourceOptions(database: DatabaseSettings): DataSourceOptions {
+export function migrationDataSourceOptions(
+  database: DatabaseSettings,
+  entities: Entities,
+): DataSourceOptions {
   const direct = database.directUrl === undefined ? {} : { url: database.directUrl, pooled: false };
-  return dataSourceOptions({ ...database, ...direct, statementTimeoutMs: 0 });
+  return dataSourceOptions({ ...database, ...direct, statementTimeoutMs: 0 }, entities);
 }

@@ -5,7 +5,7 @@ import { Public } from '../auth/public.decorator.js';
 import { toTimestamp } from '../timestamp.js';
 import { ApiErrors } from '../errors/api-errors.decorator.js';
 import { AppError } from '../errors/app-error.js';
-import type { LeanExpressAdapter } from '../lean-express.adapter.js';
+import type { LeanExpressAdapter } from '../http/lean-express.adapter.js';
 import { Readiness } from './readiness.js';
 
 export class HealthDto {

@@ -1,9 +1,9 @@
 import { afterEach, beforeEach, expect, it, jest } from '@jest/globals';
 import { HealthIndicatorService } from '@nestjs/terminus';
-import type { StorageProvider } from '../chat-images/storage/storage-provider.js';
+import type { StorageProvider } from '../storage/storage-provider.js';
 import { DatabaseUnavailableError } from '../database/database-failure.js';
 import type { RequestDatabase } from '../database/request-database.js';
-import { createLogger } from '../logging/logger.js';
+import { createLogger } from '../observability/logger.js';
 import { Readiness } from './readiness.js';
 
 const database = { ping: jest.fn<() => Promise<void>>() };

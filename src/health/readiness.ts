@@ -1,11 +1,11 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { HealthIndicatorService } from '@nestjs/terminus';
 import type { Logger } from 'pino';
-import { StorageProvider } from '../chat-images/storage/storage-provider.js';
+import { StorageProvider } from '../storage/storage-provider.js';
 import { RequestDatabase } from '../database/request-database.js';
 import { AppError, type ErrorCode } from '../errors/app-error.js';
-import { describeFailure } from '../errors/describe-failure.js';
-import { LOGGER } from '../logging/logger.js';
+import { describeFailure } from '../http/describe-failure.js';
+import { LOGGER } from '../observability/logger.js';
 
 /** How long each backend has for its answer, in milliseconds. */
 const CHECK_TIMEOUT_MS = 2000;

@@ -22,11 +22,11 @@ import { AuthGuard, PassportModule, PassportStrategy } from '@nestjs/passport';
 import { InjectRepository, TypeOrmModule } from '@nestjs/typeorm';
 import { ExtractJwt, Strategy } from 'passport-jwt';
 import { Repository } from 'typeorm';
-import { Appointment } from '../../src/appointments/appointment.entity.js';
-import { ChatImageAccess } from '../../src/chat-images/chat-image-access.entity.js';
-import { ChatImage } from '../../src/chat-images/chat-image.entity.js';
+import { Appointment } from '../../src/conversations/appointment.entity.js';
+import { ChatImageAccess } from '../../src/chat-images/entities/chat-image-access.entity.js';
+import { ChatImage } from '../../src/chat-images/entities/chat-image.entity.js';
 import { toTimestamp } from '../../src/timestamp.js';
-import { User } from '../../src/users/user.entity.js';
+import { User } from '../../src/conversations/user.entity.js';
 
 const { PORT, DATABASE_URL = '', JWT_SECRET = '' } = process.env;
 const { DO_SPACES_KEY = '', DO_SPACES_SECRET = '', DO_SPACES_REGION = '' } = process.env;

@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util';
 import { DataSource, type QueryRunner } from 'typeorm';
 import { runCommand, UsageError } from '../../src/commands/run-command.js';
 import { loadDatabaseSettings, readEnvironment } from '../../src/config/settings.js';
+import { ENTITIES } from '../../src/chat-images/entities/entities.js';
 import { migrationDataSourceOptions } from '../../src/database/data-source-options.js';
 import { migrateUp } from '../../src/database/migrate.js';
 
@@ -133,7 +134,7 @@ function sizesOf(args: readonly string[]): Sizes {
 if (process.argv[1] === import.meta.filename) {
   await runCommand(async () => {
     const sizes = sizesOf(process.argv.slice(2));
-    const options = migrationDataSourceOptions(loadDatabaseSettings(readEnvironment()));
+    const options = migrationDataSourceOptions(loadDatabaseSettings(readEnvironment()), ENTITIES);
     const database = await new DataSource(options).initialize();
     await migrateUp(database);
     const started = performance.now();

@@ -9,6 +9,7 @@ import sharp from 'sharp';
 import { DataSource } from 'typeorm';
 import { signToken } from '../../src/auth/sign-token.js';
 import { loadDatabaseSettings } from '../../src/config/settings.js';
+import { ENTITIES } from '../../src/chat-images/entities/entities.js';
 import { migrationDataSourceOptions } from '../../src/database/data-source-options.js';
 import {
   type EmbeddedDatabase,
@@ -167,7 +168,7 @@ export class Bench {
 /** Looks into a database, with the same entities and types as the service. */
 export async function withDatabase<T>(url: string, work: (database: DataSource) => Promise<T>): Promise<T> {
   const database = await new DataSource(
-    migrationDataSourceOptions(loadDatabaseSettings({ DATABASE_URL: url })),
+    migrationDataSourceOptions(loadDatabaseSettings({ DATABASE_URL: url }), ENTITIES),
   ).initialize();
   try {
     return await work(database);

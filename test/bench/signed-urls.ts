@@ -9,7 +9,7 @@
 import { S3Client } from '@aws-sdk/client-s3';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
-import { S3UrlSigner } from '../../src/chat-images/storage/s3-url-signer.js';
+import { S3UrlSigner } from '../../src/storage/s3-url-signer.js';
 import { seed } from './seed.js';
 import { Bench, median, OFFLINE_BUCKET, type Server, withDatabase } from './service-under-test.js';
 import { assertSameAnswers, type Servers } from './signed-url-answers.js';

@@ -2,6 +2,7 @@ import { setTimeout } from 'node:timers/promises';
 import { DataSource } from 'typeorm';
 import { signToken } from '../../src/auth/sign-token.js';
 import { loadSettings, type Settings } from '../../src/config/settings.js';
+import { ENTITIES } from '../../src/chat-images/entities/entities.js';
 import { migrationDataSourceOptions } from '../../src/database/data-source-options.js';
 import { freePort } from '../../src/database/embedded-postgres.js';
 import { migrateUp } from '../../src/database/migrate.js';
@@ -177,7 +178,9 @@ export class Fleet {
 
   /** Looks at the database behind the backs of all instances. */
   async withDatabase<T>(work: (database: DataSource) => Promise<T>): Promise<T> {
-    const database = await new DataSource(migrationDataSourceOptions(this.settings.database)).initialize();
+    const database = await new DataSource(
+      migrationDataSourceOptions(this.settings.database, ENTITIES),
+    ).initialize();
     try {
       return await work(database);
     } finally {

@@ -1,6 +1,6 @@
 import { ApiProperty, ApiPropertyOptional } from '@nestjs/swagger';
-import type { ChatImage } from '../chat-image.entity.js';
-import type { SignedUrl } from '../storage/storage-provider.js';
+import type { ChatImage } from '../entities/chat-image.entity.js';
+import type { SignedUrl } from '../../storage/storage-provider.js';
 import { ChatImageDto } from './chat-image.dto.js';
 import { SignedUrlDto } from './signed-url.dto.js';
 

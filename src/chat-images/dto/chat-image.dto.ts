@@ -1,5 +1,5 @@
 import { ApiProperty } from '@nestjs/swagger';
-import type { ChatImage } from '../chat-image.entity.js';
+import type { ChatImage } from '../entities/chat-image.entity.js';
 import { toTimestamp } from '../../timestamp.js';
 
 /** What is known of a picture. */

@@ -1,5 +1,5 @@
 import { ApiProperty } from '@nestjs/swagger';
-import type { SignedUrl } from '../storage/storage-provider.js';
+import type { SignedUrl } from '../../storage/storage-provider.js';
 import { toTimestamp } from '../../timestamp.js';
 
 /** A URL that reads the picture until it expires. */

@@ -1,7 +1,7 @@
 import { ApiExtraModels, ApiProperty, getSchemaPath } from '@nestjs/swagger';
 import { ArrayMaxSize, ArrayNotEmpty, IsArray, ValidateBy } from 'class-validator';
 import { AppError, type ErrorCode } from '../../errors/app-error.js';
-import type { SignedUrl } from '../storage/storage-provider.js';
+import type { SignedUrl } from '../../storage/storage-provider.js';
 import { SignedUrlDto } from './signed-url.dto.js';
 
 /** How many images a client may ask for at once. */

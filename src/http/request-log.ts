@@ -1,0 +1,93 @@
+import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
+import { randomUUID } from 'node:crypto';
+import type { Request, Response } from 'express';
+import type { Logger } from 'pino';
+import { clientNetwork } from '../rate-limits/client-network.js';
+import { FloodSummary } from '../observability/flood-summary.js';
+import { LOGGER } from '../observability/logger.js';
+
+declare global {
+  // Express' types are extended by merging.
+  namespace Express {
+    interface Request {
+      /** The number of the image that the request concerns, as soon as it is known, also where it is refused. */
+      imageId?: number | undefined;
+      /** The same, of a request for several. */
+      imageIds?: readonly number[];
+    }
+  }
+}
+
+/** What stands for the status in the log when the client left before its answer; nginx' number for it. */
+const CLIENT_GONE = 499;
+
+/** An id from a proxy is kept when it is nothing but an id. */
+const REQUEST_ID = /^[\w-]{8,64}$/;
+
+type RequestLine = {
+  readonly requestId: string;
+  readonly userId?: number | undefined;
+  readonly network: string;
+  readonly method?: string;
+  readonly route: string;
+  readonly imageId?: number | undefined;
+  readonly imageIds?: readonly number[] | undefined;
+  readonly status: number;
+  readonly ms?: number;
+  /** Why Node could not read the request. */
+  readonly code?: string | undefined;
+};
+
+/** Writes a line for each request. Floods of the same refusal and of the same failure are summed up; what succeeds never is. */
+@Injectable()
+export class RequestLog implements OnApplicationShutdown {
+  private readonly refusals: FloodSummary;
+  private readonly failures: FloodSummary;
+
+  constructor(@Inject(LOGGER) private readonly logger: Logger) {
+    this.refusals = new FloodSummary(logger);
+    this.failures = new FloodSummary(logger);
+  }
+
+  /**
+   * Names a request, and logs one line when its answer has left or its client has gone: id, user, the client's network,
+   * method, route, image, status and milliseconds. The route is the pattern, never the URL: paths name images, and queries
+   * hold signatures.
+   */
+  follow(request: Request, response: Response): void {
+    const started = performance.now();
+    const given = request.headers['x-request-id'];
+    const requestId = typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
+    response.requestId = requestId;
+    // A connection that has ended has no address any more.
+    const { ip } = request;
+    response.on('close', () => {
+      this.write({
+        requestId,
+        userId: request.user?.id,
+        network: clientNetwork({ ip }),
+        method: request.method,
+        route: (request.route as { path?: string } | undefined)?.path ?? 'none',
+        imageId: request.imageId,
+        imageIds: request.imageIds,
+        // A proxy closes its connection as soon as it has the whole answer, also where that is a refusal of an upload.
+        status: response.writableEnded || response.answered ? response.statusCode : CLIENT_GONE,
+        ms: Math.round((performance.now() - started) * 10) / 10,
+      });
+    });
+  }
+
+  write(line: RequestLine): void {
+    const { status, route, network, userId } = line;
+    if (status < 400) this.logger.info(line, 'request');
+    // Whoever they befall, failures of the service are of one kind.
+    else if (status >= 500) {
+      if (this.failures.admits({ status, route })) this.logger.error(line, 'request');
+    } else if (this.refusals.admits({ status, route, network, userId })) this.logger.info(line, 'request');
+  }
+
+  onApplicationShutdown(): void {
+    this.refusals.flush();
+    this.failures.flush();
+  }
+}

@@ -1,0 +1,93 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { SETTINGS, type Settings } from '../config/settings.js';
+import { type BytePieces, lengthOf, rangeOf } from '../storage/byte-pieces.js';
+import { decodeMemory, LIGHT_DECODE_BYTES, MAX_DECODE_BYTES } from './decode-memory.js';
+import { DecodeQueue } from './decode-queue.js';
+import { detectFormat, invalidImage } from './image-format.js';
+import type { InspectedImage } from './image-inspector.js';
+import type { ImageEdit } from './image-process.js';
+import { ImageProcesses } from './image-processes.js';
+
+/** A picture as it will be stored: checked, and without metadata. Not a pixel is changed. */
+export type PreparedImage = InspectedImage & {
+  readonly pieces: BytePieces;
+  /** Bytes. */
+  readonly size: number;
+  /** Digests of it, in hexadecimal. */
+  readonly sha256: string;
+  readonly md5: string | undefined;
+  /** SHA-256 of the picture as it was sent. */
+  readonly sha256Sent: string;
+};
+
+/** Whose picture it is, and whether its sender still waits. */
+export type Sender = {
+  readonly userId: number;
+  /** Aborted when the client has gone. */
+  readonly left: AbortSignal;
+};
+
+/** What is looked at to name the format. */
+const SIGNATURE_BYTES = 512;
+
+/** By how much a cleaned picture may be larger than the one that was sent. */
+const MOST_ADDED_BYTES = 64;
+
+/** Makes of the bytes that a client sent the picture that is stored. */
+@Injectable()
+export class ImagePreparer {
+  private readonly queue: DecodeQueue;
+  private readonly withMd5: boolean;
+
+  constructor(
+    private readonly processes: ImageProcesses,
+    @Inject(SETTINGS) { uploads, storage }: Settings,
+  ) {
+    this.withMd5 = storage.driver === 's3';
+    this.queue = new DecodeQueue({
+      slots: uploads.decodeProcesses,
+      slotsPerUser: Math.max(1, uploads.decodeProcesses - 1),
+      lightBytes: LIGHT_DECODE_BYTES,
+      heavyBytes: MAX_DECODE_BYTES,
+      maxWaitMs: uploads.waitMs,
+    });
+  }
+
+  /**
+   * @throws AppError INVALID_IMAGE with a sentence that names the reason; OVERLOADED when it has waited too long
+   */
+  async prepare(pieces: BytePieces, { userId, left }: Sender): Promise<PreparedImage> {
+    const format = detectFormat(Buffer.concat(rangeOf(pieces, 0, SIGNATURE_BYTES)));
+    const memoryBytes = decodeMemory(pieces, format);
+    if (memoryBytes > MAX_DECODE_BYTES)
+      throw invalidImage('The image takes too much memory to read. Please send it as JPEG.');
+    const answer = await this.queue.run(userId, memoryBytes, left, () =>
+      this.processes.run(pieces, { format, memoryBytes, withMd5: this.withMd5 }),
+    );
+    if ('failure' in answer) throw new Error(answer.failure);
+    if ('refusal' in answer) throw invalidImage(answer.refusal, new Error(answer.detail));
+    const { image, sha256Sent, edit } = answer;
+    const { length: size, sha256, md5 } = edit;
+    return { ...image, pieces: edited(pieces, edit), size, sha256, md5, sha256Sent };
+  }
+}
+
+/**
+ * Makes the cleaned picture, as the decoding process has made it for itself. Nothing is copied; the storage holds it against
+ * its digest.
+ */
+function edited(source: BytePieces, { length, copies, inserted }: ImageEdit): BytePieces {
+  const insertedBytes = Buffer.from(inserted.buffer, inserted.byteOffset, inserted.byteLength);
+  const pieces: Buffer[] = [];
+  let written = 0;
+  let used = 0;
+  for (let index = 0; index <= copies.length; index += 3) {
+    const [to = length, from = 0, count = 0] = copies.slice(index, index + 3);
+    pieces.push(insertedBytes.subarray(used, used + to - written), ...rangeOf(source, from, from + count));
+    used += to - written;
+    written = to + count;
+  }
+  if (lengthOf(pieces) !== length || length > lengthOf(source) + MOST_ADDED_BYTES)
+    throw new Error('The cleaned picture has another length than the decoding process has said.');
+  return pieces.filter((piece) => piece.length > 0);
+}

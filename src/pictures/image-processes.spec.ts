@@ -1,0 +1,181 @@
+import { afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { getPriority } from 'node:os';
+import { text } from 'node:stream/consumers';
+import { setTimeout } from 'node:timers/promises';
+import sharp from 'sharp';
+import { loadSettings } from '../config/settings.js';
+import { ImageProcesses } from './image-processes.js';
+import { decodingProcesses } from '../../test/decoding-processes.js';
+
+const SECRET = 'a secret that no decoding process may know, 0123';
+const settings = loadSettings({
+  APP_URL: 'http://localhost:3000',
+  DATABASE_URL: 'postgres://localhost/none',
+  JWT_SECRET: SECRET,
+  STORAGE_DRIVER: 'local',
+  LOCAL_STORAGE_DIR: 'none',
+  LOCAL_STORAGE_SECRET: SECRET,
+  DECODE_PROCESSES: '2',
+});
+/** Starts a decoding process, tells its number, and goes on. */
+const orphaningService = (whenReady: boolean): string => `
+  import { fork } from 'node:child_process';
+  const child = fork('dist/pictures/image-process.js', [], { env: {}, execArgv: [], serialization: 'advanced', stdio: ['pipe', 'ignore', 'inherit', 'ipc'] });
+  if (${whenReady}) await new Promise((resolve) => child.once('message', resolve));
+  console.log(child.pid);
+  setInterval(() => undefined, 1000);
+`;
+const TASK = { format: 'jpeg', memoryBytes: 64 * 1024 * 1024, withMd5: true } as const;
+
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await setTimeout(5);
+}
+
+const onLinux = process.platform === 'linux' ? describe : describe.skip;
+
+onLinux('the decoding processes', () => {
+  let photo: Buffer;
+  let processes: ImageProcesses;
+
+  beforeAll(async () => {
+    photo = await readFile('test/images/phone-photo.jpg');
+  });
+
+  afterEach(async () => {
+    await processes.onApplicationShutdown();
+    await until(() => decodingProcesses().length === 0);
+  });
+
+  const start = async (): Promise<void> => {
+    processes = new ImageProcesses(settings);
+    await processes.start();
+  };
+
+  /** What a decoding process says when its service is killed, until it has ended itself. */
+  async function lastWords(whenReady: boolean): Promise<string> {
+    const service = spawn(process.execPath, ['--input-type=module', '--eval', orphaningService(whenReady)], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    const words = text(service.stderr);
+    const [pid] = (await once(service.stdout, 'data')) as [Buffer];
+    service.kill('SIGKILL');
+    await until(() => !existsSync(`/proc/${pid.toString().trim()}`));
+    return words;
+  }
+
+  it('take nothing of the service with them, and stand behind it', async () => {
+    process.env.JWT_SECRET_OF_THIS_TEST = SECRET;
+    await start();
+    const pids = decodingProcesses();
+    expect(pids).toHaveLength(2);
+    for (const pid of pids) {
+      expect(readFileSync(`/proc/${pid}/environ`, 'utf8')).not.toContain('SECRET');
+      expect(getPriority(pid)).toBe(10);
+      expect(readFileSync(`/proc/${pid}/oom_score_adj`, 'utf8').trim()).toBe('1000');
+    }
+  });
+
+  it('say how the cleaned picture is made of what they were sent', async () => {
+    await start();
+    const answer = await processes.run([photo], TASK);
+    if (!('image' in answer)) throw new Error('The photograph was refused.');
+    expect(answer.image).toMatchObject({ mimeType: 'image/jpeg', width: 1278, height: 720 });
+    expect(answer.edit.length).toBeLessThan(photo.length);
+    // A few words, and not the picture.
+    expect(answer.edit.inserted.length + 8 * answer.edit.copies.length).toBeLessThan(1000);
+  });
+
+  it.each(['SIGKILL', 'SIGSEGV'] as const)(
+    'are replaced when they end by %s, and the picture is tried once more',
+    async (signal) => {
+      await start();
+      const before = decodingProcesses();
+      for (const pid of before) process.kill(pid, 'SIGSTOP');
+      const answer = processes.run([photo], TASK);
+      // Whichever of them has it.
+      for (const pid of before) {
+        process.kill(pid, signal);
+        process.kill(pid, 'SIGCONT');
+      }
+      expect(await answer).toHaveProperty('image.width', 1278);
+      expect(await processes.run([photo], TASK)).toHaveProperty('image.width', 1278);
+      expect(decodingProcesses().filter((pid) => before.includes(pid))).toEqual([]);
+    },
+  );
+
+  it('are killed when they do not answer in time, with OVERLOADED', async () => {
+    await start();
+    processes.deadlineMs = 300;
+    const before = decodingProcesses();
+    for (const pid of before) process.kill(pid, 'SIGSTOP');
+    await expect(processes.run([photo], TASK)).rejects.toMatchObject({ code: 'OVERLOADED' });
+    await until(() => decodingProcesses().length === 1);
+    await expect(processes.run([photo], TASK)).rejects.toMatchObject({ code: 'OVERLOADED' });
+    await until(() => decodingProcesses().length === 0);
+    processes.deadlineMs = 15_000;
+    expect(await processes.run([photo], TASK)).toHaveProperty('image.width', 1278);
+  });
+
+  it('are killed when they do not start in time: the service starts, and pictures are refused with OVERLOADED', async () => {
+    processes = new ImageProcesses(settings);
+    processes.deadlineMs = 1;
+    await processes.start();
+    await until(() => decodingProcesses().length === 0);
+    await expect(processes.run([photo], TASK)).rejects.toMatchObject({ code: 'OVERLOADED' });
+    await until(() => decodingProcesses().length === 0);
+    processes.deadlineMs = 15_000;
+    expect(await processes.run([photo], TASK)).toHaveProperty('image.width', 1278);
+  });
+
+  it('lead to OVERLOADED when they end while they start, and stop the start of the service', async () => {
+    processes = new ImageProcesses(settings);
+    const answer = processes.run([photo], TASK);
+    await until(() => decodingProcesses().length === 1);
+    for (const pid of decodingProcesses()) process.kill(pid, 'SIGKILL');
+    await expect(answer).rejects.toMatchObject({ code: 'OVERLOADED' });
+    const started = processes.start();
+    await until(() => decodingProcesses().length === 2);
+    for (const pid of decodingProcesses()) process.kill(pid, 'SIGKILL');
+    await expect(started).rejects.toThrow('A decoding process does not start.');
+  });
+
+  it('end themselves over a picture that takes more memory than its header told', async () => {
+    await start();
+    const before = decodingProcesses();
+    const interlaced = await sharp({
+      create: { width: 7000, height: 5000, channels: 4, background: { r: 1, g: 2, b: 3, alpha: 0.5 } },
+    })
+      .png({ progressive: true })
+      .toBuffer();
+    expect(
+      await processes.run([interlaced], { format: 'png', memoryBytes: 1, withMd5: false }),
+    ).toMatchObject({
+      refusal: 'The image takes too much memory to read. Please send it as JPEG.',
+    });
+    await until(
+      () => decodingProcesses().every((pid) => !before.includes(pid)) || decodingProcesses().length === 1,
+    );
+    expect(await processes.run([photo], TASK)).toHaveProperty('image.width', 1278);
+  });
+
+  it('stay when a signal is sent to the whole group, and end with the service, however that came', async () => {
+    await start();
+    const before = decodingProcesses();
+    for (const pid of before) {
+      process.kill(pid, 'SIGTERM');
+      process.kill(pid, 'SIGINT');
+    }
+    expect(await processes.run([photo], TASK)).toHaveProperty('image.width', 1278);
+    expect(decodingProcesses()).toEqual(before);
+    expect(await lastWords(true)).toBe('');
+  });
+
+  it('end with the service also while they start', async () => {
+    await start();
+    expect(await lastWords(false)).toBe('');
+  });
+});

@@ -1,0 +1,215 @@
+import {
+  DeleteObjectCommand,
+  GetObjectCommand,
+  HeadObjectCommand,
+  ListObjectsV2Command,
+  type ListObjectsV2CommandOutput,
+  S3Client,
+  S3ServiceException,
+} from '@aws-sdk/client-s3';
+import { NodeHttpHandler } from '@smithy/node-http-handler';
+import { createHash } from 'node:crypto';
+import type { Agent as HttpAgent } from 'node:http';
+import type { Agent as HttpsAgent } from 'node:https';
+import { basename } from 'node:path/posix';
+import { Readable } from 'node:stream';
+import type { OnApplicationShutdown } from '@nestjs/common';
+import type { S3Settings } from '../config/settings.js';
+import type { BytePieces } from './byte-pieces.js';
+import { systemCode } from '../errors/system-code.js';
+import { ObjectNotFoundError, StorageUnavailableError } from './storage-errors.js';
+import { ObjectRefusedError, S3ObjectWriter } from './s3-object-writer.js';
+import { S3UrlSigner } from './s3-url-signer.js';
+import { type FailedAnswer, storageFailureOf } from './storage-failure.js';
+import { assertStorageKey } from './storage-key.js';
+import {
+  type ListedObject,
+  type NewObject,
+  type SignedUrl,
+  StorageProvider,
+  type StoredObject,
+} from './storage-provider.js';
+
+/** Phones may keep a picture for as long as a URL to it works. */
+const CACHE_CONTROL = 'private, max-age=3600';
+
+/** Connections to the storage at the same moment; further requests wait for one. */
+const MAX_SOCKETS = 64;
+
+/** Where a ping looks: below the folder of the pictures, and where none is. */
+const PING_PREFIX = 'chat_images/ping/';
+
+/** Objects in a private bucket of an S3 service: DigitalOcean Spaces in production, MinIO in docker-compose. */
+export class S3StorageProvider extends StorageProvider implements OnApplicationShutdown {
+  private readonly client: S3Client;
+  private readonly signer: S3UrlSigner;
+  private readonly writer: S3ObjectWriter;
+
+  constructor(private readonly settings: S3Settings) {
+    super();
+    const agent = { keepAlive: true, maxSockets: MAX_SOCKETS } satisfies ConstructorParameters<
+      typeof HttpAgent
+    >[0] &
+      ConstructorParameters<typeof HttpsAgent>[0];
+    const requestHandler = new NodeHttpHandler({
+      connectionTimeout: settings.connectTimeoutMs,
+      requestTimeout: settings.requestTimeoutMs,
+      socketTimeout: settings.requestTimeoutMs,
+      throwOnRequestTimeout: true,
+      httpAgent: agent,
+      httpsAgent: agent,
+    });
+    this.client = new S3Client({
+      region: settings.region,
+      credentials: { accessKeyId: settings.accessKeyId, secretAccessKey: settings.secretAccessKey },
+      // The SDK's default checksums get a 411 for streams; Spaces ignores them.
+      requestChecksumCalculation: 'WHEN_REQUIRED',
+      responseChecksumValidation: 'WHEN_REQUIRED',
+      endpoint: settings.endpoint,
+      forcePathStyle: true,
+      maxAttempts: settings.maxAttempts,
+      requestHandler,
+    });
+    this.signer = new S3UrlSigner(settings.publicUrl, settings, this.client.config.sha256);
+    this.writer = new S3ObjectWriter(this.client, requestHandler, settings);
+  }
+
+  async put(key: string, pieces: BytePieces, { contentType, sha256, md5 }: NewObject): Promise<void> {
+    assertStorageKey(key);
+    const headers = {
+      // The one integrity check of an upload that every S3 server makes.
+      'content-md5': Buffer.from(md5 ?? digest('md5', pieces), 'hex').toString('base64'),
+      'content-type': contentType,
+      'content-disposition': `inline; filename*=UTF-8''${encodeURIComponent(basename(key))}`,
+      'cache-control': CACHE_CONTROL,
+      ...(this.settings.objectAcl === 'none' ? {} : { 'x-amz-acl': this.settings.objectAcl }),
+    };
+    await this.request(() => this.writer.put(key, pieces, headers, sha256 ?? digest('sha256', pieces)));
+  }
+
+  async head(key: string): Promise<StoredObject | undefined> {
+    assertStorageKey(key);
+    try {
+      const { ContentLength, ContentType } = await this.objectRequest(() =>
+        this.client.send(new HeadObjectCommand({ Bucket: this.settings.bucket, Key: key })),
+      );
+      return { size: ContentLength ?? 0, contentType: ContentType ?? 'application/octet-stream' };
+    } catch (error) {
+      if (error instanceof ObjectNotFoundError) return undefined;
+      throw error;
+    }
+  }
+
+  async get(key: string): Promise<Readable> {
+    assertStorageKey(key);
+    const { Body } = await this.objectRequest(() =>
+      this.client.send(new GetObjectCommand({ Bucket: this.settings.bucket, Key: key })),
+    );
+    if (!(Body instanceof Readable))
+      throw new StorageUnavailableError('The storage answered without a body.', 'unexpected');
+    return Body;
+  }
+
+  async delete(key: string): Promise<void> {
+    assertStorageKey(key);
+    await this.objectRequest(() =>
+      this.client.send(new DeleteObjectCommand({ Bucket: this.settings.bucket, Key: key })),
+    );
+  }
+
+  async *list(prefix: string): AsyncGenerator<ListedObject> {
+    let page: ListObjectsV2CommandOutput | undefined;
+    do {
+      const command: ListObjectsV2Command = new ListObjectsV2Command({
+        Bucket: this.settings.bucket,
+        Prefix: prefix,
+        ContinuationToken: page?.NextContinuationToken,
+      });
+      page = await this.request(() => this.client.send(command));
+      for (const { Key, Size, LastModified } of page.Contents ?? []) {
+        if (Key !== undefined) yield { key: Key, size: Size ?? 0, lastModified: LastModified ?? new Date() };
+      }
+    } while (page.NextContinuationToken !== undefined);
+  }
+
+  async signedUrl(key: string, expiresIn: number, signedAt: Date): Promise<SignedUrl> {
+    assertStorageKey(key);
+    const second = Math.floor(signedAt.getTime() / 1000) * 1000;
+    const url = await this.signer.sign(key, expiresIn, new Date(second));
+    return { url, expiresIn, expiresAt: new Date(second + expiresIn * 1000) };
+  }
+
+  async ping(signal: AbortSignal): Promise<void> {
+    // Not a HEAD of the bucket: its answer has no body, which alone tells a wrong key from a wrong secret.
+    const command = new ListObjectsV2Command({
+      Bucket: this.settings.bucket,
+      Prefix: PING_PREFIX,
+      MaxKeys: 1,
+    });
+    const { Name, KeyCount } = await this.request(() => this.client.send(command, { abortSignal: signal }));
+    if (Name === undefined && KeyCount === undefined)
+      throw new StorageUnavailableError('The storage answered without a list.', 'unexpected');
+  }
+
+  onApplicationShutdown(): void {
+    this.client.destroy();
+  }
+
+  /** Runs a request about one object, which may not be there. */
+  private async objectRequest<T>(send: () => Promise<T>): Promise<T> {
+    try {
+      return await this.request(send);
+    } catch (error) {
+      const cause = error instanceof StorageUnavailableError ? error.cause : undefined;
+      // Only the status tells, as a HEAD has no body to name the error. A missing bucket is told apart by its name where
+      // there is one.
+      if (
+        cause instanceof S3ServiceException &&
+        cause.$metadata.httpStatusCode === 404 &&
+        cause.name !== 'NoSuchBucket'
+      ) {
+        throw new ObjectNotFoundError('There is no such object.', { cause });
+      }
+      throw error;
+    }
+  }
+
+  /**
+   * Runs a request and turns the SDK's many errors into one.
+   *
+   * @throws StorageUnavailableError
+   */
+  private async request<T>(send: () => Promise<T>): Promise<T> {
+    try {
+      return await send();
+    } catch (error) {
+      const answer = answerOf(error);
+      throw new StorageUnavailableError(
+        'The storage did not answer as it should.',
+        storageFailureOf(answer),
+        { answer, cause: error },
+      );
+    }
+  }
+}
+
+function digest(algorithm: 'sha256' | 'md5', pieces: BytePieces): string {
+  const hash = createHash(algorithm);
+  for (const piece of pieces) hash.update(piece);
+  return hash.digest('hex');
+}
+
+/** Reads the storage's answer from the SDK's error, or the writer's. */
+function answerOf(error: unknown): FailedAnswer {
+  if (error instanceof ObjectRefusedError) return { status: error.status, code: error.code };
+  const status = statusOf(error);
+  // The SDK names an error after the code in its body.
+  const code = status !== undefined && error instanceof Error ? error.name : systemCode(error);
+  return { status, code };
+}
+
+/** The status of the answer that an error was made of, which errors of unreadable answers have too. */
+function statusOf(error: unknown): number | undefined {
+  if (!(error instanceof Error) || !('$metadata' in error)) return undefined;
+  return (error.$metadata as S3ServiceException['$metadata'] | undefined)?.httpStatusCode;
+}

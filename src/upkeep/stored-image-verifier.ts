@@ -1,0 +1,75 @@
+import { Injectable } from '@nestjs/common';
+import { createHash } from 'node:crypto';
+import pLimit from 'p-limit';
+import { DataSource, MoreThan, MoreThanOrEqual } from 'typeorm';
+import { ChatImage } from '../chat-images/entities/chat-image.entity.js';
+import { ObjectNotFoundError } from '../storage/storage-errors.js';
+import { StorageProvider } from '../storage/storage-provider.js';
+
+const PAGE = 500;
+const CONCURRENCY = 8;
+
+export type Verdict = 'intact' | 'changed' | 'missing' | 'without digest';
+
+export type Verification = {
+  readonly counts: Readonly<Record<Verdict, number>>;
+  /** The images that are changed or missing. */
+  readonly damaged: readonly { readonly id: number; readonly filePath: string; readonly verdict: Verdict }[];
+};
+
+/** Reads stored pictures back and compares them with the digests that were taken when they were uploaded. */
+@Injectable()
+export class StoredImageVerifier {
+  constructor(
+    private readonly dataSource: DataSource,
+    private readonly storage: StorageProvider,
+  ) {}
+
+  /**
+   * @param since only images uploaded at or after this moment
+   * @param progress told how many images are done, of how many
+   * @throws StorageUnavailableError when the storage does not answer, which says nothing about the pictures
+   */
+  async verify(
+    since: Date | undefined,
+    progress: (done: number, total: number) => void = () => undefined,
+  ): Promise<Verification> {
+    const counts: Record<Verdict, number> = { intact: 0, changed: 0, missing: 0, 'without digest': 0 };
+    const damaged: { id: number; filePath: string; verdict: Verdict }[] = [];
+    const where = { state: 'stored' as const, ...(since ? { createdAt: MoreThanOrEqual(since) } : {}) };
+    const total = await this.dataSource.manager.countBy(ChatImage, where);
+    const limit = pLimit(CONCURRENCY);
+    let done = 0;
+    for (let lastId = 0; ;) {
+      const page = await this.dataSource.manager.find(ChatImage, {
+        where: { ...where, id: MoreThan(lastId) },
+        order: { id: 'ASC' },
+        take: PAGE,
+      });
+      const last = page.at(-1);
+      if (!last) return { counts, damaged };
+      lastId = last.id;
+      await limit.map(page, async (image) => {
+        const verdict = await this.judge(image);
+        counts[verdict] += 1;
+        if (verdict === 'changed' || verdict === 'missing') {
+          damaged.push({ id: image.id, filePath: image.filePath, verdict });
+        }
+        done += 1;
+        progress(done, total);
+      });
+    }
+  }
+
+  private async judge(image: ChatImage): Promise<Verdict> {
+    try {
+      const digest = createHash('sha256');
+      for await (const chunk of await this.storage.get(image.filePath)) digest.update(chunk as Buffer);
+      if (image.sha256Stored === null) return 'without digest';
+      return digest.digest('hex') === image.sha256Stored ? 'intact' : 'changed';
+    } catch (error) {
+      if (error instanceof ObjectNotFoundError) return 'missing';
+      throw error;
+    }
+  }
+}

@@ -1,0 +1,105 @@
+import {
+  type BeforeApplicationShutdown,
+  Inject,
+  Injectable,
+  Module,
+  type OnApplicationBootstrap,
+} from '@nestjs/common';
+import { setTimeout } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import { DataSource } from 'typeorm';
+import { SETTINGS, type Settings } from '../config/settings.js';
+import { LOGGER } from '../observability/logger.js';
+import { StorageReconciler } from './storage-reconciler.js';
+import { UpkeepModule } from './upkeep.module.js';
+import { UploadSweeper } from './upload-sweeper.service.js';
+
+/** How often the whole bucket is compared with the rows, and how soon again when that failed. */
+const RECONCILE_INTERVAL_SECONDS = 24 * 3600;
+const RECONCILE_RETRY_SECONDS = 3600;
+
+/** How long the end of the process waits for the piece of work under way. Every piece may be cut off at any moment. */
+const PIECE_WAIT_MS = 1000;
+
+/** Sweeps regularly, in every instance, and has one of them compare the storage with the rows once a day. */
+@Injectable()
+export class UpkeepSchedule implements OnApplicationBootstrap, BeforeApplicationShutdown {
+  private readonly stopping = new AbortController();
+  private timer: NodeJS.Timeout | undefined;
+  private running: Promise<unknown> = Promise.resolve();
+
+  constructor(
+    private readonly dataSource: DataSource,
+    private readonly sweeper: UploadSweeper,
+    private readonly reconciler: StorageReconciler,
+    @Inject(SETTINGS) private readonly settings: Settings,
+    @Inject(LOGGER) private readonly logger: Logger,
+  ) {}
+
+  onApplicationBootstrap(): void {
+    const { sweepIntervalSeconds } = this.settings.uploads;
+    if (sweepIntervalSeconds === 0) return;
+    this.timer = setInterval(() => {
+      this.running = this.running.then(() => (this.stopping.signal.aborted ? undefined : this.run()));
+    }, sweepIntervalSeconds * 1000);
+    this.timer.unref();
+  }
+
+  /** Begins no further piece of work. */
+  stop(): void {
+    clearInterval(this.timer);
+    this.stopping.abort();
+  }
+
+  async beforeApplicationShutdown(): Promise<void> {
+    this.stop();
+    await Promise.race([this.running, setTimeout(PIECE_WAIT_MS, undefined, { ref: false })]);
+  }
+
+  /** Runs the tasks that are due now. Never rejects: a failed task is tried again later. */
+  async run(): Promise<void> {
+    const { signal } = this.stopping;
+    try {
+      const swept = await this.sweeper.sweep(signal);
+      if (swept.uploads + swept.objects + swept.failures > 0) this.logger.info(swept, 'sweeper: done');
+      if (!signal.aborted && (await this.postpone('reconcile', RECONCILE_INTERVAL_SECONDS)))
+        await this.reconcile(signal);
+    } catch (error) {
+      this.logger.warn(
+        { error: error instanceof Error ? error.name : 'unknown' },
+        'upkeep: tries again later',
+      );
+    }
+  }
+
+  /** Only reports. What no row names may be somebody else's. */
+  private async reconcile(signal: AbortSignal): Promise<void> {
+    try {
+      const { objects, images, missing, unknown } = await this.reconciler.compare({ signal });
+      const counts = { objects, images, missing: missing.count, unknown: unknown.count };
+      if (missing.count > 0) this.logger.error(counts, 'reconcile: images have lost their objects');
+      else this.logger.info(counts, 'reconcile: the storage is compared with the rows');
+    } catch (error) {
+      await this.dataSource.query(
+        'UPDATE chat_image_upkeep_tasks SET due_at = now() + make_interval(secs => $2) WHERE name = $1',
+        ['reconcile', RECONCILE_RETRY_SECONDS],
+      );
+      throw error;
+    }
+  }
+
+  /** Whether a task is due, for one of all who ask. The database remembers: restarts do not put it off. */
+  private async postpone(name: string, seconds: number): Promise<boolean> {
+    const rows = await this.dataSource.query<unknown[]>(
+      `INSERT INTO chat_image_upkeep_tasks (name, due_at) VALUES ($1, now() + make_interval(secs => $2))
+       ON CONFLICT (name) DO UPDATE SET due_at = excluded.due_at WHERE chat_image_upkeep_tasks.due_at <= now()
+       RETURNING name`,
+      [name, seconds],
+    );
+    return rows.length > 0;
+  }
+}
+
+/** The schedule, for the server alone: a command that starts the application starts no upkeep with it. */
+@Module({ imports: [UpkeepModule], providers: [UpkeepSchedule] })
+export class UpkeepScheduleModule {}

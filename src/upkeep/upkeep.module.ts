@@ -1,0 +1,11 @@
+import { Module } from '@nestjs/common';
+import { StorageReconciler } from './storage-reconciler.js';
+import { StoredImageVerifier } from './stored-image-verifier.js';
+import { UploadSweeper } from './upload-sweeper.service.js';
+
+/** What looks after rows and objects, for the server's schedule and for the commands. */
+@Module({
+  providers: [StorageReconciler, StoredImageVerifier, UploadSweeper],
+  exports: [StorageReconciler, StoredImageVerifier, UploadSweeper],
+})
+export class UpkeepModule {}

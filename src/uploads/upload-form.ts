@@ -1,0 +1,224 @@
+import { Busboy, type BusboyFileStream, type BusboyHeaders, type BusboyInstance } from '@fastify/busboy';
+import type { Request } from 'express';
+import { AppError, validationFailed } from '../errors/app-error.js';
+import { validated } from '../errors/validation.pipe.js';
+import { type BytePieces, PieceCollector } from '../storage/byte-pieces.js';
+import { tidyName } from './client-file-name.js';
+import { UploadFieldsDto } from './upload-chat-image.dto.js';
+import type { UploadMemory } from './upload-budget.js';
+import { watchUploadPace } from './upload-pace.js';
+
+/** The seed's `max:10240`. */
+export const MAX_FILE_BYTES = 10 * 1024 * 1024;
+
+/** What boundaries, part headers and fields may add to the file in a request's `Content-Length`. */
+export const MAX_FORM_OVERHEAD_BYTES = 64 * 1024;
+
+/** Printable ASCII. */
+const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,255}$/;
+
+/**
+ * What the parser holds back of a part whose reader is slow: more than a socket gives at once. A part that it skips and
+ * that fills this with its last piece stops it for ever (@fastify/busboy 3.2.6).
+ */
+const PART_BUFFER_BYTES = 128 * 1024;
+
+const LIMITS = {
+  files: 1,
+  fileSize: MAX_FILE_BYTES,
+  fields: 8,
+  fieldSize: 1024,
+  fieldNameSize: 100,
+  // Parts that are neither a file nor a field, which are skipped, count as well: each costs as much as a field.
+  parts: 16,
+  headerPairs: 20,
+  headerSize: 8 * 1024,
+};
+
+/** A whole upload, in memory, from somebody who may send it. */
+export type UploadForm = {
+  readonly appointmentId: number;
+  readonly pieces: BytePieces;
+  /** The name that the client gave the file. */
+  readonly name: string;
+  /** The client's name for this upload and all its tries, when it gave one. */
+  readonly idempotencyKey: string | undefined;
+  /** Aborted when the client has gone. */
+  readonly left: AbortSignal;
+};
+
+type UploadedFile = Pick<UploadForm, 'pieces' | 'name'>;
+
+type Reading = {
+  /** Accounts for the bytes; while it has no room, the client's socket is not read. */
+  readonly memory: UploadMemory;
+  /** Aborted when the client has gone. */
+  readonly left: AbortSignal;
+  /** For how many seconds the form may come more slowly than {@link watchUploadPace} allows. */
+  readonly slowSeconds: number;
+  /**
+   * Decides, by rejecting, who may upload to an appointment; called as soon as the appointment is known. A file that comes
+   * after `appointment_id` is not read before it has resolved.
+   */
+  readonly authorize: (appointmentId: number) => Promise<void>;
+};
+
+/**
+ * Reads an upload's form: `file` and `appointment_id`, in either order. The bytes are held in memory and never go to
+ * the disk. A client that is too slow is answered, and its connection closed.
+ *
+ * @throws AppError of `authorize` and `memory`; UNSUPPORTED_MEDIA_TYPE, FILE_TOO_LARGE or VALIDATION_FAILED for a form
+ *   that is none, or that comes too slowly
+ */
+export async function readUploadForm(
+  request: Request,
+  { memory, left, slowSeconds, authorize }: Reading,
+): Promise<UploadForm> {
+  const { 'content-type': type = '', 'content-encoding': encoding = 'identity' } = request.headers;
+  if (!/^multipart\/form-data(;|\s|$)/i.test(type) || encoding !== 'identity') {
+    throw new AppError('UNSUPPORTED_MEDIA_TYPE');
+  }
+  const mostBytes = MAX_FILE_BYTES + MAX_FORM_OVERHEAD_BYTES;
+  const announced = Number(request.headers['content-length'] ?? mostBytes);
+  if (announced > mostBytes) throw new AppError('FILE_TOO_LARGE');
+  const idempotencyKey = idempotencyKeyOf(request);
+  // While its user was looked up: nothing more is heard of it.
+  if (request.destroyed) throw malformed(new Error('The client closed the connection.'));
+
+  let appointmentId: number | undefined;
+  let authorization: Promise<void> | undefined;
+  let file: Promise<UploadedFile> | undefined;
+  let fileStream: BusboyFileStream | undefined;
+  let authorizing = false;
+
+  let endWatch: (() => void) | undefined;
+
+  const parser = createParser(request);
+  try {
+    await new Promise<void>((resolve, reject) => {
+      parser.on('field', (name: string, value: string, _nameTruncated: boolean, truncated: boolean) => {
+        if (name !== 'appointment_id') return;
+        if (authorization) {
+          reject(validationFailed({ [name]: ['The appointment_id may be sent only once.'] }));
+          return;
+        }
+        authorizing = true;
+        authorization = validated(UploadFieldsDto, { [name]: truncated ? '' : value })
+          .then((fields) => {
+            appointmentId = fields.appointment_id;
+            return authorize(appointmentId);
+          })
+          .then(() => {
+            authorizing = false;
+            memory.authorize();
+          });
+        authorization.catch(reject);
+      });
+      parser.on('file', (name: string, stream: BusboyFileStream, filename: string | undefined) => {
+        // A part that ends too early is an error of its stream as well, thrown where nobody listens.
+        stream.on('error', (error: unknown) => reject(malformed(error)));
+        stream.on('limit', () => reject(new AppError('FILE_TOO_LARGE')));
+        if (name !== 'file') {
+          reject(validationFailed({ file: ['Send one picture, in the field named file.'] }));
+          return;
+        }
+        fileStream = stream;
+        file = (authorization ?? Promise.resolve())
+          .then(() => collect(stream, memory))
+          .then((pieces) => ({ pieces, name: tidyName(filename) }));
+        file.catch(reject);
+      });
+      parser.on('filesLimit', () => reject(validationFailed({ file: ['Send one picture at a time.'] })));
+      parser.on('fieldsLimit', () => reject(validationFailed({ form: ['The form has too many fields.'] })));
+      parser.on('partsLimit', () => reject(validationFailed({ form: ['The form has too many fields.'] })));
+      parser.on('error', (error: unknown) => reject(malformed(error)));
+      parser.on('finish', resolve);
+      request.on('aborted', () => reject(malformed(new Error('The client closed the connection.'))));
+      memory.enter(announced).then(() => {
+        acceptBody(request);
+        request.pipe(parser);
+        endWatch = watchUploadPace(request, {
+          slowSeconds,
+          isReading: () => !request.complete && !memory.waits && !authorizing,
+          tooSlow: () => {
+            // Nothing is to be expected on it any more.
+            request.res?.setHeader('Connection', 'close');
+            reject(tooSlow());
+          },
+        });
+      }, reject);
+    });
+    await authorization;
+    const picture = await file;
+    if (appointmentId === undefined || picture === undefined) {
+      throw validationFailed({
+        ...(appointmentId === undefined ? { appointment_id: ['The appointment_id is required.'] } : {}),
+        ...(picture === undefined ? { file: ['A picture is required, in the field named file.'] } : {}),
+      });
+    }
+    return { appointmentId, idempotencyKey, left, ...picture };
+  } catch (error) {
+    // What has been received is needed no more, and not held while the rest of the body is thrown away.
+    fileStream?.destroy();
+    memory.release();
+    throw error;
+  } finally {
+    endWatch?.();
+    request.unpipe(parser);
+  }
+}
+
+function idempotencyKeyOf(request: Request): string | undefined {
+  const key = request.get('Idempotency-Key');
+  if (key === undefined || IDEMPOTENCY_KEY.test(key)) return key;
+  throw validationFailed({
+    'Idempotency-Key': ['The Idempotency-Key must be 1 to 255 printable characters.'],
+  });
+}
+
+/** Tells a client that asked before sending its body (`Expect: 100-continue`) to go on. */
+function acceptBody(request: Request): void {
+  if (/100-continue/i.test(request.headers.expect ?? '')) request.res?.writeContinue();
+}
+
+function createParser(request: Request): BusboyInstance {
+  try {
+    return new Busboy({
+      headers: request.headers as BusboyHeaders,
+      limits: LIMITS,
+      isPartAFile,
+      fileHwm: PART_BUFFER_BYTES,
+    });
+  } catch (error) {
+    throw malformed(error);
+  }
+}
+
+/** `file` is one even from a client that leaves its file name out. */
+function isPartAFile(
+  name: string | undefined,
+  _type: string | undefined,
+  filename: string | undefined,
+): boolean {
+  return name === 'file' || filename !== undefined;
+}
+
+async function collect(stream: BusboyFileStream, memory: UploadMemory): Promise<BytePieces> {
+  const collector = new PieceCollector();
+  for await (const chunk of stream as AsyncIterable<Buffer>) {
+    await memory.receive(chunk.length);
+    collector.add(chunk);
+  }
+  return collector.finish();
+}
+
+function tooSlow(): AppError {
+  return new AppError('VALIDATION_FAILED', { message: 'The upload came too slowly. Please send it again.' });
+}
+
+function malformed(cause: unknown): AppError {
+  return new AppError('VALIDATION_FAILED', {
+    message: 'The form could not be read. Please send it again.',
+    cause,
+  });
+}
