@@ -13,6 +13,6 @@ export default {
   testPathIgnorePatterns: ['/node_modules/', ...(process.env.CHAOS ? [] : ['/test/chaos\\.'])],
   transform: { '\\.ts$': ['ts-jest', { useESM: true, diagnostics: false }] },
   maxWorkers: 2,
-  // Starting PostgreSQL and the application takes part of this on a busy machine.
-  testTimeout: 30_000,
+  // For what hangs. On a busy machine, starting PostgreSQL and the application several times takes a minute.
+  testTimeout: 120_000,
 };
