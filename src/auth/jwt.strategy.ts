@@ -15,7 +15,10 @@ export function bearerToken({ headers }: Request): string | null {
 
 type Done = (error: Error | null, user?: AuthenticatedUser) => void;
 
-/** In place of passport-jwt's verifier, which remembers nothing. What it takes for the key is the verifier that has the keys. */
+/**
+ * Replaces passport-jwt's verifier, which remembers no tokens. passport-jwt hands over what it holds for the key: here the
+ * TokenVerifier, which has the keys.
+ */
 const verifyToken = (token: string, tokens: TokenVerifier, _options: unknown, done: Done): void => {
   const invalid = new Error('The token is not valid.');
   const tell = (user: AuthenticatedUser | undefined): void => done(user ? null : invalid, user);

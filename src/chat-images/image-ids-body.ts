@@ -27,7 +27,8 @@ export async function readImageIds(request: Request): Promise<readonly ImageName
   const body: unknown = request.body;
   if (typeof body !== 'object' || body === null || Array.isArray(body))
     throw validationFailed({ body: ['The body must be a JSON object with the field ids.'] });
-  return (await validated(SignedUrlsRequestDto, body)).ids;
+  const { ids } = body as Partial<SignedUrlsRequestDto>;
+  return (await validated(Object.assign(new SignedUrlsRequestDto(), { ids }))).ids;
 }
 
 /** What the parser says of a body, in the words of the catalogue. */

@@ -1,11 +1,9 @@
 import { ApiProperty } from '@nestjs/swagger';
-import { Transform } from 'class-transformer';
 import { IsDefined } from 'class-validator';
 import { parseId } from '../database/parse-id.js';
 
 /** The fields of an upload's form. */
 export class UploadFieldsDto {
-  @Transform(({ value }) => (typeof value === 'string' ? parseId(value.trim()) : undefined))
   @IsDefined({ message: 'The appointment_id must be the number of an appointment.' })
   @ApiProperty({
     type: 'integer',
@@ -14,6 +12,11 @@ export class UploadFieldsDto {
     example: 145,
   })
   readonly appointment_id!: number;
+
+  /** @param appointmentId as the form has it */
+  static of(appointmentId: string): UploadFieldsDto {
+    return Object.assign(new UploadFieldsDto(), { appointment_id: parseId(appointmentId.trim()) });
+  }
 }
 
 /** The form of an upload, for the documentation. The file is read, piece by piece, by `upload-form.ts`. */

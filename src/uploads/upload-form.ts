@@ -103,7 +103,7 @@ export async function readUploadForm(
           return;
         }
         authorizing = true;
-        authorization = validated(UploadFieldsDto, { [name]: truncated ? '' : value })
+        authorization = validated(UploadFieldsDto.of(truncated ? '' : value))
           .then((fields) => {
             appointmentId = fields.appointment_id;
             return authorize(appointmentId);
