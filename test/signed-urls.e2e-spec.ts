@@ -159,7 +159,7 @@ describe('signed URLs', () => {
         [[], 'body', 'The body must be a JSON object with the field ids.'],
       ] as const)
         expect((await refused(await post(body)))[2]).toEqual({ [field]: [sentence] });
-      // What nobody asks for is not looked at, however deep it is.
+      // Unknown fields are ignored, however deep they are nested.
       const deep = `{"ids":[7],"other":${'['.repeat(20_000)}${']'.repeat(20_000)}}`;
       expect((await post(deep)).status).toBe(200);
       const text = await test.fetch('/api/chat-images/signed-urls', {

@@ -29,7 +29,7 @@ const MAX_SEGMENTS = 1000;
 /** Marker, length, and a frame of 255 components, of which no decoder takes more than four. */
 const SEGMENT_START_BYTES = 4 + 6 + 3 * 255;
 
-/** What is looked at of the other formats. */
+/** The size of a PNG, GIF or WebP lies in these first bytes. */
 const HEADER_BYTES = 30;
 
 const SOS = 0xda;

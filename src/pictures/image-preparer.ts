@@ -27,10 +27,10 @@ export type Sender = {
   readonly left: AbortSignal;
 };
 
-/** What is looked at to name the format. */
+/** The signature of every format lies in these first bytes. */
 const SIGNATURE_BYTES = 512;
 
-/** By how much a cleaned picture may be larger than the one that was sent. */
+/** A cleaned picture may be larger than the picture that was sent by this many bytes. */
 const MOST_ADDED_BYTES = 64;
 
 /** Makes of the bytes that a client sent the picture that is stored. */

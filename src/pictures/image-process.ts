@@ -15,7 +15,7 @@ import type { CleanedImage } from './image-metadata.js';
 /** The file in which pictures are handed over: behind the channel of messages. */
 const PICTURE_FD = 4;
 
-/** What the service sends when a picture lies ready. */
+/** A message of the service: a picture lies ready in shared memory. */
 export type PictureTask = {
   readonly format: ImageFormat;
   /** How many bytes it has. */
@@ -46,7 +46,7 @@ export type PictureAnswer =
 
 /** How the cleaned picture is made of the one that was sent. */
 export type ImageEdit = {
-  /** Of the cleaned picture: its length in bytes, its digests in hexadecimal. */
+  /** Length of the cleaned picture, in bytes. Its digests are in hexadecimal. */
   readonly length: number;
   readonly sha256: string;
   readonly md5: string | undefined;

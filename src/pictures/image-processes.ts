@@ -24,8 +24,8 @@ const DEADLINE_MS = 15_000;
 const ATTEMPTS = 2;
 
 /**
- * Memory as large as a picture stays in the process for the next one: fresh pages cost more than the rest of the hand-over.
- * What is larger goes back to the system as soon as it is freed (mallopt(3)).
+ * Settings of malloc (mallopt(3)). Buffers up to the size of a picture stay in the process for the next picture, because fresh
+ * pages cost page faults. Larger buffers go back to the system.
  */
 const ENVIRONMENT = {
   MALLOC_ARENA_MAX: '1',

@@ -1,8 +1,8 @@
 import type { FileHandle } from 'node:fs/promises';
 
 /**
- * Bytes in pieces, in their order, as they came from a socket. Joined they would be in memory once more: large buffers are
- * what makes the garbage collector work.
+ * Bytes in pieces, in their order, as they came from a socket. Joining the pieces would copy all bytes once more, and large
+ * buffers make the garbage collector run more often.
  */
 export type BytePieces = readonly Buffer[];
 

@@ -3,7 +3,7 @@ import { formatUrl } from '@aws-sdk/core/util';
 import { S3RequestPresigner } from '@aws-sdk/s3-request-presigner';
 import { extendedEncodeURIComponent, HttpRequest } from '@smithy/core/protocols';
 
-/** What a SigV4 signature is made with. */
+/** Key and region for signatures of AWS Signature Version 4. */
 export type SigningCredentials = {
   readonly accessKeyId: string;
   readonly secretAccessKey: string;

@@ -3,7 +3,7 @@ import { StorageReconciler } from './storage-reconciler.js';
 import { StoredImageVerifier } from './stored-image-verifier.js';
 import { UploadSweeper } from './upload-sweeper.service.js';
 
-/** What looks after rows and objects, for the server's schedule and for the commands. */
+/** Sweeper, reconciler and verifier, for the server's schedule and for the commands. */
 @Module({
   providers: [StorageReconciler, StoredImageVerifier, UploadSweeper],
   exports: [StorageReconciler, StoredImageVerifier, UploadSweeper],

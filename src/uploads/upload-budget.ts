@@ -1,8 +1,8 @@
 import { AppError, uploadGivenUp } from '../errors/app-error.js';
 
 /**
- * What a received byte costs: it is in memory as it was sent, on its way to a decoding process and to the storage, and what
- * is done with stays until the garbage collector comes round. `npm run bench:upload-memory` measures whether this is enough.
+ * Memory that one received byte is counted as. The byte itself is held once. Socket buffers and freed bytes that the garbage
+ * collector has not collected yet are the rest. `npm run bench:upload-memory` measures whether the factor is enough.
  */
 const BYTES_PER_RECEIVED_BYTE = 5;
 

@@ -289,7 +289,7 @@ export class UploadClaims {
   }
 }
 
-/** What makes two uploads of a user the same. */
+/** A duplicate upload has the same user, appointment and digest. */
 type SentPicture = Pick<ChatImage, 'appointmentId' | 'sha256Sent'>;
 
 /** The values for {@link NEW_ROW}, but the state. */

@@ -1,6 +1,6 @@
 import { createHmac, hash } from 'node:crypto';
 
-/** What a SigV4 signature is made with. */
+/** Key and region for signatures of AWS Signature Version 4. */
 type SigningCredentials = {
   readonly accessKeyId: string;
   readonly secretAccessKey: string;

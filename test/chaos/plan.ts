@@ -47,7 +47,7 @@ export const FAULT_KINDS = Object.keys(KINDS) as readonly FaultKind[];
 /** The pause between the beginnings of two faults, in milliseconds. */
 const FAULT_PAUSE_MS = [2000, 4500] as const;
 
-/** What happens to the network of an instance's database, and where in the conversation: mostly between an upload's steps. */
+/** Faults of the network between an instance and its database. Most of them hit between the steps of an upload. */
 const DATABASE_FAULTS = [
   'cut before',
   'cut before',
