@@ -10,7 +10,7 @@ export default {
     '^(\\.{1,2}/.*)\\.js$': '$1',
   },
   // The chaos test takes minutes: `npm run test:s3` runs it.
-  testPathIgnorePatterns: ['/node_modules/', ...(process.env.CHAOS ? [] : ['/test/chaos\\.'])],
+  testPathIgnorePatterns: ['/node_modules/', ...(process.env.CHAOS ? [] : ['/test/faults/chaos\\.'])],
   transform: { '\\.ts$': ['ts-jest', { useESM: true, diagnostics: false }] },
   maxWorkers: 2,
   // For what hangs. On a busy machine, starting PostgreSQL and the application several times takes a minute.

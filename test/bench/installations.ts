@@ -4,7 +4,7 @@
  * that waits for the disk. BENCH_OTHER_MAIN names the dist/main.js of another version, to be measured beside them.
  */
 import type { DataSource } from 'typeorm';
-import { hasPgBouncer, PgBouncer } from '../pgbouncer.js';
+import { hasPgBouncer, PgBouncer } from '../support/pgbouncer.js';
 import { seed } from './seed.js';
 import { Bench, OFFLINE_BUCKET, withDatabase } from './service-under-test.js';
 import { LoadGenerator, signedUrlRequests } from './signed-url-load.js';

@@ -17,8 +17,8 @@ import {
   startEmbeddedPostgres,
 } from '../../src/database/embedded-postgres.js';
 import { migrateUp } from '../../src/database/migrate.js';
-import { s3Environment } from '../s3-environment.js';
-import { isPortOpen } from '../port-open.js';
+import { s3Environment } from '../support/s3-environment.js';
+import { isPortOpen } from '../support/port-open.js';
 
 export const JWT_SECRET = 'only for this benchmark, 0123456789abcdef';
 

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { DataSource } from 'typeorm';
-import { pick, randomNumbers } from '../random-numbers.js';
+import { pick, randomNumbers } from '../support/random-numbers.js';
 
 /** Who asks: so many doctors and patients, each for pictures of their own appointments. */
 const DOCTORS = 100;

@@ -1,6 +1,6 @@
 import pLimit from 'p-limit';
 import type { SignedUrlResponseDto } from '../../src/chat-images/dto/signed-url.dto.js';
-import { pixels } from '../pictures.js';
+import { pixels } from '../support/pictures.js';
 import type { Clients } from './clients.js';
 import type { Fleet } from './fleet.js';
 import { type Ledger, type SentPicture, sha256 } from './ledger.js';

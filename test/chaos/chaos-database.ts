@@ -8,8 +8,8 @@ import {
   freePort,
   startEmbeddedPostgres,
 } from '../../src/database/embedded-postgres.js';
-import { childProcesses, commandLine, signalAll } from '../child-processes.js';
-import { pick, type RandomNumbers } from '../random-numbers.js';
+import { childProcesses, commandLine, signalAll } from '../support/child-processes.js';
+import { pick, type RandomNumbers } from '../support/random-numbers.js';
 import type { EndFault } from './plan.js';
 
 /** A commit that was answered survives the end of every process; only the machine itself must not fail. */

@@ -1,7 +1,7 @@
 import { setTimeout } from 'node:timers/promises';
-import { signalAll } from '../child-processes.js';
+import { signalAll } from '../support/child-processes.js';
 import { decodingProcesses } from '../decoding-processes.js';
-import { RunningProcess } from '../run-process.js';
+import { RunningProcess } from '../support/run-process.js';
 import type { EndFault } from './plan.js';
 
 /** How long a process may take to end after SIGTERM: its own limit, and some time for the machine. */

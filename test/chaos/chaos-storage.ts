@@ -9,8 +9,8 @@ import { randomUUID } from 'node:crypto';
 import { mkdir, mkdtemp, readdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
-import { CuttingProxy, type Fault } from '../cutting-proxy.js';
-import { s3Environment } from '../s3-environment.js';
+import { CuttingProxy, type Fault } from '../support/cutting-proxy.js';
+import { s3Environment } from '../support/s3-environment.js';
 import { type EndFault, INSTANCES } from './plan.js';
 
 /** One storage that every instance reaches by a way of its own, which can be disturbed. */

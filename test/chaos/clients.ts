@@ -6,7 +6,7 @@ import type { ChatImageListResponseDto } from '../../src/chat-images/dto/chat-im
 import type { SignedUrlsResponseDto } from '../../src/chat-images/dto/signed-urls.dto.js';
 import type { UploadedChatImageResponseDto } from '../../src/chat-images/dto/uploaded-chat-image.dto.js';
 import type { ErrorBodyDto } from '../../src/errors/error-body.dto.js';
-import { pick, type RandomNumbers, randomNumbers } from '../random-numbers.js';
+import { pick, type RandomNumbers, randomNumbers } from '../support/random-numbers.js';
 import type { Fleet } from './fleet.js';
 import type { Ledger, SentPicture } from './ledger.js';
 import {

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import sharp from 'sharp';
-import type { Fault } from '../cutting-proxy.js';
-import { pick, type RandomNumbers, randomNumbers } from '../random-numbers.js';
+import type { Fault } from '../support/cutting-proxy.js';
+import { pick, type RandomNumbers, randomNumbers } from '../support/random-numbers.js';
 
 export const INSTANCES = 3;
 

@@ -1,0 +1,262 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { DataSource } from 'typeorm';
+import { loadDatabaseSettings } from '../../src/config/settings.js';
+import { ENTITIES } from '../../src/chat-images/entities/entities.js';
+import { dataSourceOptions } from '../../src/database/data-source-options.js';
+import { type EmbeddedDatabase, startEmbeddedPostgres } from '../../src/database/embedded-postgres.js';
+import { DataLossError } from '../../src/database/data-loss.js';
+import { migrateDown, migrateUp } from '../../src/database/migrate.js';
+import type { UploadedChatImageResponseDto } from '../../src/chat-images/dto/uploaded-chat-image.dto.js';
+import { picture } from '../support/pictures.js';
+import { TestApp } from '../support/test-app.js';
+
+const OWN_TABLES = ['chat_image_access', 'chat_images'];
+
+describe('the migrations', () => {
+  let postgres: EmbeddedDatabase;
+
+  beforeAll(async () => {
+    postgres = await startEmbeddedPostgres('throwaway');
+  });
+
+  afterAll(() => postgres.stop());
+
+  async function withDatabase(name: string, work: (dataSource: DataSource) => Promise<void>): Promise<void> {
+    const settings = loadDatabaseSettings({ DATABASE_URL: await postgres.database(name) });
+    const dataSource = await new DataSource(dataSourceOptions(settings, ENTITIES)).initialize();
+    try {
+      await work(dataSource);
+    } finally {
+      await dataSource.destroy();
+    }
+  }
+
+  const tables = async (dataSource: DataSource): Promise<string[]> =>
+    (
+      await dataSource.query<{ tablename: string }[]>(
+        `SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename`,
+      )
+    ).map(({ tablename }) => tablename);
+
+  const downToNothing = async (dataSource: DataSource): Promise<void> => {
+    while ((await migrateDown(dataSource)).length > 0);
+  };
+
+  it('run up, down and up again on an empty database', async () => {
+    await withDatabase('empty', async (dataSource) => {
+      const names = await migrateUp(dataSource);
+      expect(names.length).toBeGreaterThan(0);
+      expect(await tables(dataSource)).toEqual([
+        'appointments',
+        'chat_image_access',
+        'chat_image_adopted_tables',
+        'chat_image_link_opens',
+        'chat_image_migrations',
+        'chat_image_tombstones',
+        'chat_image_upkeep_tasks',
+        'chat_image_upload_keys',
+        'chat_images',
+        'users',
+      ]);
+      expect(await migrateUp(dataSource)).toEqual([]);
+      await downToNothing(dataSource);
+      expect((await tables(dataSource)).filter((name) => OWN_TABLES.includes(name))).toEqual([]);
+      expect(await migrateUp(dataSource)).toEqual(names);
+    });
+  });
+
+  it('make the tables as the seed describes them', async () => {
+    await withDatabase('described', async (dataSource) => {
+      await migrateUp(dataSource);
+      const constraints = await dataSource.query<unknown>(
+        `SELECT conname AS name, pg_get_constraintdef(oid) AS definition FROM pg_constraint
+         WHERE conrelid IN ('chat_images'::regclass, 'chat_image_access'::regclass) AND contype IN ('f', 'p') ORDER BY conname`,
+      );
+      expect(constraints).toEqual([
+        {
+          name: 'chat_image_access_accessed_by_foreign',
+          definition: 'FOREIGN KEY (accessed_by) REFERENCES users(id) ON DELETE CASCADE',
+        },
+        {
+          name: 'chat_image_access_chat_image_id_foreign',
+          definition: 'FOREIGN KEY (chat_image_id) REFERENCES chat_images(id) ON DELETE CASCADE',
+        },
+        { name: 'chat_image_access_pkey', definition: 'PRIMARY KEY (id)' },
+        {
+          name: 'chat_images_appointment_id_foreign',
+          definition: 'FOREIGN KEY (appointment_id) REFERENCES appointments(id) ON DELETE CASCADE',
+        },
+        { name: 'chat_images_pkey', definition: 'PRIMARY KEY (id)' },
+        {
+          name: 'chat_images_uploaded_by_foreign',
+          definition: 'FOREIGN KEY (uploaded_by) REFERENCES users(id) ON DELETE CASCADE',
+        },
+      ]);
+      const indexes = await dataSource.query<{ indexdef: string }[]>(
+        `SELECT indexdef FROM pg_indexes WHERE tablename IN ('chat_images', 'chat_image_access')`,
+      );
+      const definitions = indexes.map(({ indexdef }) => indexdef).join('\n');
+      expect(definitions).toContain('ON public.chat_images USING btree (appointment_id, created_at)');
+      expect(definitions).toContain('ON public.chat_image_access USING btree (chat_image_id, accessed_at)');
+      const required = await dataSource.query<unknown>(
+        `SELECT table_name || '.' || column_name AS name, data_type AS type FROM information_schema.columns
+         WHERE table_schema = 'public' AND table_name IN ('chat_images', 'chat_image_access')
+           AND is_nullable = 'NO' AND column_default IS NULL ORDER BY 1`,
+      );
+      // Everything that this service has added to the seed's columns has a default or is nullable.
+      expect(required).toEqual([
+        { name: 'chat_image_access.accessed_by', type: 'bigint' },
+        { name: 'chat_image_access.chat_image_id', type: 'bigint' },
+        { name: 'chat_images.appointment_id', type: 'bigint' },
+        { name: 'chat_images.file_path', type: 'character varying' },
+        { name: 'chat_images.filename', type: 'character varying' },
+        { name: 'chat_images.mime_type', type: 'character varying' },
+        { name: 'chat_images.size', type: 'integer' },
+        { name: 'chat_images.uploaded_by', type: 'bigint' },
+      ]);
+    });
+  });
+
+  it("leave the main application's tables and rows untouched, up and down", async () => {
+    await withDatabase('laravel', async (dataSource) => {
+      await dataSource.query<unknown>(`
+        CREATE TABLE users (
+          id bigserial PRIMARY KEY, first_name varchar(255) NOT NULL, last_name varchar(255) NOT NULL,
+          email varchar(255) NOT NULL UNIQUE, email_verified_at timestamp(0) without time zone,
+          password varchar(255) NOT NULL, user_type varchar(255) NOT NULL DEFAULT 'patient', rating numeric(3, 2),
+          push_notifications_enabled boolean NOT NULL DEFAULT true, remember_token varchar(100),
+          created_at timestamp(0) without time zone, updated_at timestamp(0) without time zone
+        );
+        CREATE TABLE appointments (
+          id bigserial PRIMARY KEY, patient_id bigint NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+          doctor_id bigint NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+          appointment_date date, appointment_time time(0) without time zone, appointment_type varchar(255),
+          status smallint NOT NULL DEFAULT 0, reason text, sessions_deducted integer NOT NULL DEFAULT 0,
+          created_at timestamp(0) without time zone, updated_at timestamp(0) without time zone
+        );
+        CREATE INDEX appointments_status_index ON appointments (status);
+        INSERT INTO users (id, first_name, last_name, email, password, created_at)
+          SELECT n, 'f' || n, 'l' || n, n || '@example.com', 'x', '2025-01-01' FROM generate_series(1, 500) n;
+        INSERT INTO appointments (id, patient_id, doctor_id, reason, created_at)
+          SELECT n, 1 + n % 400, 401 + n % 100, 'r' || n, '2025-01-02' FROM generate_series(1, 2000) n;
+      `);
+      const snapshot = async (): Promise<unknown> => ({
+        columns: await dataSource.query<unknown>(
+          `SELECT table_name, column_name, data_type, datetime_precision, is_nullable, column_default
+           FROM information_schema.columns WHERE table_name IN ('users', 'appointments') ORDER BY 1, ordinal_position`,
+        ),
+        indexes: await dataSource.query<unknown>(
+          `SELECT indexdef FROM pg_indexes WHERE tablename IN ('users', 'appointments') ORDER BY 1`,
+        ),
+        rows: await dataSource.query<unknown>(
+          `SELECT (SELECT md5(string_agg(u::text, ',' ORDER BY id)) FROM users u) AS users,
+                  (SELECT md5(string_agg(a::text, ',' ORDER BY id)) FROM appointments a) AS appointments`,
+        ),
+      });
+      const before = await snapshot();
+      await migrateUp(dataSource);
+      expect(await snapshot()).toEqual(before);
+      await downToNothing(dataSource);
+      expect(await snapshot()).toEqual(before);
+      await migrateUp(dataSource);
+      expect(await snapshot()).toEqual(before);
+    });
+  });
+
+  it('leave no difference to the entities', async () => {
+    await withDatabase('drift', async (dataSource) => {
+      await migrateUp(dataSource);
+      const { upQueries } = await dataSource.driver.createSchemaBuilder().log();
+      expect(upQueries.map(({ query }) => query)).toEqual([]);
+    });
+  });
+
+  it('drop on their way down no data that they do not ask about', async () => {
+    await withDatabase('losses', async (dataSource) => {
+      await migrateUp(dataSource);
+      await dataSource.query(`
+        INSERT INTO users (id) VALUES (1), (2);
+        INSERT INTO appointments (id, patient_id, doctor_id) VALUES (1, 1, 2);
+        INSERT INTO chat_images (id, appointment_id, file_path, filename, uploaded_by, size, mime_type, original_name, width, height,
+            sha256_sent, sha256_stored)
+          VALUES (1, 1, 'a', 'a', 1, 1, 'image/png', 'a.png', 2, 3, repeat('a', 64), repeat('b', 64));
+        INSERT INTO chat_image_access (chat_image_id, accessed_by) VALUES (1, 1);
+        INSERT INTO chat_image_link_opens (chat_image_id, app_version, client_network) VALUES (1, 'a', 'b');
+        INSERT INTO chat_image_tombstones (object_key, settled_at) VALUES ('b', now());
+        INSERT INTO chat_image_upload_keys (uploaded_by, idempotency_key, chat_image_id) VALUES (1, 'a', 1);
+      `);
+      // When they run, migrations fill these themselves; and nobody misses the hour at which upkeep is due, or a lease.
+      const own = ['chat_image_adopted_tables', 'chat_image_upkeep_tasks', 'chat_images.lease_until'];
+      const there = async (): Promise<string[]> => {
+        const names = await dataSource.query<{ name: string }[]>(
+          `SELECT table_name AS name FROM information_schema.tables WHERE table_schema = 'public'
+           UNION SELECT table_name || '.' || column_name FROM information_schema.columns WHERE table_schema = 'public'`,
+        );
+        return names.map(({ name }) => name).filter((name) => !own.includes(name.split('.')[0] ?? ''));
+      };
+      for (let migrated = true; migrated;) {
+        const refusal = await migrateDown(dataSource).catch((error: unknown) => error);
+        if (!(refusal instanceof DataLossError)) {
+          migrated = (refusal as string[]).length > 0;
+          continue;
+        }
+        const before = await there();
+        expect(await migrateDown(dataSource, { dropData: true })).toHaveLength(1);
+        const after = new Set(await there());
+        const gone = before.filter((name) => !after.has(name));
+        // A column that goes with its table is not told of.
+        const tables = new Set(gone.filter((name) => !name.includes('.')));
+        const expected = gone.filter((name) => !name.includes('.') || !tables.has(name.split('.')[0] ?? ''));
+        expect(refusal.losses.map(({ of }) => of).sort()).toEqual(expected.sort());
+        expect(refusal.losses.map(({ count }) => count)).toEqual(expected.map(() => 1));
+      }
+      expect(
+        (await there()).filter((name) => name.startsWith('chat_image') && !name.includes('migrations')),
+      ).toEqual([]);
+    });
+  });
+
+  it('run once when two instances start at the same moment', async () => {
+    await withDatabase('twice', async (first) => {
+      await withDatabase('twice', async (second) => {
+        const runs = await Promise.all([migrateUp(first), migrateUp(second)]);
+        expect(runs.filter((names) => names.length > 0)).toHaveLength(1);
+      });
+    });
+  });
+});
+
+describe('ids beyond 2^31', () => {
+  it('work from the upload to the signed URL and the trail', async () => {
+    const test = await TestApp.start();
+    const user = 2 ** 52 + 1;
+    const appointment = Number.MAX_SAFE_INTEGER;
+    const image = 2 ** 40;
+    try {
+      await test.database.query('INSERT INTO users (id) VALUES ($1)', [user]);
+      await test.database.query('INSERT INTO appointments (id, patient_id, doctor_id) VALUES ($1, $2, 2)', [
+        appointment,
+        user,
+      ]);
+      await test.database.query(`SELECT setval('chat_images_id_seq', $1)`, [image]);
+      const answer = await test.upload(await picture('png'), { as: user, appointment: String(appointment) });
+      const { data } = (await answer.json()) as UploadedChatImageResponseDto;
+      expect(data).toMatchObject({
+        id: image + 1,
+        image_id: String(image + 1),
+        appointment_id: appointment,
+        uploaded_by: user,
+      });
+      expect(data.media_url.length).toBeLessThanOrEqual(255);
+      expect((await test.fetch(`/api/chat-images/${data.image_id}/signed-url`, { as: user })).status).toBe(
+        200,
+      );
+      const trail = await test.database.query<unknown>(
+        'SELECT DISTINCT chat_image_id, accessed_by FROM chat_image_access',
+      );
+      expect(trail).toEqual([{ chat_image_id: image + 1, accessed_by: user }]);
+    } finally {
+      await test.stop();
+    }
+  });
+});

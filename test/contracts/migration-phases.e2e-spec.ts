@@ -1,0 +1,275 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { tmpdir } from 'node:os';
+import type {
+  UploadedChatImageDto,
+  UploadedChatImageResponseDto,
+} from '../../src/chat-images/dto/uploaded-chat-image.dto.js';
+import { UploadSweeper } from '../../src/upkeep/upload-sweeper.service.js';
+import { picture } from '../support/pictures.js';
+import { RunningProcess } from '../support/run-process.js';
+import { APPOINTMENT, DOCTOR, OUTSIDER, PATIENT, STORAGES, TestApp } from '../support/test-app.js';
+
+const LEGACY = 'https://old-bucket.fra1.example.com/public';
+const OLD_NAME = '1700000000_OldPicture.JPG';
+
+type LinkOpen = { chat_image_id: number | null; app_version: string; client_network: string };
+
+describe.each(STORAGES)('stable addresses on the $name storage', ({ environment }) => {
+  if (!environment) {
+    it.skip('follow the phases of the migration (S3_ENDPOINT is not set)', () => undefined);
+    return;
+  }
+
+  describe.each([
+    { phase: '1', opens: true, legacy: true },
+    { phase: '2', opens: true, legacy: true },
+    { phase: '3', opens: true, legacy: false },
+    { phase: '4', opens: false, legacy: false },
+    { phase: '', opens: false, legacy: false },
+  ])('in phase $phase', ({ phase, opens, legacy }) => {
+    let test: TestApp;
+    let image: UploadedChatImageDto;
+    let bytes: Buffer;
+    const path = (): string => new URL(image.media_url).pathname;
+
+    beforeAll(async () => {
+      test = await TestApp.start({
+        ...environment,
+        MIGRATION_PHASE: phase,
+        LEGACY_MEDIA_URL: LEGACY,
+        LINK_URL_EXPIRES_SECONDS: '120',
+        RATE_LIMIT_UNAUTHENTICATED_PER_MINUTE: '100000',
+      });
+      bytes = await picture('png');
+      const answer = (await (await test.upload(bytes)).json()) as UploadedChatImageResponseDto;
+      image = answer.data;
+    });
+
+    afterAll(() => test.stop());
+
+    afterEach(() => test.database.query('DELETE FROM chat_image_link_opens'));
+
+    const linkOpens = (): Promise<LinkOpen[]> =>
+      test.database.query<LinkOpen[]>(
+        'SELECT chat_image_id, app_version, client_network FROM chat_image_link_opens ORDER BY id',
+      );
+
+    const audits = async (): Promise<number> =>
+      (await test.database.query<unknown[]>('SELECT FROM chat_image_access')).length;
+
+    const outcome = ({ status, headers }: Response): [number, string | null] => [
+      status,
+      headers.get('location'),
+    ];
+
+    it.each([
+      ['no header', {}],
+      ['an empty header', { authorization: '' }],
+      ['the scheme alone', { authorization: 'Bearer ' }],
+    ])('without a token, with %s', async (_, headers) => {
+      const before = await audits();
+      const response = await test.fetch(path(), { headers: { ...headers, 'x-app-version': '2.3.1' } });
+      if (!opens) {
+        expect([response.status, response.headers.get('www-authenticate')]).toEqual([401, 'Bearer']);
+        expect(await linkOpens()).toEqual([]);
+        return;
+      }
+      expect(response.status).toBe(302);
+      expect(response.headers.get('cross-origin-resource-policy')).toBe('cross-origin');
+      expect(response.headers.get('referrer-policy')).toBe('no-referrer');
+      expect(response.headers.get('cache-control')).toBe('no-store');
+      const { data } = (await response.json()) as { data: { url: string; expires_in: number } };
+      expect(data.expires_in).toBe(120);
+      expect(data.url).toBe(response.headers.get('location'));
+      const shown = await fetch(data.url);
+      expect(Buffer.from(await shown.arrayBuffer()).length).toBe(image.size);
+      expect(await linkOpens()).toEqual([
+        { chat_image_id: image.id, app_version: '2.3.1', client_network: '127.0.0.1' },
+      ]);
+      // There is no user whom the other trail could name.
+      expect(await audits()).toBe(before);
+    });
+
+    it('without a token, also at the alias', async () => {
+      const response = await test.fetch(path().replace('/storage/', '/api/images/'));
+      expect(response.status).toBe(opens ? 302 : 401);
+    });
+
+    it('records the user agent where there is no app version, shortened and printable', async () => {
+      await test.fetch(path(), { headers: { 'user-agent': `okhttp/4.9.2 \xe4${'x'.repeat(300)}` } });
+      const [row] = await linkOpens();
+      if (opens) expect(row?.app_version).toBe(`okhttp/4.9.2 ?${'x'.repeat(86)}`);
+      else expect(row).toBeUndefined();
+    });
+
+    it('hands out nothing to a HEAD, and records nothing', async () => {
+      const asNobody = await test.fetch(path(), { method: 'HEAD' });
+      expect(outcome(asNobody)).toEqual([opens ? 302 : 401, null]);
+      const before = await audits();
+      expect(outcome(await test.fetch(path(), { method: 'HEAD', as: PATIENT }))).toEqual([302, null]);
+      expect([await linkOpens(), await audits()]).toEqual([[], before]);
+    });
+
+    it('applies the full rule to whoever sends a token', async () => {
+      for (const [as, status] of [
+        [PATIENT, 302],
+        [DOCTOR, 302],
+        [OUTSIDER, 403],
+      ] as const) {
+        expect([as, (await test.fetch(path(), { as })).status]).toEqual([as, status]);
+      }
+      const wrong = await test.fetch(path(), { headers: { authorization: 'Bearer a.b.c' } });
+      expect(wrong.status).toBe(401);
+      expect(await linkOpens()).toEqual([]);
+    });
+
+    it('leads to the old place of a picture that is not here yet, or nowhere', async () => {
+      for (const folder of [`appointment_${APPOINTMENT}`, 'text_session_7', 'appointment_99']) {
+        const key = `chat_images/${folder}/${OLD_NAME}`;
+        const response = await test.fetch(`/storage/${key}`);
+        const status = opens ? (legacy ? 302 : 404) : 401;
+        expect([folder, ...outcome(response)]).toEqual([folder, status, legacy ? `${LEGACY}/${key}` : null]);
+        expect((await test.fetch(`/storage/${key}`, { method: 'HEAD' })).status).toBe(status);
+      }
+      const rows = await linkOpens();
+      expect(rows.map(({ chat_image_id: id }) => id)).toEqual(legacy ? [null, null, null] : []);
+    });
+
+    it('decides by the appointment in the path for whoever sends a token', async () => {
+      const old = (appointment: number): string =>
+        `/storage/chat_images/appointment_${appointment}/${OLD_NAME}`;
+      const location = `${LEGACY}/chat_images/appointment_${APPOINTMENT}/${OLD_NAME}`;
+      const expected = legacy
+        ? { ours: [302, location], others: [403, null] }
+        : { ours: [404, null], others: [404, null] };
+      expect(outcome(await test.fetch(old(APPOINTMENT), { as: DOCTOR }))).toEqual(expected.ours);
+      expect(outcome(await test.fetch(old(APPOINTMENT), { as: OUTSIDER }))).toEqual(expected.others);
+      expect((await test.fetch(old(99), { as: DOCTOR })).status).toBe(404);
+      expect(
+        (await test.fetch(`/storage/chat_images/text_session_7/${OLD_NAME}`, { as: DOCTOR })).status,
+      ).toBe(404);
+    });
+
+    it.each([
+      'chat_images/appointment_145/..%2f..%2fsecret',
+      'chat_images/appointment_0/a.jpg',
+      'chat_images/appointment_145/a%0d%0ax.jpg',
+      'chat_images/appointment_145/a b.jpg',
+      'chat_images/appointment_145/@evil.example.com',
+      'chat_images/profile/a.jpg',
+      'chat_images/appointment_145/%2e%2e',
+      'chat_images/appointment_145/...',
+    ])('sends nobody on to an address that is none: %s', async (key) => {
+      const response = await test.fetch(`/storage/${key}`);
+      expect([[401, 404].includes(response.status), response.headers.get('location')]).toEqual([true, null]);
+      expect(await linkOpens()).toEqual([]);
+    });
+
+    it('opens stored pictures only', async () => {
+      await test.database.query(`UPDATE chat_images SET state = 'pending' WHERE id = $1`, [image.id]);
+      try {
+        const response = await test.fetch(path());
+        expect(response.status).toBe(opens ? (legacy ? 302 : 404) : 401);
+        if (legacy) expect(response.headers.get('location')).toContain(LEGACY);
+      } finally {
+        await test.database.query(`UPDATE chat_images SET state = 'stored' WHERE id = $1`, [image.id]);
+      }
+    });
+
+    it('opens no other route', async () => {
+      for (const route of [`/api/chat-images/${image.id}/signed-url`, `/api/chat-images/${image.id}`]) {
+        expect([route, (await test.fetch(route)).status]).toEqual([route, 401]);
+      }
+    });
+  });
+});
+
+describe('addresses without a token', () => {
+  it('are limited by the network of the client, and not by the limit of refused tokens', async () => {
+    const test = await TestApp.start({
+      MIGRATION_PHASE: '1',
+      TRUST_PROXY: '1',
+      RATE_LIMIT_LINK_OPENS_PER_MINUTE: '3',
+      RATE_LIMIT_UNAUTHENTICATED_PER_MINUTE: '1',
+    });
+    try {
+      const { data } = (await (
+        await test.upload(await picture('png'))
+      ).json()) as UploadedChatImageResponseDto;
+      const open = async (from: string): Promise<number> =>
+        (await test.fetch(new URL(data.media_url).pathname, { headers: { 'x-forwarded-for': from } })).status;
+      const statuses: number[] = [];
+      for (const host of ['1', '2', '3', '4']) statuses.push(await open(`2001:db8::${host}`));
+      expect(statuses).toEqual([302, 302, 302, 429]);
+      expect(await open('2001:db8:0:1::1')).toBe(302);
+      expect(await open('203.0.113.7')).toBe(302);
+    } finally {
+      await test.stop();
+    }
+  });
+
+  it('are not opened while the row that records them can not be written', async () => {
+    const test = await TestApp.start({ MIGRATION_PHASE: '1', LEGACY_MEDIA_URL: LEGACY });
+    try {
+      const { data } = (await (
+        await test.upload(await picture('png'))
+      ).json()) as UploadedChatImageResponseDto;
+      const holder = test.database.createQueryRunner();
+      await holder.startTransaction();
+      await holder.query('LOCK TABLE chat_image_link_opens');
+      for (const path of [
+        new URL(data.media_url).pathname,
+        `/storage/chat_images/appointment_1/${OLD_NAME}`,
+      ]) {
+        const response = await test.fetch(path);
+        expect([
+          response.status,
+          response.headers.get('location'),
+          response.headers.get('retry-after'),
+        ]).toEqual([503, null, '5']);
+      }
+      await holder.rollbackTransaction();
+      await holder.release();
+    } finally {
+      await test.stop();
+    }
+  });
+
+  it('are counted by npm run migrate:status, which says whether phase 4 would hurt anyone', async () => {
+    const test = await TestApp.start({ MIGRATION_PHASE: '2', LEGACY_MEDIA_URL: LEGACY });
+    const status = async (phase = '2'): Promise<string> => {
+      const child = new RunningProcess(['commands/migrate-status.js'], {
+        env: { DATABASE_URL: test.settings.database.url, MIGRATION_PHASE: phase },
+        cwd: tmpdir(),
+      });
+      expect(await child.exit).toBe(0);
+      return child.output;
+    };
+    try {
+      expect(await status()).toContain('Phase 4 would hurt nobody');
+      const { data } = (await (
+        await test.upload(await picture('png'))
+      ).json()) as UploadedChatImageResponseDto;
+      const open = (path: string): Promise<Response> =>
+        test.fetch(path, { headers: { 'x-app-version': '1.4.0' } });
+      for (let count = 0; count < 3; count += 1) await open(new URL(data.media_url).pathname);
+      await open(`/storage/chat_images/appointment_1/${OLD_NAME}`);
+      const now = await status();
+      expect(now).toMatch(/1\.4\.0'\s+│\s+'here'\s+│\s+3\s+│\s+3\s+│\s+3\s/);
+      expect(now).toMatch(/1\.4\.0'\s+│\s+'not here yet'\s+│\s+1\s+│\s+1\s+│\s+1\s/);
+      expect(now).toContain('Phase 4 would hurt people: in the last 7 days pictures were opened 4 times');
+      await test.database.query(`UPDATE chat_image_link_opens SET opened_at = now() - interval '8 days'`);
+      expect(await status()).toContain('Phase 4 may hurt a few');
+      expect(await status('4')).toContain('Phase 4 is on');
+      await test.database.query(`UPDATE chat_image_link_opens SET opened_at = now() - interval '40 days'`);
+      expect(await status()).toContain('Phase 4 would hurt nobody');
+      // Opens stay recorded. Requests that were only sent on are forgotten.
+      await test.app.get(UploadSweeper).sweep();
+      expect(
+        await test.database.query<unknown>('SELECT count(*) AS rows FROM chat_image_link_opens'),
+      ).toEqual([{ rows: 3 }]);
+    } finally {
+      await test.stop();
+    }
+  }, 60_000);
+});

@@ -1,0 +1,84 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { createServer, type Server } from 'node:net';
+import { S3StorageProvider } from '../../src/storage/s3-storage.provider.js';
+import { StorageUnavailableError } from '../../src/storage/storage-errors.js';
+import { StorageProvider } from '../../src/storage/storage-provider.js';
+import { loadSettings, type S3Settings } from '../../src/config/settings.js';
+import { describeStorageContract } from './storage-contract.js';
+import { STORAGES, TEST_ENVIRONMENT, TestApp } from '../support/test-app.js';
+
+describe.each(STORAGES)('the $name storage', ({ environment }) => {
+  if (!environment) {
+    it.skip('keeps the contract of the StorageProvider (S3_ENDPOINT is not set)', () => undefined);
+    return;
+  }
+  let test: TestApp;
+
+  beforeAll(async () => {
+    test = await TestApp.start(environment);
+  });
+
+  afterAll(() => test.stop());
+
+  describeStorageContract(() => test.app.get(StorageProvider));
+});
+
+describe('the s3 storage, when the server does not answer', () => {
+  let silent: Server;
+  let settings: S3Settings;
+
+  beforeAll(async () => {
+    silent = createServer(() => undefined);
+    await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
+    const address = silent.address();
+    const port = typeof address === 'object' && address ? address.port : 0;
+    const { storage } = loadSettings({
+      ...TEST_ENVIRONMENT,
+      DATABASE_URL: 'postgres://localhost/none',
+      STORAGE_DRIVER: 's3',
+      DO_SPACES_KEY: 'key',
+      DO_SPACES_SECRET: 'secret',
+      DO_SPACES_ENDPOINT: `http://127.0.0.1:${port}`,
+      DO_SPACES_REGION: 'fra1',
+      DO_SPACES_BUCKET: 'bucket',
+      DO_SPACES_URL: 'https://bucket.example.com/deep/path',
+      STORAGE_REQUEST_TIMEOUT_MS: '200',
+      STORAGE_MAX_ATTEMPTS: '2',
+    });
+    if (storage.driver !== 's3') throw new Error('The settings are those of S3.');
+    settings = storage;
+  });
+
+  afterAll(() => {
+    silent.close();
+  });
+
+  it('gives up after its time limit and its tries', async () => {
+    const storage = new S3StorageProvider(settings);
+    await expect(storage.put('key', [Buffer.from('x')], { contentType: 'image/png' })).rejects.toBeInstanceOf(
+      StorageUnavailableError,
+    );
+    await expect(storage.head('key')).rejects.toBeInstanceOf(StorageUnavailableError);
+    storage.onApplicationShutdown();
+  });
+
+  it('says so when nothing listens', async () => {
+    const storage = new S3StorageProvider({ ...settings, endpoint: 'http://127.0.0.1:1' });
+    await expect(storage.ping(AbortSignal.timeout(5000))).rejects.toBeInstanceOf(StorageUnavailableError);
+    storage.onApplicationShutdown();
+  });
+
+  it('signs without the server, for the public address with its path', async () => {
+    const storage = new S3StorageProvider(settings);
+    const { url } = await storage.signedUrl(
+      'chat_images/appointment_1/a b.jpg',
+      3600,
+      new Date('2026-02-03T04:05:06Z'),
+    );
+    expect(url).toMatch(
+      /^https:\/\/bucket\.example\.com\/deep\/path\/chat_images\/appointment_1\/a%20b\.jpg\?X-Amz-Algorithm=AWS4-HMAC-SHA256&/,
+    );
+    expect(url).toContain('X-Amz-Date=20260203T040506Z&X-Amz-Expires=3600&');
+    expect(url).not.toContain('checksum');
+  });
+});

@@ -1,0 +1,230 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { createHmac, generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
+import { JWT_SECRET, PATIENT, TestApp } from '../support/test-app.js';
+
+type Claims = Record<string, unknown>;
+
+const now = (): number => Math.floor(Date.now() / 1000);
+const claims = (over: Claims = {}): Claims => ({
+  iss: 'https://api.example.com/api/login',
+  iat: now(),
+  nbf: now(),
+  exp: now() + 3600,
+  sub: String(PATIENT),
+  jti: 'abc',
+  prv: 'private claim of the main application',
+  ...over,
+});
+const without = (name: string): Claims =>
+  Object.fromEntries(Object.entries(claims()).filter(([key]) => key !== name));
+
+const encode = (value: unknown): string => Buffer.from(JSON.stringify(value)).toString('base64url');
+const head = (header: unknown, payload: unknown): string => `${encode(header)}.${encode(payload)}`;
+
+/** Tokens are made by hand: a library would refuse to make most of these. */
+function hs256(
+  payload: Claims,
+  key: string | Buffer = JWT_SECRET,
+  header: Claims = { alg: 'HS256', typ: 'JWT' },
+): string {
+  const signed = head(header, payload);
+  return `${signed}.${createHmac('sha256', key).update(signed).digest('base64url')}`;
+}
+
+function signedWith(algorithm: 'RS256' | 'ES256', key: KeyObject, payload: Claims = claims()): string {
+  const signed = head({ alg: algorithm, typ: 'JWT' }, payload);
+  const signature = sign('sha256', Buffer.from(signed), { key, dsaEncoding: 'ieee-p1363' });
+  return `${signed}.${signature.toString('base64url')}`;
+}
+
+/** 404 is the answer to somebody who got in: there is no image 1. */
+const IN = 404;
+const OUT = 401;
+
+const knock = async (test: TestApp, authorization: string | undefined): Promise<number> => {
+  const response = await test.fetch('/api/chat-images/1/signed-url', {
+    headers: authorization === undefined ? {} : { authorization },
+  });
+  const body = (await response.json()) as { error_code: string };
+  if (response.status === OUT) {
+    expect(body.error_code).toBe('UNAUTHENTICATED');
+    expect(response.headers.get('www-authenticate')).toBe('Bearer');
+  }
+  return response.status;
+};
+
+describe('with JWT_ALGORITHM=HS256', () => {
+  let test: TestApp;
+
+  beforeAll(async () => {
+    test = await TestApp.start();
+  });
+
+  afterAll(() => test.stop());
+
+  it('lets in a token of the existing backend, whatever its issuer', async () => {
+    expect(await knock(test, `Bearer ${hs256(claims())}`)).toBe(IN);
+    expect(
+      await knock(test, `bearer ${hs256(claims({ iss: 'https://api.example.com/api/doctor/login' }))}`),
+    ).toBe(IN);
+    expect(await knock(test, `Bearer ${hs256(without('iss'))}`)).toBe(IN);
+    expect(await knock(test, `Bearer ${hs256(without('nbf'))}`)).toBe(IN);
+    expect(await knock(test, `Bearer ${hs256(without('iat'))}`)).toBe(IN);
+    expect(await knock(test, `Bearer ${hs256(claims({ sub: 1 }))}`)).toBe(IN);
+  });
+
+  it('lets in a token of a server whose clock is ahead by less than a minute, but none that has expired', async () => {
+    const ahead = now() + 50;
+    expect(await knock(test, `Bearer ${hs256(claims({ nbf: ahead, iat: ahead }))}`)).toBe(IN);
+    expect(await knock(test, `Bearer ${hs256(claims({ exp: now() - 1 }))}`)).toBe(OUT);
+  });
+
+  const wrong: [what: string, authorization: () => string | undefined][] = [
+    ['no header', () => undefined],
+    ['an empty header', () => ''],
+    ['Bearer alone', () => 'Bearer'],
+    ['Bearer and a space', () => 'Bearer '],
+    ['something behind the token', () => `Bearer ${hs256(claims())} x`],
+    ['two tokens', () => `Bearer ${hs256(claims())}, Bearer ${hs256(claims())}`],
+    ['another scheme', () => `Basic ${hs256(claims())}`],
+    ['a token without a scheme', () => hs256(claims())],
+    ['no JWT', () => 'Bearer abc'],
+    ['three empty parts', () => 'Bearer ..'],
+    ['broken base64', () => 'Bearer $$$.$$$.$$$'],
+    ['a payload that is no object', () => `Bearer ${hs256([] as unknown as Claims)}`],
+    ['a very long token', () => `Bearer ${hs256(claims({ pad: 'x'.repeat(7000) }), 'wrong key'.repeat(5))}`],
+    ['alg none', () => `Bearer ${head({ alg: 'none', typ: 'JWT' }, claims())}.`],
+    ['alg NONE with the right signature', () => `Bearer ${hs256(claims(), JWT_SECRET, { alg: 'NONE' })}`],
+    ['alg HS512 in the header', () => `Bearer ${hs256(claims(), JWT_SECRET, { alg: 'HS512' })}`],
+    ['no alg', () => `Bearer ${hs256(claims(), JWT_SECRET, { typ: 'JWT' })}`],
+    ['a wrong key', () => `Bearer ${hs256(claims(), 'another secret that is long enough, 01234567')}`],
+    ['an empty key', () => `Bearer ${hs256(claims(), '')}`],
+    [
+      'a changed payload',
+      () => `Bearer ${hs256(claims()).replace(/\.[^.]+\./, `.${encode(claims({ sub: '2' }))}.`)}`,
+    ],
+    ['an expired token', () => `Bearer ${hs256(claims({ exp: now() - 1 }))}`],
+    ['a token that is not valid yet', () => `Bearer ${hs256(claims({ nbf: now() + 90 }))}`],
+    ['a token of the future', () => `Bearer ${hs256(claims({ iat: now() + 90 }))}`],
+    ['nbf as text', () => `Bearer ${hs256(claims({ nbf: String(now()) }))}`],
+    ['iat as text', () => `Bearer ${hs256(claims({ iat: String(now()) }))}`],
+    ['no exp', () => `Bearer ${hs256(without('exp'))}`],
+    ['exp as text', () => `Bearer ${hs256(claims({ exp: String(now() + 3600) }))}`],
+    ['exp null', () => `Bearer ${hs256(claims({ exp: null }))}`],
+    ['no sub', () => `Bearer ${hs256(without('sub'))}`],
+    ...[
+      4711,
+      0,
+      -1,
+      1.5,
+      1e300,
+      Number.MAX_SAFE_INTEGER + 1,
+      true,
+      null,
+      '',
+      'abc',
+      '2.5',
+      '0',
+      '-1',
+      '+1',
+      '01',
+      ' 1',
+      '1 ',
+      '1e0',
+      '0x1',
+      '１',
+      '9007199254740993',
+      '99999999999999999999',
+      {},
+      ['1'],
+    ].map((sub): [string, () => string] => [
+      `sub ${JSON.stringify(sub)}`,
+      () => `Bearer ${hs256(claims({ sub }))}`,
+    ]),
+    ['a user that does not exist', () => `Bearer ${hs256(claims({ sub: '4711' }))}`],
+    [
+      'a user id that no bigint column of this database holds',
+      () => `Bearer ${hs256(claims({ sub: '9007199254740991' }))}`,
+    ],
+  ];
+
+  it.each(wrong)('refuses %s', async (_, authorization) => {
+    expect(await knock(test, authorization())).toBe(OUT);
+  });
+
+  it('refuses a user from the moment on that it is removed', async () => {
+    await test.database.query('INSERT INTO users (id) VALUES (50)');
+    const token = `Bearer ${hs256(claims({ sub: '50' }))}`;
+    expect(await knock(test, token)).toBe(IN);
+    await test.database.query('DELETE FROM users WHERE id = 50');
+    expect(await knock(test, token)).toBe(OUT);
+  });
+
+  it('never logs a token or a signed URL', () => {
+    const log = test.logLines.join('\n');
+    expect(log).toContain('"route":"/api/chat-images/:id/signed-url"');
+    expect(log).not.toMatch(/eyJ|Bearer|Signature/);
+  });
+});
+
+describe.each([
+  [
+    'RS256',
+    generateKeyPairSync('rsa', { modulusLength: 2048 }),
+    generateKeyPairSync('rsa', { modulusLength: 2048 }),
+  ],
+  [
+    'ES256',
+    generateKeyPairSync('ec', { namedCurve: 'P-256' }),
+    generateKeyPairSync('ec', { namedCurve: 'P-256' }),
+  ],
+] as const)('with JWT_ALGORITHM=%s', (algorithm, pair, otherPair) => {
+  let test: TestApp;
+  const publicKey = pair.publicKey.export({ type: 'spki', format: 'pem' }).toString();
+
+  beforeAll(async () => {
+    test = await TestApp.start({
+      JWT_ALGORITHM: algorithm,
+      JWT_SECRET: '',
+      JWT_PUBLIC_KEY: publicKey.replaceAll('\n', '\\n'),
+    });
+  });
+
+  afterAll(() => test.stop());
+
+  it('lets in a token signed with the private key', async () => {
+    expect(await knock(test, `Bearer ${signedWith(algorithm, pair.privateKey)}`)).toBe(IN);
+  });
+
+  it('refuses a token signed with another key, an expired one and one without exp', async () => {
+    expect(await knock(test, `Bearer ${signedWith(algorithm, otherPair.privateKey)}`)).toBe(OUT);
+    expect(
+      await knock(test, `Bearer ${signedWith(algorithm, pair.privateKey, claims({ exp: now() - 1 }))}`),
+    ).toBe(OUT);
+    expect(await knock(test, `Bearer ${signedWith(algorithm, pair.privateKey, without('exp'))}`)).toBe(OUT);
+  });
+
+  it('refuses HS256 signed with the public key as the secret', async () => {
+    for (const key of [publicKey, publicKey.trim(), pair.publicKey.export({ type: 'spki', format: 'der' })]) {
+      expect(await knock(test, `Bearer ${hs256(claims(), key)}`)).toBe(OUT);
+    }
+  });
+
+  it('refuses alg none and a token of the shared secret', async () => {
+    expect(await knock(test, `Bearer ${head({ alg: 'none' }, claims())}.`)).toBe(OUT);
+    expect(await knock(test, `Bearer ${hs256(claims())}`)).toBe(OUT);
+  });
+});
+
+describe('with JWT_ISSUER', () => {
+  it('refuses every other issuer', async () => {
+    const test = await TestApp.start({ JWT_ISSUER: 'the one' });
+    try {
+      expect(await knock(test, `Bearer ${hs256(claims({ iss: 'the one' }))}`)).toBe(IN);
+      expect(await knock(test, `Bearer ${hs256(claims({ iss: 'another' }))}`)).toBe(OUT);
+      expect(await knock(test, `Bearer ${hs256(without('iss'))}`)).toBe(OUT);
+    } finally {
+      await test.stop();
+    }
+  });
+});

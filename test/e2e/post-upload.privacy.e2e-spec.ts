@@ -1,0 +1,68 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { createHash } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import sharp from 'sharp';
+import type { UploadedChatImageResponseDto } from '../../src/chat-images/dto/uploaded-chat-image.dto.js';
+import { phonePhoto, picture, pixels } from '../support/pictures.js';
+import { TestApp } from '../support/test-app.js';
+
+describe('what is stored of an upload', () => {
+  let test: TestApp;
+
+  beforeAll(async () => {
+    test = await TestApp.start();
+  });
+
+  afterAll(() => test.stop());
+
+  async function stored(
+    bytes: Buffer,
+  ): Promise<{ data: UploadedChatImageResponseDto['data']; object: Buffer }> {
+    const { data } = (await (await test.upload(bytes)).json()) as UploadedChatImageResponseDto;
+    return { data, object: Buffer.from(await (await fetch(data.signed_url)).arrayBuffer()) };
+  }
+
+  it('tells nothing of the place, the phone or the hour, and shows every pixel', async () => {
+    const photo = await phonePhoto();
+    expect(photo.includes('Lumia')).toBe(true);
+    const { data, object } = await stored(photo);
+    expect(object.includes('Lumia') || object.includes('Nokia') || object.includes('Exif')).toBe(false);
+    expect((await sharp(object).metadata()).exif).toBeUndefined();
+    expect((await pixels(object)).equals(await pixels(photo))).toBe(true);
+    expect(data.size).toBe(object.length);
+  });
+
+  it('keeps the orientation, and tells width and height as a viewer shows them', async () => {
+    const turned = await sharp(await picture('jpeg', 90, 60))
+      .withMetadata({ orientation: 6 })
+      .jpeg()
+      .toBuffer();
+    const { data, object } = await stored(turned);
+    expect([data.width, data.height]).toEqual([60, 90]);
+    expect((await sharp(object).metadata()).orientation).toBe(6);
+    const phone = await readFile('test/images/phone-photo-rotated.jpg');
+    expect((await sharp((await stored(phone)).object).metadata()).orientation).toBe(6);
+  });
+
+  it.each(['jpeg', 'png', 'gif', 'webp'] as const)(
+    'has nothing of what was appended to a %s',
+    async (format) => {
+      const { object } = await stored(
+        Buffer.concat([await picture(format), Buffer.from('PK\x03\x04<script>alert(1)</script>')]),
+      );
+      expect(object.includes('script')).toBe(false);
+    },
+  );
+
+  it('is on the row, with the digests of what was sent and of what is stored', async () => {
+    const photo = await phonePhoto();
+    const { data, object } = await stored(photo);
+    const digest = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex');
+    expect(
+      await test.database.query<unknown>(
+        'SELECT sha256_sent AS sent, sha256_stored AS stored, size FROM chat_images WHERE id = $1',
+        [data.id],
+      ),
+    ).toEqual([{ sent: digest(photo), stored: digest(object), size: object.length }]);
+  });
+});

@@ -1,0 +1,262 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { type AddressInfo, createServer, type Server } from 'node:net';
+import { resolve } from 'node:path';
+import { S3StorageProvider } from '../../src/storage/s3-storage.provider.js';
+import { StorageUnavailableError } from '../../src/storage/storage-errors.js';
+import { loadSettings } from '../../src/config/settings.js';
+import { freePort } from '../../src/database/embedded-postgres.js';
+import { picture } from '../support/pictures.js';
+import { RunningProcess } from '../support/run-process.js';
+import { refusal, S3Answers } from '../support/s3-answers.js';
+import { s3Environment } from '../support/s3-environment.js';
+import { TEST_ENVIRONMENT, TestApp } from '../support/test-app.js';
+
+/** Mistakes that a real server can be made to see, and what is said of each. */
+const REAL_MISTAKES: readonly [what: string, over: NodeJS.ProcessEnv, failure: string, line: RegExp][] = [
+  ['the key', { DO_SPACES_KEY: 'no-such-key' }, 'wrong-key', /^DO_SPACES_KEY /m],
+  ['the secret', { DO_SPACES_SECRET: 'not-the-secret' }, 'wrong-secret', /^DO_SPACES_SECRET /m],
+  [
+    'the bucket',
+    { DO_SPACES_BUCKET: 'no-such-bucket-here', DO_SPACES_URL: 'http://localhost/no-such-bucket-here' },
+    'no-such-bucket',
+    /^DO_SPACES_BUCKET /m,
+  ],
+];
+
+const s3 = s3Environment();
+const onRealS3 = s3 ? it : it.skip;
+
+let answers: S3Answers;
+/** Answers what it is sent in plain HTTP, though its address says https. */
+let plain: Server;
+let plainUrl: string;
+const providers: S3StorageProvider[] = [];
+
+beforeAll(async () => {
+  answers = await S3Answers.start();
+  plain = createServer((socket) => socket.once('data', () => socket.end('HTTP/1.1 400 Bad\r\n\r\n')));
+  await new Promise<void>((listening) => plain.listen(0, '127.0.0.1', listening));
+  plainUrl = `https://127.0.0.1:${(plain.address() as AddressInfo).port}`;
+});
+
+afterAll(() => {
+  answers.stop();
+  plain.close();
+});
+
+afterEach(() => {
+  answers.answerWith();
+  for (const provider of providers.splice(0)) provider.onApplicationShutdown();
+});
+
+function storageOf(environment: NodeJS.ProcessEnv): S3StorageProvider {
+  const { storage } = loadSettings({
+    ...TEST_ENVIRONMENT,
+    DATABASE_URL: 'postgres://localhost/none',
+    ...environment,
+  });
+  if (storage.driver !== 's3') throw new Error('The settings are those of S3.');
+  const provider = new S3StorageProvider(storage);
+  providers.push(provider);
+  return provider;
+}
+
+const ping = (storage: S3StorageProvider): Promise<void> => storage.ping(AbortSignal.timeout(5000));
+const put = (storage: S3StorageProvider): Promise<void> =>
+  storage.put('chat_images/a.png', [Buffer.from('x')], { contentType: 'image/png' });
+
+async function failureOf(attempt: Promise<unknown>): Promise<string> {
+  const error = await attempt.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  if (!(error instanceof StorageUnavailableError)) throw new Error(`not that failure: ${String(error)}`);
+  return error.failure;
+}
+
+describe('the s3 storage tells why it is refused', () => {
+  it.each([
+    [403, 'InvalidAccessKeyId', 'wrong-key'],
+    [403, 'SignatureDoesNotMatch', 'wrong-secret'],
+    [400, 'AuthorizationHeaderMalformed', 'wrong-region'],
+    [301, 'PermanentRedirect', 'wrong-region'],
+    [404, 'NoSuchBucket', 'no-such-bucket'],
+    [403, 'AccessDenied', 'access-denied'],
+    [403, 'RequestTimeTooSkewed', 'clock-skewed'],
+    [503, 'SlowDown', 'failing'],
+  ])('%s %s, of a ping and of a put', async (status, code, failure) => {
+    answers.answerWith(refusal(status, code));
+    const storage = storageOf(answers.environment);
+    expect([await failureOf(ping(storage)), await failureOf(put(storage))]).toEqual([failure, failure]);
+  });
+
+  it.each([
+    ['a page of another server', 200, '<html><body>Hello</body></html>'],
+    ['a page that is no XML', 200, 'Hello'],
+    ['not found, by another server', 404, '<html><p>Not here'],
+  ])('%s', async (_what, status, body) => {
+    answers.answerWith((_request, response) => response.writeHead(status).end(body));
+    expect(await failureOf(ping(storageOf(answers.environment)))).toBe('unexpected');
+  });
+
+  it('nothing listens, or it does not speak TLS', async () => {
+    const closed = storageOf({ ...answers.environment, DO_SPACES_ENDPOINT: 'http://127.0.0.1:1' });
+    expect([await failureOf(ping(closed)), await failureOf(put(closed))]).toEqual([
+      'unreachable',
+      'unreachable',
+    ]);
+    // The SDK knows no error of a connection under Jest, which has classes of its own: the writer shows this one.
+    const noTls = storageOf({ ...answers.environment, DO_SPACES_ENDPOINT: plainUrl });
+    expect(await failureOf(put(noTls))).toBe('no-tls');
+  });
+
+  it('reads no more of a refusal than it needs, and no longer than a request may take', async () => {
+    const storage = storageOf(answers.environment);
+    answers.answerWith((_request, response) => {
+      response.writeHead(403);
+      response.end(`${' '.repeat(64 * 1024)}<Code>InvalidAccessKeyId</Code>`);
+    });
+    expect(await failureOf(put(storage))).toBe('access-denied');
+    answers.answerWith((_request, response) => {
+      response.writeHead(400);
+      response.write('<Error><Code>AccessControlListNotSupported</Code>');
+      const trickle = setInterval(() => response.write(' '), 100);
+      response.on('close', () => clearInterval(trickle));
+    });
+    const begun = Date.now();
+    expect(await failureOf(put(storage))).toBe('acl-refused');
+    expect(Date.now() - begun).toBeLessThan(3000);
+  });
+
+  onRealS3.each(REAL_MISTAKES)('a real server, when %s is wrong', async (_what, over, failure) => {
+    const storage = storageOf({ ...s3, ...over });
+    expect([await failureOf(ping(storage)), await failureOf(put(storage))]).toEqual([failure, failure]);
+  });
+});
+
+describe('DO_SPACES_OBJECT_ACL', () => {
+  const refusesAcls = refusal(400, 'AccessControlListNotSupported', ({ headers }) => 'x-amz-acl' in headers);
+
+  it('makes objects private where it is not set', async () => {
+    await put(storageOf(answers.environment));
+    expect(answers.requests.map(({ headers }) => headers['x-amz-acl'])).toEqual(['private']);
+  });
+
+  it('none leaves x-amz-acl out, so that a bucket with ACLs switched off takes the object', async () => {
+    answers.answerWith(refusesAcls);
+    await put(storageOf({ ...answers.environment, DO_SPACES_OBJECT_ACL: 'none' }));
+    expect(answers.requests).toHaveLength(1);
+  });
+
+  it('a bucket that refuses ACLs: the client gets 503, and the log says what to set and no secret', async () => {
+    answers.answerWith(refusesAcls);
+    const test = await TestApp.start(answers.environment);
+    try {
+      const response = await test.upload(await picture('png'));
+      const body = await response.text();
+      expect([response.status, body]).toEqual([503, expect.stringContaining('STORAGE_UNAVAILABLE')]);
+      expect(body).not.toMatch(/ACL/i);
+      const log = test.logLines.join('\n');
+      expect(log).toMatch(/"storage":"acl-refused","advice":"[^"]*DO_SPACES_OBJECT_ACL=none/);
+      expect(log).not.toMatch(/the-access-key|the-secret|Signature=|x-amz-signature/i);
+    } finally {
+      await test.stop();
+    }
+  });
+
+  const onS3 = s3 ? it : it.skip;
+
+  onS3('none keeps objects private on a real server all the same', async () => {
+    const storage = storageOf({ ...s3, DO_SPACES_OBJECT_ACL: 'none' });
+    await put(storage);
+    const { url } = await storage.signedUrl('chat_images/a.png', 60, new Date());
+    expect((await fetch(url)).status).toBe(200);
+    expect((await fetch(url.slice(0, url.indexOf('?')))).status).toBe(403);
+    await storage.delete('chat_images/a.png');
+  });
+});
+
+describe('the server program, when the storage', () => {
+  /** Only its database is used. */
+  let test: TestApp;
+  const running: RunningProcess[] = [];
+
+  beforeAll(async () => {
+    test = await TestApp.start();
+  });
+
+  afterAll(() => test.stop());
+
+  afterEach(async () => {
+    for (const child of running.splice(0)) {
+      child.signal('SIGKILL');
+      await child.exit;
+    }
+  });
+
+  async function start(environment: NodeJS.ProcessEnv): Promise<RunningProcess & { port: number }> {
+    const port = await freePort();
+    const env = {
+      ...TEST_ENVIRONMENT,
+      DATABASE_URL: test.settings.database.url,
+      SWEEP_INTERVAL_SECONDS: '0',
+      ...environment,
+      PORT: String(port),
+    };
+    const child = Object.assign(new RunningProcess(['main.js'], { env, cwd: '/' }), { port });
+    running.push(child);
+    return child;
+  }
+
+  async function expectRefused(environment: NodeJS.ProcessEnv, line: RegExp): Promise<void> {
+    const child = await start(environment);
+    expect(await child.exit).toBe(1);
+    expect(child.output).toMatch(line);
+    expect(child.output).not.toMatch(/"listening"|\n +at |the-secret|the-access-key/);
+  }
+
+  it.each([
+    ['knows no such key', 403, 'InvalidAccessKeyId', /^DO_SPACES_KEY /m],
+    ['refuses the secret', 403, 'SignatureDoesNotMatch', /^DO_SPACES_SECRET /m],
+    ['has another region', 400, 'AuthorizationHeaderMalformed', /^DO_SPACES_REGION /m],
+    ['has no such bucket', 404, 'NoSuchBucket', /^DO_SPACES_BUCKET /m],
+  ])(
+    '%s: stops before it listens, with a line that names the variable',
+    async (_what, status, code, line) => {
+      answers.answerWith(refusal(status, code));
+      await expectRefused(answers.environment, line);
+    },
+  );
+
+  onRealS3.each(REAL_MISTAKES)(
+    'is real, and %s is wrong: stops likewise',
+    async (_what, over, _failure, line) => {
+      await expectRefused({ ...s3, ...over }, line);
+    },
+  );
+
+  it.each([
+    ['denies the list', refusal(403, 'AccessDenied'), 'access-denied'],
+    ['has trouble of its own', refusal(503, 'SlowDown'), 'failing'],
+    ['does not answer', () => undefined, 'unreachable'],
+  ])('%s: warns and listens', async (_what, answer, failure) => {
+    answers.answerWith(answer);
+    const begun = Date.now();
+    const child = await start(answers.environment);
+    await child.printed(/"listening"/);
+    expect(child.output).toMatch(new RegExp(`"level":"warn".*"storage":"${failure}","advice":"`));
+    expect((await fetch(`http://127.0.0.1:${child.port}/api/health`)).status).toBe(200);
+    expect((await fetch(`http://127.0.0.1:${child.port}/api/health/ready`)).status).toBe(503);
+    expect(Date.now() - begun).toBeLessThan(15_000);
+  });
+
+  it('does not speak TLS: warns and listens', async () => {
+    const child = await start({ ...answers.environment, DO_SPACES_ENDPOINT: plainUrl });
+    await child.printed(/"level":"warn".*"storage":"no-tls"/);
+    await child.printed(/"listening"/);
+  });
+
+  it('is a folder below a file: stops with a line that names the variable', async () => {
+    await expectRefused({ LOCAL_STORAGE_DIR: resolve('package.json/storage') }, /^LOCAL_STORAGE_DIR /m);
+  });
+});

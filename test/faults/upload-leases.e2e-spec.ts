@@ -1,0 +1,244 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { createHash, randomUUID } from 'node:crypto';
+import { tmpdir } from 'node:os';
+import { setTimeout } from 'node:timers/promises';
+import type { UploadedChatImageResponseDto } from '../../src/chat-images/dto/uploaded-chat-image.dto.js';
+import { StorageProvider } from '../../src/storage/storage-provider.js';
+import { UploadSweeper } from '../../src/upkeep/upload-sweeper.service.js';
+import { freePort } from '../../src/database/embedded-postgres.js';
+import type { ErrorBodyDto } from '../../src/errors/error-body.dto.js';
+import { CuttingProxy } from '../support/cutting-proxy.js';
+import { picture } from '../support/pictures.js';
+import { RunningProcess } from '../support/run-process.js';
+import { APPOINTMENT, PATIENT, TEST_ENVIRONMENT, TestApp } from '../support/test-app.js';
+
+/** The longest time for which a crashed upload may keep its picture from being sent again. */
+const TAKEOVER_LIMIT_MS = 10_000;
+
+const WAIT_LIMIT_MS = 25_000;
+
+type Answer = { readonly status: number; readonly code: string | undefined; readonly id: number | undefined };
+type Row = { readonly id: number; readonly state: string };
+
+describe('the lease of a pending upload', () => {
+  /** The instance that goes on. */
+  let test: TestApp;
+  /** Between the database and the other instance, a process of its own. */
+  let proxy: CuttingProxy;
+  /** Behind that one, for a second fault at the same time. */
+  let secondProxy: CuttingProxy;
+  let other: RunningProcess;
+  let otherUrl: string;
+
+  beforeAll(async () => {
+    test = await TestApp.start({ SWEEP_INTERVAL_SECONDS: '0' });
+    secondProxy = await CuttingProxy.start({ host: '127.0.0.1', port: test.postgres.port });
+    const [host = '', port] = secondProxy.address.split(':');
+    proxy = await CuttingProxy.start({ host, port: Number(port) });
+    await startOther();
+  });
+
+  afterEach(async () => {
+    proxy.pass();
+    await expectTidyAfterSweep();
+  });
+
+  afterAll(async () => {
+    other.signal('SIGKILL');
+    await other.exit;
+    await proxy.stop();
+    await secondProxy.stop();
+    await test.stop();
+  });
+
+  async function startOther(): Promise<void> {
+    const port = await freePort();
+    const url = new URL(test.settings.database.url);
+    url.host = proxy.address;
+    const { storage } = test.settings;
+    otherUrl = `http://127.0.0.1:${port}`;
+    other = new RunningProcess(['main.js'], {
+      env: {
+        ...TEST_ENVIRONMENT,
+        PORT: String(port),
+        APP_URL: test.settings.appUrl,
+        DATABASE_URL: url.href,
+        // Longer than it is held and paused here.
+        DATABASE_STATEMENT_TIMEOUT_MS: '60000',
+        LOCAL_STORAGE_DIR: storage.driver === 'local' ? storage.directory : undefined,
+        SWEEP_INTERVAL_SECONDS: '0',
+      },
+      cwd: tmpdir(),
+    });
+    await other.printed(/"listening"/);
+  }
+
+  async function upload(
+    url: string,
+    bytes: Buffer,
+    { key, limitMs = WAIT_LIMIT_MS }: { key?: string | undefined; limitMs?: number } = {},
+  ): Promise<Answer> {
+    const form = new FormData();
+    form.append('file', new Blob([new Uint8Array(bytes)], { type: 'image/jpeg' }), 'photo.jpg');
+    form.append('appointment_id', String(APPOINTMENT));
+    const response = await fetch(`${url}/api/upload/chat-image`, {
+      method: 'POST',
+      body: form,
+      headers: {
+        authorization: `Bearer ${test.token(PATIENT)}`,
+        ...(key === undefined ? {} : { 'idempotency-key': key }),
+      },
+      signal: AbortSignal.timeout(limitMs),
+    });
+    const body = (await response.json()) as Partial<Pick<UploadedChatImageResponseDto, 'data'>> &
+      Partial<Pick<ErrorBodyDto, 'error_code'>>;
+    return { status: response.status, code: body.error_code, id: body.data?.id };
+  }
+
+  const rowsOf = (bytes: Buffer): Promise<Row[]> =>
+    test.database.query<Row[]>('SELECT id, state FROM chat_images WHERE sha256_sent = $1 ORDER BY id', [
+      createHash('sha256').update(bytes).digest('hex'),
+    ]);
+
+  const statesOf = async (bytes: Buffer): Promise<string[]> =>
+    (await rowsOf(bytes)).map(({ state }) => state);
+
+  async function until(condition: () => Promise<boolean> | boolean): Promise<void> {
+    const deadline = Date.now() + WAIT_LIMIT_MS;
+    while (!(await condition())) {
+      if (Date.now() > deadline) throw new Error(`Never came true: ${String(condition)}`);
+      await setTimeout(10);
+    }
+  }
+
+  async function objects(): Promise<string[]> {
+    const keys: string[] = [];
+    for await (const { key } of test.app.get(StorageProvider).list('chat_images/')) keys.push(key);
+    return keys;
+  }
+
+  /** Once everything has had its time: stored rows, one object for each, and nothing else. */
+  async function expectTidyAfterSweep(): Promise<void> {
+    await test.database.query(
+      `UPDATE chat_images SET created_at = created_at - interval '1 hour' WHERE state <> 'stored'`,
+    );
+    await test.app.get(UploadSweeper).sweep();
+    const rows = await test.database.query<{ file_path: string; state: string }[]>(
+      'SELECT file_path, state FROM chat_images ORDER BY file_path COLLATE "C"',
+    );
+    expect(rows.filter(({ state }) => state !== 'stored')).toEqual([]);
+    expect(await objects()).toEqual(rows.map(({ file_path: path }) => path));
+  }
+
+  it.each<[how: string, key: string | undefined, at: string]>([
+    ['with its object written', undefined, 'commit-stored'],
+    ['with its object written, and with a key', randomUUID(), 'commit-stored'],
+  ])(
+    'ends with its process, which was killed %s: the next try takes the upload over',
+    async (_, key, at) => {
+      const bytes = await picture('png');
+      proxy.fail({ how: 'hold', at });
+      const cut = upload(otherUrl, bytes, { key }).catch(() => undefined);
+      await until(() => proxy.hits > 0);
+      other.signal('SIGKILL');
+      const retry = upload(test.url, bytes, { key, limitMs: TAKEOVER_LIMIT_MS });
+      expect([await cut, await statesOf(bytes)]).toEqual([undefined, ['pending']]);
+      const { status, id } = await retry;
+      expect(status).toBe(200);
+      // The statement of the dead process arrives, at last.
+      proxy.pass();
+      await until(() => proxy.givenUp === 0);
+      expect(await statesOf(bytes)).toEqual(['abandoned', 'stored']);
+      expect(await upload(test.url, bytes, { key })).toMatchObject({ status: 200, id });
+      await startOther();
+    },
+    60_000,
+  );
+
+  it('is taken over by one of two tries that wait', async () => {
+    const bytes = await picture('png');
+    proxy.fail({ how: 'hold', at: 'commit-stored' });
+    const cut = upload(otherUrl, bytes).catch(() => undefined);
+    await until(() => proxy.hits > 0);
+    other.signal('SIGKILL');
+    const retries = await Promise.all([1, 2].map(() => upload(test.url, bytes)));
+    await cut;
+    expect(retries.map(({ status }) => status)).toEqual([200, 200]);
+    expect(retries[0]?.id).toBe(retries[1]?.id);
+    expect(await statesOf(bytes)).toEqual(['abandoned', 'stored']);
+    await startOther();
+  }, 60_000);
+
+  it('ends while its process is paused: the process stores nothing when it wakes', async () => {
+    const bytes = await picture('png');
+    // The row is there, and its process does not know it yet: its object is still to be written.
+    proxy.fail({ how: 'hold answers', at: 'claim-upload' });
+    const paused = upload(otherUrl, bytes, { limitMs: 60_000 });
+    await until(async () => (await rowsOf(bytes)).length > 0);
+    other.signal('SIGSTOP');
+    const retry = await upload(test.url, bytes);
+    expect(retry.status).toBe(200);
+    proxy.pass();
+    other.signal('SIGCONT');
+    expect(await paused).toMatchObject({ status: 503, code: 'OVERLOADED' });
+    expect(await objects()).toHaveLength(
+      (await test.database.query<Row[]>('SELECT FROM chat_images')).length,
+    );
+    expect(await statesOf(bytes)).toEqual(['abandoned', 'stored']);
+    // As the app does.
+    expect(await upload(otherUrl, bytes)).toMatchObject({ status: 200, id: retry.id });
+  }, 60_000);
+
+  it('is renewed for as long as the upload is under way, in one statement for all: nobody takes it over', async () => {
+    const pictures = await Promise.all([1, 2, 3].map(() => picture('png')));
+    const [first = Buffer.alloc(0)] = pictures;
+    proxy.fail({ how: 'hold', at: 'commit-stored' });
+    const uploads = pictures.map((bytes) => upload(otherUrl, bytes));
+    await until(() => proxy.hits === 3);
+    const retry = upload(test.url, first);
+    // Longer than a lease lasts that is not renewed.
+    await until(async () => {
+      const [leases] = await test.database.query<{ renewed: boolean; transactions: number }[]>(
+        `SELECT bool_and(lease_until > created_at + interval '18 seconds') AS renewed, count(DISTINCT xmin::text) AS transactions
+         FROM chat_images WHERE state = 'pending'`,
+      );
+      expect(leases?.transactions).toBeLessThanOrEqual(leases?.renewed ? 1 : 3);
+      return leases?.renewed ?? false;
+    });
+    proxy.pass();
+    const answers = await Promise.all(uploads);
+    expect(answers.map(({ status }) => status)).toEqual([200, 200, 200]);
+    expect(await retry).toEqual(answers[0]);
+    expect(await statesOf(first)).toEqual(['stored']);
+    expect(await test.database.query('SELECT FROM chat_images WHERE lease_until IS NOT NULL')).toEqual([]);
+  }, 60_000);
+
+  it('can not be renewed while the database is away, which harms nothing else', async () => {
+    const bytes = await picture('png');
+    proxy.fail({ how: 'hold', at: 'commit-stored' });
+    const cut = upload(otherUrl, bytes);
+    await until(() => proxy.hits > 0);
+    secondProxy.fail({ how: 'cut before', at: 'renew-leases' });
+    await other.printed(/leases of 1 uploads are not renewed: DatabaseUnavailableError/);
+    secondProxy.pass();
+    proxy.pass();
+    expect((await cut).status).toBe(200);
+    expect((await fetch(`${otherUrl}/api/health/ready`)).status).toBe(200);
+  }, 60_000);
+
+  it('is the grace time where the row is of a version without leases', async () => {
+    const bytes = await picture('png');
+    const [row] = await test.database.query<Row[]>(
+      `INSERT INTO chat_images (appointment_id, file_path, filename, uploaded_by, size, mime_type, state, sha256_sent, created_at)
+       VALUES ($1, $2, $2, $3, 3, 'image/png', 'pending', $4, now() - interval '117 seconds') RETURNING id`,
+      [APPOINTMENT, `${randomUUID()}.png`, PATIENT, createHash('sha256').update(bytes).digest('hex')],
+    );
+    expect((await upload(test.url, bytes)).status).toBe(200);
+    const [age] = await test.database.query<{ over: boolean }[]>(
+      `SELECT now() > created_at + interval '120 seconds' AS over FROM chat_images WHERE id = $1`,
+      [row?.id],
+    );
+    expect(age?.over).toBe(true);
+    expect(await statesOf(bytes)).toEqual(['abandoned', 'stored']);
+  }, 60_000);
+});
