@@ -2,6 +2,15 @@ import { Inject, Injectable, Logger, type OnModuleInit } from '@nestjs/common';
 import type { AuthenticatedUser } from '../auth/token-verifier.js';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import {
+  activeColumnMistake,
+  deletedAtMistake,
+  EVERY_USER,
+  FIND_USER_COLUMNS,
+  UnusableUsersError,
+  type UserColumn,
+  userRule,
+} from '../conversations/user-columns.js';
+import {
   concernsEveryStatement,
   DatabaseUnavailableError,
   isLockFailure,
@@ -9,39 +18,17 @@ import {
   sqlState,
 } from '../database/database-failure.js';
 import type { RowName } from '../database/held-rows.js';
-import {
-  preparedStatement,
-  type PreparedStatement,
-  RequestDatabase,
-  type RunStatement,
-} from '../database/request-database.js';
+import { RequestDatabase, type RunStatement } from '../database/request-database.js';
 import { StatementBatcher } from '../database/statement-batcher.js';
-import type { ErrorCode } from '../errors/app-error.js';
-import {
-  activeColumnMistake,
-  deletedAtMistake,
-  EVERY_USER,
-  FIND_USER_COLUMNS,
-  UnusableUsersError,
-  type UserColumn,
-  type UserRule,
-  userRule,
-} from '../conversations/user-columns.js';
+import { AppError, type ErrorCode } from '../errors/app-error.js';
+import { type AccessStatements, accessStatements, COUNT_REDIRECT, OPEN_BY_LINK } from './permission-rule.js';
 
 /** An image at a stable address. */
-export type NamedByPath = { readonly filename: string; readonly filePath: string };
+export type ImageAddress = { readonly filename: string; readonly filePath: string };
 
 /** How a client names an image. */
 export type ImageReference =
-  { readonly id: number } | { readonly filename: string; readonly filePath?: undefined } | NamedByPath;
-
-/** Asks whether a user may see an image. */
-export type ImageAccessRequest = {
-  readonly user: AuthenticatedUser;
-  readonly image: ImageReference | undefined;
-  /** Whether the image's URL is handed out when the answer is yes, which leaves a row in the audit trail. */
-  readonly recorded: boolean;
-};
+  { readonly id: number } | { readonly filename: string; readonly filePath?: undefined } | ImageAddress;
 
 /** The client that opens a stable address without a token. */
 export type LinkOpener = {
@@ -56,152 +43,92 @@ export type Refusal = Extract<
   'UNAUTHENTICATED' | 'IMAGE_NOT_FOUND' | 'APPOINTMENT_NOT_FOUND' | 'FORBIDDEN' | 'DATABASE_UNAVAILABLE'
 >;
 
-/** An image that a user may see. */
-export type GrantedImage = { readonly id: number; readonly filePath: string };
-
-export type ImageDecision =
+/** Something that a user may use, or why not. */
+export type Decision<Granted> =
   | {
       readonly refusal: Refusal;
-      /** The image that it was refused for, where there is one; for the log, never for the client. */
+      /** The image that was refused, where there is one: for the log, never for the client. */
       readonly imageId?: number;
     }
-  | { readonly granted: GrantedImage };
+  | { readonly granted: Granted };
+
+class ImageGrant {
+  /** Never set: no other class or literal has this type. */
+  declare protected readonly madeByImageAccess: true;
+
+  constructor(
+    readonly id: number,
+    readonly filePath: string,
+  ) {}
+}
+
+class UrlGrant extends ImageGrant {
+  constructor(
+    id: number,
+    filePath: string,
+    /** Whether the image was opened by its address alone, without a token. */
+    readonly byLink: boolean,
+  ) {
+    super(id, filePath);
+  }
+}
+
+class AppointmentGrant {
+  /** Never set: no other class or literal has this type. */
+  declare protected readonly madeByImageAccess: true;
+
+  constructor(readonly id: number) {}
+}
+
+/** An image that a user may see. Only {@link ImageAccess} makes one. */
+export type GrantedImage = ImageGrant;
 
 /**
- * THE permission rule, in the one form in which it is applied: an image may be seen, and sent, by the appointment's patient
- * and doctor. No role and no flag opens it to anybody else.
- *
- * @param user an SQL expression: the id of the user who asks
+ * An image whose URL a user may have: the audit row is committed. Only {@link ImageAccess} makes one, and the signing path
+ * takes nothing else, so the compiler refuses a URL without an audit row.
  */
-const isParticipant = (user: string): string =>
-  `(appointments.patient_id = ${user} OR appointments.doctor_id = ${user})`;
+export type RecordedAccess = UrlGrant;
 
-/**
- * Whether a row names an object that can be one: the object that this service has written, or a path that `isStorageKey` lets
- * through. The main application may write any text, and a row that names no object is no image: nobody is handed its URL,
- * and no audit row says so.
- */
-export const namesAnObject = String.raw`(sha256_stored IS NOT NULL
-  OR octet_length(file_path) <= 240 AND file_path !~ '(^|/)[.]{0,2}(/|$)|[\\\u0001-\u001f\u007f-\u009f]')`;
+/** An appointment to which a user may send images, and whose images the user may list. Only {@link ImageAccess} makes one. */
+export type GrantedAppointment = AppointmentGrant;
 
-/**
- * Decides on any number of requests and writes the audit rows of those that it grants. One row an item, in their order.
- * An image exists when it is stored; whoever is no user any more is told nothing of images.
- */
-export const decideImages = ({ condition, suffix }: UserRule): PreparedStatement =>
-  preparedStatement(
-    `decide-images${suffix}`,
-    `
-    WITH asked AS (
-      SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::boolean[])
-        WITH ORDINALITY AS asked (user_id, image_id, filename, file_path, recorded, position)
-    ), decided AS (
-      SELECT position, user_id, recorded, image.id, image.file_path,
-        CASE
-          WHEN users.id IS NULL THEN 'UNAUTHENTICATED'
-          WHEN image.id IS NULL THEN 'IMAGE_NOT_FOUND'
-          WHEN appointments.id IS NULL THEN 'APPOINTMENT_NOT_FOUND'
-          WHEN ${isParticipant('user_id')} THEN NULL
-          ELSE 'FORBIDDEN'
-        END AS refusal
-      FROM asked
-      LEFT JOIN users ON users.id = user_id${condition}
-      LEFT JOIN LATERAL (
-        SELECT id, file_path, appointment_id FROM chat_images
-        WHERE id = asked.image_id AND state = 'stored' AND ${namesAnObject}
-        UNION ALL
-        SELECT id, file_path, appointment_id FROM chat_images
-        WHERE filename = asked.filename AND state = 'stored' AND file_path = coalesce(asked.file_path, file_path)
-          AND ${namesAnObject}
-      ) image ON true
-      LEFT JOIN appointments ON appointments.id = image.appointment_id
-    ), trail AS (
-      INSERT INTO chat_image_access (chat_image_id, accessed_by)
-      SELECT id, user_id FROM decided WHERE refusal IS NULL AND recorded
-    )
-    SELECT id, file_path AS "filePath", refusal FROM decided ORDER BY position`,
-  );
+/** One item of the statement that decides. */
+type AccessRequest = {
+  readonly user: AuthenticatedUser;
+  readonly image: ImageReference | undefined;
+  /** Whether the user gets the image's URL when the answer is yes: that writes an audit row. */
+  readonly recorded: boolean;
+};
 
-/** Decides on an upload to an appointment, or a look at its list. */
-const decideAppointment = ({ condition, suffix }: UserRule): PreparedStatement =>
-  preparedStatement(
-    `decide-appointment${suffix}`,
-    `
-    SELECT CASE
-        WHEN users.id IS NULL THEN 'UNAUTHENTICATED'
-        WHEN appointments.id IS NULL THEN 'APPOINTMENT_NOT_FOUND'
-        WHEN ${isParticipant('asked.user_id')} THEN NULL
-        ELSE 'FORBIDDEN'
-      END AS refusal
-    FROM (SELECT $1::bigint AS user_id, $2::bigint AS appointment_id) asked
-    LEFT JOIN users ON users.id = asked.user_id${condition}
-    LEFT JOIN appointments ON appointments.id = asked.appointment_id`,
-  );
+type DecidedRow =
+  | { readonly refusal: null; readonly id: number; readonly filePath: string }
+  | { readonly refusal: Refusal; readonly id: number | null };
 
-/** Opens an image to whoever has its address, in the phases that allow it: recorded, as there is no user to decide on. */
-export const OPEN_BY_LINK = preparedStatement(
-  'open-by-link',
-  `
-    WITH image AS (
-      SELECT chat_images.id, file_path FROM chat_images JOIN appointments ON appointments.id = appointment_id
-      WHERE filename = $1 AND file_path = $2 AND state = 'stored'
-    ), trail AS (
-      INSERT INTO chat_image_link_opens (chat_image_id, app_version, client_network)
-      SELECT id, $3, $4 FROM image WHERE $5::boolean
-    )
-    SELECT id, file_path AS "filePath" FROM image`,
-);
-
-/** Counts a request for a picture that is not here yet. */
-const COUNT_SENT_ON = preparedStatement(
-  'count-sent-on',
-  'INSERT INTO chat_image_link_opens (app_version, client_network) VALUES ($1, $2)',
-);
-
-const findUser = ({ condition, suffix }: UserRule): PreparedStatement =>
-  preparedStatement(`find-user${suffix}`, `SELECT id FROM users WHERE users.id = $1::bigint${condition}`);
-
-/** The statements that look at users. */
-type UserStatements = Record<'decideImages' | 'decideAppointment' | 'findUser', PreparedStatement>;
-
-const userStatements = (rule: UserRule): UserStatements => ({
-  decideImages: decideImages(rule),
-  decideAppointment: decideAppointment(rule),
-  findUser: findUser(rule),
-});
-
-/** A column is not there any more, or of another type than it was. */
+/** A column is not there any more, or has another type than before. */
 const COLUMN_CHANGED = /^(42703|42804|42883)$/;
 
 const FOREIGN_KEY_VIOLATION = '23503';
 
 /**
- * Room for the hundred that one client may ask for and for others beside them; two at a time, as one waits for its commit
- * while the other is worked at. A batch lasts some milliseconds: who has waited for a second waits for a database that hangs.
+ * A batch has room for the hundred images of one client and for other requests. Two batches at the same time: one is
+ * computed while the other waits for its commit. A batch takes milliseconds, so a request that has waited for a second
+ * waits for a database that hangs.
  */
 const BATCH_LIMITS = { maxItems: 200, maxInFlight: 2, maxWaitMs: 1000 };
 
-type DecidedRow =
-  (GrantedImage & { readonly refusal: null }) | { readonly refusal: Refusal; readonly id: number | null };
-
-function decisionOf(row: DecidedRow): ImageDecision {
-  if (row.refusal === null) return { granted: { id: row.id, filePath: row.filePath } };
-  return row.id === null ? { refusal: row.refusal } : { refusal: row.refusal, imageId: row.id };
-}
-
-/** What the database knows of who may see which image. The AppointmentParticipantGuard asks, and enforces the answer. */
+/** Decides who may see which image, and records it. The routes of `@Access` ask; the AccessGuard enforces the decision. */
 @Injectable()
 export class ImageAccess implements OnModuleInit {
   private readonly logger = new Logger(ImageAccess.name);
   private readonly activeColumn: string | undefined;
-  private statements = userStatements(EVERY_USER);
+  private statements = accessStatements(EVERY_USER);
   private readonly batcher = new StatementBatcher(
-    (requests: readonly ImageAccessRequest[]) =>
+    (requests: readonly AccessRequest[]) =>
       this.decideWith((statement, values) => this.database.runShared(statement, values), requests),
-    // A lock of a whole table is everybody's, a lock of a row is that of whoever asks for it.
+    // The lock of a whole table concerns every request, the lock of a row only the requests for that row.
     (error) => concernsEveryStatement(error) || (isLockFailure(error) && lockedTable(error) === undefined),
     BATCH_LIMITS,
-    (request) => this.database.isHeld(rowsOfTrail(request)),
+    (request) => this.database.isHeld(auditedRows(request)),
   );
 
   constructor(
@@ -216,26 +143,34 @@ export class ImageAccess implements OnModuleInit {
     await this.findUserColumns();
   }
 
-  /**
-   * Decides on one image, in a statement that it may share with others that wait at the same moment. When this
-   * resolves, the audit row of what was granted is committed. Who asks for a row that another transaction holds waits
-   * apart from the others.
-   */
-  decide(request: ImageAccessRequest): Promise<ImageDecision> {
-    return this.database.runAround(
-      rowsOfTrail(request),
-      () => onceMoreWhenRowsWent(() => this.batcher.submit(request)),
-      (run) => this.decideAlone(run, request),
-      (decision) => 'granted' in decision,
+  /** Decides whether a user may see an image. No audit row is written, so there is no URL. */
+  async decide(user: AuthenticatedUser, image: ImageReference | undefined): Promise<Decision<GrantedImage>> {
+    return decisionOf(
+      await this.decideOne({ user, image, recorded: false }),
+      ({ id, filePath }) => new ImageGrant(id, filePath),
+    );
+  }
+
+  /** Decides whether a user may have the URL of an image. When this resolves, the audit row of a grant is committed. */
+  async record(
+    user: AuthenticatedUser,
+    image: ImageReference | undefined,
+  ): Promise<Decision<RecordedAccess>> {
+    return decisionOf(
+      await this.decideOne({ user, image, recorded: true }),
+      ({ id, filePath }) => new UrlGrant(id, filePath, false),
     );
   }
 
   /**
-   * Decides on several images, together: as {@link decide}, for each in its order. One whose row the database can not get
-   * at now is refused with DATABASE_UNAVAILABLE, and does not keep the others from their answers.
+   * Decides as {@link record} on several images, in their order. An image whose row the database can't read or lock now is
+   * refused with DATABASE_UNAVAILABLE, and the other images still get their decisions.
    */
-  async decideEach(requests: readonly ImageAccessRequest[]): Promise<readonly ImageDecision[]> {
-    const decisions = await Promise.allSettled(requests.map((request) => this.decide(request)));
+  async recordEach(
+    user: AuthenticatedUser,
+    images: readonly (ImageReference | undefined)[],
+  ): Promise<readonly Decision<RecordedAccess>[]> {
+    const decisions = await Promise.allSettled(images.map((image) => this.record(user, image)));
     const failures = decisions.filter((decision) => decision.status === 'rejected');
     const ofTheService = failures.find(({ reason }) => !(reason instanceof DatabaseUnavailableError));
     const ofAll = failures.length === decisions.length ? failures[0] : undefined;
@@ -247,45 +182,62 @@ export class ImageAccess implements OnModuleInit {
   }
 
   /**
-   * Opens an image by its address alone. Whether the phase allows that is the guard's to know. When this resolves, the row
-   * that records it is committed.
+   * Opens an image by its address alone. The caller knows that the phase of the migration allows it. When this resolves, the
+   * row that records the opening is committed.
    *
-   * @param recorded whether the image's URL is handed out
    * @returns nothing where there is no such image
    */
-  async openByLink(
-    { filename, filePath }: NamedByPath,
-    { appVersion, network }: LinkOpener,
-    recorded: boolean,
-  ): Promise<GrantedImage | undefined> {
-    const values = [filename, filePath, appVersion, network, recorded];
-    const rows: readonly RowName[] = recorded ? [`chat_images ${filename}`] : [];
-    const [image] = await this.database.run<GrantedImage>(OPEN_BY_LINK, values, rows);
-    return image;
+  async openByLink(address: ImageAddress, opener: LinkOpener): Promise<RecordedAccess | undefined> {
+    const image = await this.findByLink(address, opener, true);
+    return image && new UrlGrant(image.id, image.filePath, true);
   }
 
-  /** Counts a request that is sent on to the public place of the old pictures, so that their readers are known of. */
-  async countSentOn({ appVersion, network }: LinkOpener): Promise<void> {
-    await this.database.run(COUNT_SENT_ON, [appVersion, network]);
+  /** Looks for an image as {@link openByLink}, and records nothing, so there is no URL. */
+  async decideByLink(address: ImageAddress, opener: LinkOpener): Promise<GrantedImage | undefined> {
+    const image = await this.findByLink(address, opener, false);
+    return image && new ImageGrant(image.id, image.filePath);
   }
 
-  /** @returns why the user may neither send to the appointment nor list its images; `undefined` when both are allowed */
-  async refusalForAppointment(user: AuthenticatedUser, appointmentId: number): Promise<Refusal | undefined> {
+  /** Counts a request that is redirected to the public place of the old pictures, so that operators see who still reads there. */
+  async countRedirect({ appVersion, network }: LinkOpener): Promise<void> {
+    await this.database.run(COUNT_REDIRECT, [appVersion, network]);
+  }
+
+  /** Decides whether a user may send images to an appointment and list its images: the rule is the same. */
+  async decideAppointment(
+    user: AuthenticatedUser,
+    appointmentId: number,
+  ): Promise<Decision<GrantedAppointment>> {
     const [row] = await this.run<{ refusal: Refusal | null }>('decideAppointment', [user.id, appointmentId]);
-    return row ? (row.refusal ?? undefined) : 'FORBIDDEN';
+    const refusal = row ? row.refusal : 'FORBIDDEN';
+    return refusal ? { refusal } : { granted: new AppointmentGrant(appointmentId) };
   }
 
-  /** Whether the user still exists, and is not switched off, before anything that it sends is read. */
+  /** Whether the user still exists and is not switched off. An upload asks this before it reads a byte. */
   async userExists(user: AuthenticatedUser): Promise<boolean> {
     return (await this.run('findUser', [user.id])).length > 0;
   }
 
-  /** Runs the one statement for all. */
-  private async decideWith(
-    run: RunStatement,
-    requests: readonly ImageAccessRequest[],
-  ): Promise<readonly ImageDecision[]> {
-    const rows = await this.run<DecidedRow>(
+  /**
+   * Decides on one image, in a statement that it may share with requests that wait at the same moment. A request for a row
+   * that another transaction holds waits apart from the others.
+   */
+  private decideOne(request: AccessRequest): Promise<DecidedRow> {
+    return this.database.runAround(
+      auditedRows(request),
+      () => onceMoreWhenRowsWent(() => this.batcher.submit(request)),
+      (run) => onceMoreWhenRowsWent(() => this.decideAlone(run, request)),
+      ({ refusal }) => refusal === null,
+    );
+  }
+
+  private async decideAlone(run: RunStatement, request: AccessRequest): Promise<DecidedRow> {
+    const [row] = await this.decideWith(run, [request]);
+    return row ?? { refusal: 'IMAGE_NOT_FOUND', id: null };
+  }
+
+  private decideWith(run: RunStatement, requests: readonly AccessRequest[]): Promise<readonly DecidedRow[]> {
+    return this.run<DecidedRow>(
       'decideImages',
       [
         requests.map(({ user }) => user.id),
@@ -296,19 +248,22 @@ export class ImageAccess implements OnModuleInit {
       ],
       run,
     );
-    return rows.map(decisionOf);
   }
 
-  private decideAlone(run: RunStatement, request: ImageAccessRequest): Promise<ImageDecision> {
-    return onceMoreWhenRowsWent(async () => {
-      const [decision] = await this.decideWith(run, [request]);
-      return decision ?? { refusal: 'IMAGE_NOT_FOUND' };
-    });
+  private async findByLink(
+    { filename, filePath }: ImageAddress,
+    { appVersion, network }: LinkOpener,
+    recorded: boolean,
+  ): Promise<ImageAddressRow | undefined> {
+    const values = [filename, filePath, appVersion, network, recorded];
+    const rows: readonly RowName[] = recorded ? [`chat_images ${filename}`] : [];
+    const [image] = await this.database.run<ImageAddressRow>(OPEN_BY_LINK, values, rows);
+    return image;
   }
 
-  /** Once more where the main application has changed its table in the meantime. */
+  /** Runs a statement that looks at users, and once more where the main application has changed its table meanwhile. */
   private async run<Row extends object>(
-    name: keyof UserStatements,
+    name: keyof AccessStatements,
     values: readonly unknown[],
     run: RunStatement = (statement, all) => this.database.run(statement, all),
   ): Promise<readonly Row[]> {
@@ -328,12 +283,38 @@ export class ImageAccess implements OnModuleInit {
     if (mistake !== undefined) throw new UnusableUsersError(`${mistake}.`);
     const unreadable = deletedAtMistake(columns);
     if (unreadable !== undefined) this.logger.warn(unreadable);
-    this.statements = userStatements(userRule(columns, this.activeColumn));
+    this.statements = accessStatements(userRule(columns, this.activeColumn));
   }
 }
 
-/** Decides anew when the row or the user that the audit row refers to was removed while the statement waited for its lock. */
-function onceMoreWhenRowsWent(decide: () => Promise<ImageDecision>): Promise<ImageDecision> {
+type ImageAddressRow = { readonly id: number; readonly filePath: string };
+
+function decisionOf<Granted>(row: DecidedRow, grant: (image: ImageAddressRow) => Granted): Decision<Granted> {
+  if (row.refusal === null) return { granted: grant(row) };
+  return row.id === null ? { refusal: row.refusal } : { refusal: row.refusal, imageId: row.id };
+}
+
+/**
+ * @param forbidden the sentence for FORBIDDEN, where the catalogue's does not fit
+ * @returns what was granted
+ * @throws AppError with the refusal
+ */
+export function grantedOf<Granted>(decision: Decision<Granted>, forbidden?: string): Granted {
+  if ('granted' in decision) return decision.granted;
+  const { refusal } = decision;
+  throw new AppError(
+    refusal,
+    refusal === 'FORBIDDEN' && forbidden !== undefined ? { message: forbidden } : {},
+  );
+}
+
+/** The image of a decision, for the log. */
+export function imageIdOf(decision: Decision<GrantedImage>): number | undefined {
+  return 'granted' in decision ? decision.granted.id : decision.imageId;
+}
+
+/** Decides once more when the row or the user of the audit row was deleted while the statement waited for its lock. */
+function onceMoreWhenRowsWent(decide: () => Promise<DecidedRow>): Promise<DecidedRow> {
   return decide().catch((error: unknown) => {
     if (sqlState(error) !== FOREIGN_KEY_VIOLATION) throw error;
     return decide();
@@ -341,7 +322,7 @@ function onceMoreWhenRowsWent(decide: () => Promise<ImageDecision>): Promise<Ima
 }
 
 /** The rows that the audit row of a request refers to. */
-function rowsOfTrail({ user, image, recorded }: ImageAccessRequest): readonly RowName[] {
+function auditedRows({ user, image, recorded }: AccessRequest): readonly RowName[] {
   if (!image || !recorded) return [];
   return [`users ${user.id}`, `chat_images ${'id' in image ? image.id : image.filename}`];
 }

@@ -1,75 +1,80 @@
 import { Injectable } from '@nestjs/common';
+import {
+  type GrantedAppointment,
+  grantedOf,
+  ImageAccess,
+  type RecordedAccess,
+} from '../access/image-access.js';
+import { namesAnObject } from '../access/permission-rule.js';
 import type { AuthenticatedUser } from '../auth/token-verifier.js';
-import { sqlState, violatedConstraint } from '../database/database-failure.js';
 import { preparedStatement, RequestDatabase } from '../database/request-database.js';
-import { AppError } from '../errors/app-error.js';
+import { RateLimits } from '../rate-limits/rate-limits.js';
 import { CHAT_IMAGE_COLUMNS, type ChatImage } from './entities/chat-image.entity.js';
 import type { ListQueryDto } from './dto/list-query.dto.js';
-import { namesAnObject } from '../access/image-access.js';
 import { ListPosition } from './list-position.js';
 
-const FOREIGN_KEY_VIOLATION = '23503';
-const ACCESSED_BY = 'chat_image_access_accessed_by_foreign';
+/** An image of a list, and the leave to hand out its URL where the list was asked for with URLs. */
+type ListedImage = { readonly image: ChatImage; readonly access?: RecordedAccess };
 
-export type ChatImagePage = { readonly images: readonly ChatImage[]; readonly nextCursor: string | null };
+export type ChatImagePage = { readonly images: readonly ListedImage[]; readonly nextCursor: string | null };
 
-/**
- * One more row than the page holds, which tells whether another page follows. Audit rows only for the page, in the same
- * transaction.
- */
+/** The page and one more row, which tells whether another page follows. */
 export const LIST_IMAGES = preparedStatement(
   'list-images',
-  `WITH page AS (
-     SELECT * FROM chat_images
-     WHERE appointment_id = $1 AND state = 'stored' AND ${namesAnObject} AND (created_at, id) < ($2::timestamptz, $3::bigint)
-     ORDER BY created_at DESC, id DESC LIMIT $4::int + 1
-   ), trail AS (
-     INSERT INTO chat_image_access (chat_image_id, accessed_by)
-     SELECT id, $6::bigint FROM (SELECT * FROM page ORDER BY created_at DESC, id DESC LIMIT $4) shown WHERE $5::boolean
-   )
-   SELECT ${CHAT_IMAGE_COLUMNS} FROM page ORDER BY created_at DESC, id DESC`,
+  `SELECT ${CHAT_IMAGE_COLUMNS} FROM chat_images
+   WHERE appointment_id = $1 AND state = 'stored' AND ${namesAnObject} AND (created_at, id) < ($2::timestamptz, $3::bigint)
+   ORDER BY created_at DESC, id DESC LIMIT $4::int + 1`,
 );
 
-/** An appointment's pictures. Who may list them has been decided by the guard before. */
+/** The images of an appointment. The guard has decided before who may list them. */
 @Injectable()
 export class ChatImageList {
-  constructor(private readonly database: RequestDatabase) {}
+  constructor(
+    private readonly database: RequestDatabase,
+    private readonly access: ImageAccess,
+    private readonly limits: RateLimits,
+  ) {}
 
-  /**
-   * @param recorded whether the user is handed their URLs: an audit row for each is committed then
-   * @returns pictures, newest first, from behind the cursor on
-   * @throws AppError UNAUTHENTICATED when the user has just been removed
-   */
-  async page(
-    user: AuthenticatedUser,
-    appointmentId: number,
-    { limit, cursor }: Pick<ListQueryDto, 'limit' | 'cursor'>,
-    recorded: boolean,
-  ): Promise<ChatImagePage> {
-    const select = (): Promise<ChatImage[]> =>
-      this.database.run<ChatImage>(
-        LIST_IMAGES,
-        [
-          appointmentId,
-          cursor?.createdAt ?? 'infinity',
-          cursor?.id ?? Number.MAX_SAFE_INTEGER,
-          limit,
-          recorded,
-          user.id,
-        ],
-        recorded ? [`users ${user.id}`] : [],
-      );
-    const rows = await select().catch((error: unknown) => {
-      // What the audit row names was removed while its statement ran.
-      if (sqlState(error) !== FOREIGN_KEY_VIOLATION) throw error;
-      if (violatedConstraint(error) === ACCESSED_BY) throw new AppError('UNAUTHENTICATED', { cause: error });
-      return select();
-    });
+  /** @returns images, newest first, from the cursor on */
+  async page({ id }: GrantedAppointment, { limit, cursor }: ListQueryDto): Promise<ChatImagePage> {
+    const rows = await this.database.run<ChatImage>(LIST_IMAGES, [
+      id,
+      cursor?.createdAt ?? 'infinity',
+      cursor?.id ?? Number.MAX_SAFE_INTEGER,
+      limit,
+    ]);
     const images = rows.slice(0, limit);
     const last = images.at(-1);
     return {
-      images,
+      images: images.map((image) => ({ image })),
       nextCursor: last && rows.length > limit ? new ListPosition(last.createdAt, last.id).cursor : null,
+    };
+  }
+
+  /**
+   * @returns the page, with the leave to hand out a URL for each image; an image that was deleted meanwhile is left out
+   * @throws AppError TOO_MANY_REQUESTS: the page counts as `limit` requests for a URL; UNAUTHENTICATED when the user was just
+   *   deleted; DATABASE_UNAVAILABLE when an audit row can't be written
+   */
+  async pageWithUrls(
+    user: AuthenticatedUser,
+    appointment: GrantedAppointment,
+    query: ListQueryDto,
+  ): Promise<ChatImagePage> {
+    // The request itself has been counted.
+    await this.limits.consume('signed-urls', user.id, query.limit - 1);
+    const { images, nextCursor } = await this.page(appointment, query);
+    const decisions = await this.access.recordEach(
+      user,
+      images.map(({ image: { id } }) => ({ id })),
+    );
+    return {
+      images: images.flatMap(({ image }, index) => {
+        const decision = decisions[index];
+        if (!decision || ('refusal' in decision && decision.refusal === 'IMAGE_NOT_FOUND')) return [];
+        return [{ image, access: grantedOf(decision) }];
+      }),
+      nextCursor,
     };
   }
 }

@@ -1,8 +1,9 @@
-import { Controller, Get, HttpCode, Inject, Post, Query, Req } from '@nestjs/common';
+import { Controller, Get, Head, HttpCode, Inject, Post, Query, Req } from '@nestjs/common';
 import {
   ApiBearerAuth,
   ApiBody,
   ApiConsumes,
+  ApiExcludeEndpoint,
   ApiHeader,
   ApiOkResponse,
   ApiOperation,
@@ -16,20 +17,15 @@ import { CurrentUser } from '../auth/current-user.decorator.js';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { ApiErrors } from '../errors/api-errors.decorator.js';
 import { VALIDATION_PIPE } from '../errors/validation.pipe.js';
+import { Access, Granted } from '../access/access.guard.js';
+import type { GrantedAppointment, GrantedImage, RecordedAccess } from '../access/image-access.js';
 import { RateLimited } from '../rate-limits/user-rate-limit.guard.js';
-import { RateLimits } from '../rate-limits/rate-limits.js';
-import {
-  AuthorizedAppointment,
-  AuthorizedImage,
-  AuthorizedUpload,
-  type DecidedImage,
-  DecidedImages,
-  ParticipantsOnly,
-} from './appointment-participant.guard.js';
-import { ChatImageList } from './chat-image-list.js';
 import { ChatImageUploadsService } from '../uploads/chat-image-uploads.service.js';
+import { UploadChatImageDto } from '../uploads/upload-chat-image.dto.js';
+import type { UploadForm } from '../uploads/upload-form.js';
+import { UploadRoute } from '../uploads/upload.route.js';
+import { ChatImageList } from './chat-image-list.js';
 import { ChatImagesService } from './chat-images.service.js';
-import type { GrantedImage } from '../access/image-access.js';
 import { ChatImageListDto, ChatImageListResponseDto, ListedChatImageDto } from './dto/chat-image-list.dto.js';
 import { ChatImageDto, ChatImageResponseDto } from './dto/chat-image.dto.js';
 import { ListQueryDto } from './dto/list-query.dto.js';
@@ -41,8 +37,10 @@ import {
   SignedUrlsResponseDto,
 } from './dto/signed-urls.dto.js';
 import { UploadedChatImageDto, UploadedChatImageResponseDto } from './dto/uploaded-chat-image.dto.js';
-import { UploadChatImageDto } from '../uploads/upload-chat-image.dto.js';
-import type { UploadForm } from '../uploads/upload-form.js';
+import { AppointmentRoute } from './routes/appointment.route.js';
+import { ImageUrlRoute } from './routes/image-url.route.js';
+import { type DecidedImage, ImageUrlsRoute } from './routes/image-urls.route.js';
+import { ImageRoute } from './routes/image.route.js';
 
 const IMAGE_NAME: ApiParamOptions = {
   name: 'id',
@@ -67,13 +65,12 @@ export class ChatImagesController {
     private readonly uploads: ChatImageUploadsService,
     private readonly chatImages: ChatImagesService,
     private readonly listed: ChatImageList,
-    private readonly limits: RateLimits,
     @Inject(SETTINGS) private readonly settings: Settings,
   ) {}
 
   @Post('upload/chat-image')
   @HttpCode(200)
-  @ParticipantsOnly('upload-form')
+  @Access(UploadRoute)
   @RateLimited('uploads')
   @ApiOperation({ operationId: 'uploadChatImage', summary: 'Upload a picture to the chat of an appointment' })
   @ApiHeader({
@@ -98,30 +95,39 @@ export class ChatImagesController {
     'INVALID_IMAGE',
   )
   async upload(
-    @Req() request: Request,
+    @Granted() form: UploadForm,
     @CurrentUser() user: AuthenticatedUser,
-    @AuthorizedUpload() form: UploadForm,
+    @Req() request: Request,
   ): Promise<UploadedChatImageResponseDto> {
-    const image = await this.uploads.upload(user, form);
+    const { image, access } = await this.uploads.upload(user, form);
     request.imageId = image.id;
-    const signedUrl = await this.chatImages.signedUrl(image);
+    const signedUrl = await this.chatImages.signedUrl(access);
     return new UploadedChatImageResponseDto(new UploadedChatImageDto(image, signedUrl, this.settings.appUrl));
   }
 
+  /** The response to a HEAD holds no URL, so nothing is recorded. Express would take the handler of GET. */
+  @Head('chat-images/:id/signed-url')
+  @Access(ImageRoute)
+  @RateLimited('signed-urls')
+  @ApiExcludeEndpoint()
+  headSignedUrl(): void {
+    // The guard has decided; a HEAD has no body.
+  }
+
   @Get('chat-images/:id/signed-url')
-  @ParticipantsOnly('image-url')
+  @Access(ImageUrlRoute)
   @RateLimited('signed-urls')
   @ApiOperation({ operationId: 'getSignedUrl', summary: 'Get a URL that reads a picture for an hour' })
   @ApiParam(IMAGE_NAME)
   @ApiOkResponse({ type: SignedUrlResponseDto })
   @ApiErrors('IMAGE_NOT_FOUND', 'APPOINTMENT_NOT_FOUND')
-  async signedUrl(@AuthorizedImage() image: GrantedImage): Promise<SignedUrlResponseDto> {
-    return new SignedUrlResponseDto(new SignedUrlDto(await this.chatImages.signedUrl(image)));
+  async signedUrl(@Granted() access: RecordedAccess): Promise<SignedUrlResponseDto> {
+    return new SignedUrlResponseDto(new SignedUrlDto(await this.chatImages.signedUrl(access)));
   }
 
   @Post('chat-images/signed-urls')
   @HttpCode(200)
-  @ParticipantsOnly('image-urls')
+  @Access(ImageUrlsRoute)
   @RateLimited('signed-urls')
   @ApiOperation({
     operationId: 'getSignedUrls',
@@ -132,7 +138,7 @@ export class ChatImagesController {
   @ApiBody({ type: SignedUrlsRequestDto })
   @ApiOkResponse({ type: SignedUrlsResponseDto })
   @ApiErrors('FILE_TOO_LARGE', 'UNSUPPORTED_MEDIA_TYPE', 'VALIDATION_FAILED')
-  async signedUrls(@DecidedImages() images: readonly DecidedImage[]): Promise<SignedUrlsResponseDto> {
+  async signedUrls(@Granted() images: readonly DecidedImage[]): Promise<SignedUrlsResponseDto> {
     const entries = images.map(async ({ name, decision }) =>
       'refusal' in decision
         ? new NoSignedUrlDto(name, decision.refusal)
@@ -142,19 +148,28 @@ export class ChatImagesController {
   }
 
   @Get('chat-images/:id')
-  @ParticipantsOnly('image')
+  @Access(ImageRoute)
   @RateLimited('signed-urls')
   @ApiOperation({ operationId: 'getChatImage', summary: 'Get what is known of a picture' })
   @ApiParam(IMAGE_NAME)
   @ApiOkResponse({ type: ChatImageResponseDto })
   @ApiErrors('IMAGE_NOT_FOUND', 'APPOINTMENT_NOT_FOUND')
-  async image(@AuthorizedImage() granted: GrantedImage): Promise<ChatImageResponseDto> {
+  async image(@Granted() granted: GrantedImage): Promise<ChatImageResponseDto> {
     const image = await this.chatImages.image(granted);
     return new ChatImageResponseDto(new ChatImageDto(image, this.settings.appUrl));
   }
 
+  /** As for the signed URL: the response to a HEAD holds no URLs. */
+  @Head('appointments/:appointmentId/chat-images')
+  @Access(AppointmentRoute)
+  @RateLimited('signed-urls')
+  @ApiExcludeEndpoint()
+  headList(@Granted() _: GrantedAppointment, @Query(VALIDATION_PIPE) __: ListQueryDto): void {
+    // The guard has decided, and the pipe has checked the query; a HEAD has no body.
+  }
+
   @Get('appointments/:appointmentId/chat-images')
-  @ParticipantsOnly('appointment')
+  @Access(AppointmentRoute)
   @RateLimited('signed-urls')
   @ApiOperation({
     operationId: 'listChatImages',
@@ -165,20 +180,21 @@ export class ChatImagesController {
   @ApiOkResponse({ type: ChatImageListResponseDto })
   @ApiErrors('APPOINTMENT_NOT_FOUND', 'VALIDATION_FAILED')
   async list(
-    @Req() { method }: Request,
+    @Granted() appointment: GrantedAppointment,
     @CurrentUser() user: AuthenticatedUser,
-    @AuthorizedAppointment() appointmentId: number,
-    @Query(VALIDATION_PIPE) { signed_urls: signedUrls, ...query }: ListQueryDto,
+    @Query(VALIDATION_PIPE) query: ListQueryDto,
   ): Promise<ChatImageListResponseDto> {
-    // The request itself has been counted.
-    if (signedUrls) await this.limits.consume('signed-urls', user.id, query.limit - 1);
-    // The answer to a HEAD holds no URL.
-    const recorded = signedUrls && method !== 'HEAD';
-    const { images, nextCursor } = await this.listed.page(user, appointmentId, query, recorded);
-    const entries = images.map(async (image) => {
-      const signedUrl = signedUrls ? await this.chatImages.signedUrl(image) : undefined;
-      return new ListedChatImageDto(image, this.settings.appUrl, signedUrl);
-    });
+    const { images, nextCursor } = query.signed_urls
+      ? await this.listed.pageWithUrls(user, appointment, query)
+      : await this.listed.page(appointment, query);
+    const entries = images.map(
+      async ({ image, access }) =>
+        new ListedChatImageDto(
+          image,
+          this.settings.appUrl,
+          access && (await this.chatImages.signedUrl(access)),
+        ),
+    );
     return new ChatImageListResponseDto(new ChatImageListDto(await Promise.all(entries), nextCursor));
   }
 }

@@ -1,37 +1,32 @@
 import { Module } from '@nestjs/common';
-import { SETTINGS, type Settings } from '../config/settings.js';
-import { AppointmentParticipantGuard } from './appointment-participant.guard.js';
+import { AccessModule } from '../access/access.module.js';
+import { DatabaseModule } from '../database/database.module.js';
+import { RateLimitsModule } from '../rate-limits/rate-limits.module.js';
+import { StorageModule } from '../storage/storage.module.js';
+import { UploadsModule } from '../uploads/uploads.module.js';
 import { ChatImageList } from './chat-image-list.js';
-import { ChatImageUploadsService } from '../uploads/chat-image-uploads.service.js';
 import { ChatImagesController } from './chat-images.controller.js';
 import { ChatImagesService } from './chat-images.service.js';
-import { ImageAccess } from '../access/image-access.js';
-import { ImagePreparer } from '../pictures/image-preparer.js';
-import { ImageProcesses } from '../pictures/image-processes.js';
 import { MediaController } from './media.controller.js';
-import { UploadClaims } from '../uploads/upload-claims.js';
-import { UploadLeases } from '../uploads/upload-leases.js';
-import { UploadBudget } from '../uploads/upload-budget.js';
+import { AppointmentRoute } from './routes/appointment.route.js';
+import { ImageUrlRoute } from './routes/image-url.route.js';
+import { ImageUrlsRoute } from './routes/image-urls.route.js';
+import { ImageRoute } from './routes/image.route.js';
+import { StableAddressHeadRoute, StableAddressRoute } from './routes/stable-address.route.js';
 
-/** The product: uploads, signed URLs and the permission rule. The StorageProvider comes from the StorageModule. */
+/** The product: uploads, lists and signed URLs, for the participants of an appointment. */
 @Module({
+  imports: [AccessModule, DatabaseModule, RateLimitsModule, StorageModule, UploadsModule],
   controllers: [ChatImagesController, MediaController],
   providers: [
     ChatImageList,
-    ChatImageUploadsService,
     ChatImagesService,
-    ImageAccess,
-    ImagePreparer,
-    ImageProcesses,
-    UploadClaims,
-    UploadLeases,
-    AppointmentParticipantGuard,
-    {
-      provide: UploadBudget,
-      inject: [SETTINGS],
-      useFactory: ({ uploads }: Settings) => new UploadBudget(uploads.memoryBytes, uploads.waitMs),
-    },
+    AppointmentRoute,
+    ImageRoute,
+    ImageUrlRoute,
+    ImageUrlsRoute,
+    StableAddressRoute,
+    StableAddressHeadRoute,
   ],
-  exports: [ImageProcesses],
 })
 export class ChatImagesModule {}

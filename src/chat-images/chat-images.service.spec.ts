@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, it, jest } from '@jest/globals';
+import type { RecordedAccess } from '../access/image-access.js';
 import { loadSettings } from '../config/settings.js';
 import { RequestDatabase } from '../database/request-database.js';
 import { ChatImagesService } from './chat-images.service.js';
@@ -17,7 +18,12 @@ const ENVIRONMENT = {
   DO_SPACES_URL: 'https://bucket.fra1.example.com',
 };
 
-const image = { filePath: 'chat_images/appointment_145/1762379401_YoxmX4UUfE.jpg' };
+/** As ImageAccess makes one; here is no database to record anything. */
+const access = {
+  id: 1,
+  filePath: 'chat_images/appointment_145/1762379401_YoxmX4UUfE.jpg',
+  byLink: false,
+} as RecordedAccess;
 
 /** Signs at a moment; no storage and no database is asked. */
 function signerAt(environment: NodeJS.ProcessEnv): (moment: string) => Promise<SignedUrl> {
@@ -30,7 +36,7 @@ function signerAt(environment: NodeJS.ProcessEnv): (moment: string) => Promise<S
   );
   return (moment) => {
     jest.spyOn(Date, 'now').mockReturnValue(new Date(moment).getTime());
-    return service.signedUrl(image);
+    return service.signedUrl(access);
   };
 }
 

@@ -1,4 +1,4 @@
-import { Controller, Get, HttpCode, Req, Res } from '@nestjs/common';
+import { Controller, Get, Head, HttpCode, Res } from '@nestjs/common';
 import {
   ApiBearerAuth,
   ApiExcludeEndpoint,
@@ -7,13 +7,19 @@ import {
   ApiResponse,
   ApiTags,
 } from '@nestjs/swagger';
-import type { Request, Response } from 'express';
+import type { Response } from 'express';
+import { Access, Granted } from '../access/access.guard.js';
+import type { RecordedAccess } from '../access/image-access.js';
 import { OpenByLink } from '../auth/open-by-link.decorator.js';
 import { ApiErrors } from '../errors/api-errors.decorator.js';
 import { RateLimited } from '../rate-limits/user-rate-limit.guard.js';
-import { Opened, type OpenedAddress, ParticipantsOnly } from './appointment-participant.guard.js';
 import { ChatImagesService } from './chat-images.service.js';
 import { SignedUrlDto, SignedUrlResponseDto } from './dto/signed-url.dto.js';
+import {
+  type LegacyAddress,
+  StableAddressHeadRoute,
+  StableAddressRoute,
+} from './routes/stable-address.route.js';
 
 /** The addresses that chat messages hold: `media_url`, and the alias that older messages use. */
 @ApiTags('Chat images')
@@ -22,9 +28,20 @@ import { SignedUrlDto, SignedUrlResponseDto } from './dto/signed-url.dto.js';
 export class MediaController {
   constructor(private readonly chatImages: ChatImagesService) {}
 
+  /** The response to a HEAD holds no address, so nothing is recorded. Express would take the handler of GET. */
+  @Head(['appointment_:appointmentId/:filename', 'text_session_:textSessionId/:filename'])
+  @HttpCode(302)
+  @Access(StableAddressHeadRoute)
+  @OpenByLink()
+  @RateLimited('signed-urls')
+  @ApiExcludeEndpoint()
+  head(@Granted() _: unknown, @Res({ passthrough: true }) response: Response): void {
+    allowAnyOrigin(response);
+  }
+
   @Get('appointment_:appointmentId/:filename')
   @HttpCode(302)
-  @ParticipantsOnly('stable-address')
+  @Access(StableAddressRoute)
   @OpenByLink()
   @RateLimited('signed-urls')
   @ApiOperation({
@@ -56,21 +73,15 @@ export class MediaController {
     'INTERNAL_ERROR',
   )
   async open(
-    @Opened() opened: OpenedAddress,
-    @Req() { method }: Request,
+    @Granted() opened: RecordedAccess | LegacyAddress,
     @Res({ passthrough: true }) response: Response,
   ): Promise<SignedUrlResponseDto | undefined> {
-    // An image view of a web page of any origin follows it.
-    response.setHeader('Cross-Origin-Resource-Policy', 'cross-origin');
-    // The answer to a HEAD holds no URL.
-    if (method === 'HEAD') return undefined;
+    allowAnyOrigin(response);
     if ('legacyUrl' in opened) {
       response.setHeader('Location', opened.legacyUrl);
       return undefined;
     }
-    const signedUrl = await (opened.byLink
-      ? this.chatImages.linkUrl(opened.image)
-      : this.chatImages.signedUrl(opened.image));
+    const signedUrl = await this.chatImages.signedUrl(opened);
     response.setHeader('Location', signedUrl.url);
     return new SignedUrlResponseDto(new SignedUrlDto(signedUrl));
   }
@@ -78,15 +89,19 @@ export class MediaController {
   /** Old pictures of text sessions, in the phases in which they are not here yet. */
   @Get('text_session_:textSessionId/:filename')
   @HttpCode(302)
-  @ParticipantsOnly('stable-address')
+  @Access(StableAddressRoute)
   @OpenByLink()
   @RateLimited('signed-urls')
   @ApiExcludeEndpoint()
   openOfTextSession(
-    @Opened() opened: OpenedAddress,
-    @Req() request: Request,
+    @Granted() opened: RecordedAccess | LegacyAddress,
     @Res({ passthrough: true }) response: Response,
   ): Promise<SignedUrlResponseDto | undefined> {
-    return this.open(opened, request, response);
+    return this.open(opened, response);
   }
+}
+
+/** An image view on a web page of any origin follows the redirect. */
+function allowAnyOrigin(response: Response): void {
+  response.setHeader('Cross-Origin-Resource-Policy', 'cross-origin');
 }

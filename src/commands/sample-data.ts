@@ -2,6 +2,7 @@ import { NestFactory } from '@nestjs/core';
 import type { Logger } from 'pino';
 import { DataSource } from 'typeorm';
 import { AppModule } from '../app.module.js';
+import { grantedOf, ImageAccess } from '../access/image-access.js';
 import { ChatImageUploadsService } from '../uploads/chat-image-uploads.service.js';
 import { ChatImage } from '../chat-images/entities/chat-image.entity.js';
 import type { Settings } from '../config/settings.js';
@@ -37,6 +38,7 @@ export async function addSampleData(settings: Settings, logger: Logger): Promise
     const database = app.get(DataSource);
     await addPeople(database);
     if (await database.getRepository(ChatImage).existsBy({ state: 'stored' })) return 0;
+    const access = app.get(ImageAccess);
     const uploads = app.get(ChatImageUploadsService);
     const [morning, night] = await samplePictures();
     for (const [sender, { name, bytes }] of [
@@ -46,7 +48,7 @@ export async function addSampleData(settings: Settings, logger: Logger): Promise
       await uploads.upload(
         { id: sender },
         {
-          appointmentId: APPOINTMENT,
+          appointment: grantedOf(await access.decideAppointment({ id: sender }, APPOINTMENT)),
           pieces: [bytes],
           name,
           idempotencyKey: undefined,

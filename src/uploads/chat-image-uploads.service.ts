@@ -1,23 +1,30 @@
 import { Injectable } from '@nestjs/common';
 import { setTimeout } from 'node:timers/promises';
+import { grantedOf, ImageAccess, type RecordedAccess } from '../access/image-access.js';
 import type { AuthenticatedUser } from '../auth/token-verifier.js';
-import { AppError } from '../errors/app-error.js';
 import type { ChatImage } from '../chat-images/entities/chat-image.entity.js';
+import { AppError, uploadGivenUp } from '../errors/app-error.js';
 import { ImagePreparer, type PreparedImage } from '../pictures/image-preparer.js';
 import { StorageProvider } from '../storage/storage-provider.js';
 import { UploadClaims } from './upload-claims.js';
 import type { UploadForm } from './upload-form.js';
 import { UploadLeases } from './upload-leases.js';
 
-/** How long an upload waits for another of the same picture, and how often it looks. */
-const TWIN_WAIT_MS = 25_000;
-const TWIN_POLL_MS = 50;
+/** The longest time that a duplicate waits for the upload of its picture. */
+const DUPLICATE_WAIT_MS = 25_000;
+
+/** The pauses of a duplicate whose picture another process uploads: each is twice as long as the one before. */
+const FIRST_PAUSE_MS = 50;
+const LONGEST_PAUSE_MS = 1000;
+
+/** An image that was uploaded, and the leave to hand out its URL. */
+export type UploadedImage = { readonly image: ChatImage; readonly access: RecordedAccess };
 
 /**
- * The upload path. Who may take it has been decided by the guard before.
+ * The upload path. The guard has decided before that the user may upload to the appointment.
  *
- * A row is committed as pending before its object is written, and as stored after. So at every moment an object has a
- * row, whatever fails in between, and the sweeper finds by the row what is left to remove.
+ * The row is committed as pending before the object is written, and as stored after it. So at every moment an object has
+ * a row, whatever fails in between, and the sweeper finds by the row what it must delete.
  */
 @Injectable()
 export class ChatImageUploadsService {
@@ -26,52 +33,75 @@ export class ChatImageUploadsService {
     private readonly claims: UploadClaims,
     private readonly leases: UploadLeases,
     private readonly preparer: ImagePreparer,
+    private readonly access: ImageAccess,
   ) {}
 
   /**
-   * Stores an uploaded picture. The same picture sent again within the settings' time, or with the same
-   * `Idempotency-Key`, is the image that the first try made.
+   * Stores an uploaded picture. A duplicate is the image that the first upload made: the same picture within the settings'
+   * time, or with the same `Idempotency-Key`.
    *
-   * @returns the image; a row of the audit trail for the URL that its answer holds is committed
-   * @throws AppError INVALID_IMAGE, IDEMPOTENCY_KEY_REUSED, APPOINTMENT_NOT_FOUND when the appointment has just gone,
-   *   OVERLOADED when another try of the same picture does not end
+   * @returns the image; the audit row of its URL is committed
+   * @throws AppError INVALID_IMAGE, IDEMPOTENCY_KEY_REUSED, APPOINTMENT_NOT_FOUND when the appointment was just deleted,
+   *   OVERLOADED when another upload of the same picture does not end
    */
-  async upload(user: AuthenticatedUser, form: UploadForm): Promise<ChatImage> {
+  async upload(user: AuthenticatedUser, form: UploadForm): Promise<UploadedImage> {
     const prepared = await this.preparer.prepare(form.pieces, { userId: user.id, left: form.left });
-    const deadline = performance.now() + TWIN_WAIT_MS;
-    for (;;) {
+    const deadline = performance.now() + DUPLICATE_WAIT_MS;
+    for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(2 * pause, LONGEST_PAUSE_MS)) {
       const claim = await this.claims.claim(user, form, prepared);
-      if (claim?.own) {
+      if (claim?.isNew) {
         const { image } = claim;
-        return this.leases.renewDuring(image.id, () => this.store(user, image, prepared));
+        await this.leases.renewDuring(image.id, () => this.store(user, image, prepared));
+        return { image, access: grantedOf(await this.access.record(user, { id: image.id })) };
       }
-      if (claim?.image.state === 'stored' && (await this.claims.recordAccess(user, claim.image)))
-        return claim.image;
-      if (performance.now() > deadline) throw new AppError('OVERLOADED');
-      await setTimeout(TWIN_POLL_MS);
+      if (claim?.image.state === 'stored') {
+        const decision = await this.access.record(user, { id: claim.image.id });
+        // An image that was deleted since the claim is uploaded again.
+        if ('granted' in decision || decision.refusal !== 'IMAGE_NOT_FOUND')
+          return { image: claim.image, access: grantedOf(decision) };
+      }
+      const timeLeft = deadline - performance.now();
+      if (timeLeft < 0) throw new AppError('OVERLOADED');
+      const end = claim && this.leases.endOf(claim.image.id);
+      await waitFor(end, end ? timeLeft : pause, form.left);
     }
   }
 
-  private async store(
-    user: AuthenticatedUser,
-    image: ChatImage,
-    prepared: PreparedImage,
-  ): Promise<ChatImage> {
+  private async store(user: AuthenticatedUser, image: ChatImage, prepared: PreparedImage): Promise<void> {
     try {
       await this.storage.put(image.filePath, prepared.pieces, {
         contentType: image.mimeType,
         sha256: prepared.sha256,
         md5: prepared.md5,
       });
-      if (await this.claims.commitStored(user, image)) return image;
+      if (await this.claims.commitStored(user, image)) return;
     } catch (error) {
       await this.claims.abandon(image);
       throw error;
     }
-    // The row is no longer pending: the lease had ended, and a retry or the sweeper has given the upload up. Or a duplicate
-    // upload was stored first.
+    // The row is no longer pending: its lease had ended, and a retry or the sweeper abandoned it. Or a duplicate was stored
+    // first.
     await this.claims.abandon(image);
     await this.claims.leaveTombstone(image);
     throw new AppError('OVERLOADED');
+  }
+}
+
+/**
+ * Waits for an event, for a limited time.
+ *
+ * @throws AppError when the client has gone
+ */
+async function waitFor(event: Promise<void> | undefined, ms: number, left: AbortSignal): Promise<void> {
+  const over = new AbortController();
+  try {
+    await Promise.race([
+      setTimeout(ms, undefined, { signal: AbortSignal.any([left, over.signal]) }),
+      ...(event ? [event] : []),
+    ]);
+  } catch (error) {
+    throw left.aborted ? uploadGivenUp() : error;
+  } finally {
+    over.abort();
   }
 }

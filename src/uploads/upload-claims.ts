@@ -13,17 +13,17 @@ import { NEW_LEASE } from './upload-leases.js';
 const UNIQUE_VIOLATION = '23505';
 const FOREIGN_KEY_VIOLATION = '23503';
 
-/** How often a new file name is drawn when it is taken. At 62^10 names a second, once is already rare. */
+/** How many file names are tried when one is taken. There are 62^10 names for each second, so one is nearly always enough. */
 const FILENAME_ATTEMPTS = 3;
 
 /** For how long a client may repeat an upload by its `Idempotency-Key`. */
 export const IDEMPOTENCY_KEY_SECONDS = 24 * 3600;
 
-/** An image, and whether it is this upload's own to store. */
-export type Claim = { readonly image: ChatImage; readonly own: boolean };
+/** An image, and whether it is new: then this upload must store it. Otherwise the upload is a duplicate of it. */
+export type Claim = { readonly image: ChatImage; readonly isNew: boolean };
 
 /**
- * The end of a pending upload's lease. A row without a lease is of an older version, which may run at the same time.
+ * The end of a pending upload's lease. A row without a lease is from an older version, which may run at the same time.
  *
  * @param graceSeconds the parameter that holds the setting of this name
  */
@@ -31,11 +31,11 @@ const leaseEnd = (graceSeconds: string): string =>
   `coalesce(lease_until, created_at + make_interval(secs => ${graceSeconds}::int))`;
 
 /**
- * Another upload of the same picture ($1 to $3 in every statement) that counts for one that is begun now.
+ * Whether a row makes a new upload of the same picture a duplicate. The picture is $1 to $3 in every statement.
  *
  * @param dedupeSeconds, graceSeconds the parameters that hold the settings of these names
  */
-const isTwin = (dedupeSeconds: string, graceSeconds: string): string =>
+const isOriginal = (dedupeSeconds: string, graceSeconds: string): string =>
   `uploaded_by = $1 AND appointment_id = $2 AND sha256_sent = $3
    AND created_at > now() - make_interval(secs => ${dedupeSeconds}::int)
    AND (state = 'stored' OR state = 'pending' AND ${leaseEnd(graceSeconds)} >= now())`;
@@ -45,25 +45,26 @@ const NEW_ROW = `uploaded_by, appointment_id, sha256_sent, sha256_stored, file_p
 const NEW_VALUES = '$1::bigint, $2::bigint, $3::char(64), $4, $5, $6, $7::int, $8, $9, $10::int, $11::int';
 
 /**
- * Finds the image that an earlier try has made or is making, or commits a pending row for a new one. No row at all when
- * another upload of the picture is pending that this one did not see yet, or whose lease has ended.
+ * Finds the image of which this upload is a duplicate, or commits a pending row for a new image. The result has no row when
+ * another upload of the picture is pending that this statement did not see yet, or that is stale.
  */
 const CLAIM = preparedStatement(
   'claim-upload',
-  `WITH twin AS (
-     SELECT * FROM chat_images WHERE ${isTwin('$12', '$13')} ORDER BY created_at DESC LIMIT 1
-   ), own AS (
+  `WITH original AS (
+     SELECT * FROM chat_images WHERE ${isOriginal('$12', '$13')} ORDER BY created_at DESC LIMIT 1
+   ), new_image AS (
      INSERT INTO chat_images (${NEW_ROW}, lease_until)
-     SELECT ${NEW_VALUES}, 'pending', ${NEW_LEASE} WHERE NOT EXISTS (SELECT FROM twin)
+     SELECT ${NEW_VALUES}, 'pending', ${NEW_LEASE} WHERE NOT EXISTS (SELECT FROM original)
      ON CONFLICT (uploaded_by, appointment_id, sha256_sent) WHERE state = 'pending' DO NOTHING
      RETURNING *
    )
-   SELECT ${CHAT_IMAGE_COLUMNS}, false AS own FROM twin UNION ALL SELECT ${CHAT_IMAGE_COLUMNS}, true FROM own`,
+   SELECT ${CHAT_IMAGE_COLUMNS}, false AS "isNew" FROM original
+   UNION ALL SELECT ${CHAT_IMAGE_COLUMNS}, true FROM new_image`,
 );
 
 /**
- * Makes sure that a claim without an answer claims nothing, also when the network delivers it only later: its file name
- * is taken then.
+ * Cancels a claim whose result was lost. Where the network delivers the claim later, its file name is taken, so the claim
+ * fails.
  */
 const REVOKE_CLAIM = preparedStatement(
   'revoke-claim',
@@ -71,9 +72,9 @@ const REVOKE_CLAIM = preparedStatement(
    ON CONFLICT (filename) DO UPDATE SET state = 'abandoned' WHERE chat_images.state = 'pending'`,
 );
 
-/** Gives up a pending upload of the picture whose lease has ended, so that the next claim finds its place free. */
-const ABANDON_LEFT_BEHIND = preparedStatement(
-  'abandon-left-behind',
+/** Abandons a stale upload of the picture: pending, with a lease that has ended. The next claim then finds its place free. */
+const ABANDON_STALE = preparedStatement(
+  'abandon-stale',
   `
     UPDATE chat_images SET state = 'abandoned'
     WHERE uploaded_by = $1 AND appointment_id = $2 AND sha256_sent = $3 AND state = 'pending'
@@ -81,29 +82,24 @@ const ABANDON_LEFT_BEHIND = preparedStatement(
 );
 
 /**
- * Makes an image stored and writes the audit row of the URL in its answer. No row when the image is no longer pending, or
- * when a twin has become stored between the claim's look and its insert.
+ * Makes an image stored. The result has no row when the image is no longer pending, or when a duplicate was stored between
+ * the look and the insert of the claim.
  */
 const COMMIT_STORED = preparedStatement(
   'commit-stored',
-  `WITH stored AS (
-     UPDATE chat_images SET state = 'stored', lease_until = NULL, updated_at = now()
-     WHERE id = $6 AND state = 'pending'
-       AND NOT EXISTS (SELECT FROM chat_images WHERE ${isTwin('$4', '$5')} AND state = 'stored')
-     RETURNING id, uploaded_by
-   ), trail AS (
-     INSERT INTO chat_image_access (chat_image_id, accessed_by) SELECT id, uploaded_by FROM stored
-   )
-   SELECT id FROM stored`,
+  `UPDATE chat_images SET state = 'stored', lease_until = NULL, updated_at = now()
+   WHERE id = $6 AND state = 'pending'
+     AND NOT EXISTS (SELECT FROM chat_images WHERE ${isOriginal('$4', '$5')} AND state = 'stored')
+   RETURNING id`,
 );
 
-/** Gives up an upload, unless it is stored after all. */
+/** Abandons an upload, unless it is stored. */
 const ABANDON = preparedStatement(
   'abandon-upload',
   `UPDATE chat_images SET state = 'abandoned' WHERE filename = $1 AND state = 'pending'`,
 );
 
-/** Tells the sweeper of an object that came after its row was gone. */
+/** Tells the sweeper about an object that was written after its row was deleted. */
 const LEAVE_TOMBSTONE = preparedStatement(
   'leave-tombstone',
   `WITH tombstone AS (
@@ -114,13 +110,13 @@ const LEAVE_TOMBSTONE = preparedStatement(
    SELECT id FROM appointments WHERE id = $3::bigint`,
 );
 
-/** One after the other for the same key, on whichever instance, until the transaction ends. */
+/** Transactions with the same key run one after the other, on all instances. */
 const LOCK_KEY = preparedStatement(
   'lock-upload-key',
   'SELECT pg_advisory_xact_lock(hashtextextended($1, 0))',
 );
 
-/** The image of an earlier upload with the key. An upload that can no longer end names no image. */
+/** The image of an earlier upload with the key. An abandoned or stale upload is no image. */
 const FIND_BY_KEY = preparedStatement(
   'find-by-upload-key',
   `SELECT ${CHAT_IMAGE_COLUMNS} FROM chat_images WHERE id = (
@@ -135,21 +131,9 @@ const REMEMBER_KEY = preparedStatement(
    ON CONFLICT (uploaded_by, idempotency_key) DO UPDATE SET chat_image_id = $3, created_at = now()`,
 );
 
-/** Writes the audit row for the answer to a repeated upload. No row when the image is no longer there. */
-const RECORD_ACCESS = preparedStatement(
-  'record-access',
-  `
-    WITH image AS (
-      SELECT id FROM chat_images WHERE id = $1::bigint AND state = 'stored'
-    ), trail AS (
-      INSERT INTO chat_image_access (chat_image_id, accessed_by) SELECT id, $2::bigint FROM image
-    )
-    SELECT id FROM image`,
-);
-
 /**
- * The rows of uploads under way, and who owns them: of several uploads of the same picture, one stores it and the
- * others answer with what it stored.
+ * The rows of uploads. Of several uploads of the same picture one stores the picture. The others are duplicates, and answer
+ * with the image that the first one stored.
  */
 @Injectable()
 export class UploadClaims {
@@ -161,16 +145,16 @@ export class UploadClaims {
   ) {}
 
   /**
-   * @returns the image of an earlier try, or a new one, pending, of this upload's own; `undefined` while neither is to
-   *   be had, because another upload of the picture is in the way and will end or be given up
-   * @throws AppError IDEMPOTENCY_KEY_REUSED; APPOINTMENT_NOT_FOUND when the appointment has just gone
+   * @returns the image of which the upload is a duplicate, or a new image, pending; `undefined` where another upload of the
+   *   picture is in the way, which will end or be abandoned
+   * @throws AppError IDEMPOTENCY_KEY_REUSED; APPOINTMENT_NOT_FOUND when the appointment was just deleted
    */
   async claim(
     user: AuthenticatedUser,
     form: UploadForm,
     prepared: PreparedImage,
   ): Promise<Claim | undefined> {
-    const sent = { appointmentId: form.appointmentId, sha256Sent: prepared.sha256Sent };
+    const sent = { appointmentId: form.appointment.id, sha256Sent: prepared.sha256Sent };
     for (let attempt = 1; ; attempt += 1) {
       const filename = newFilename(new Date(), prepared.extension);
       const row = newRow(user, form, prepared, filename);
@@ -180,10 +164,10 @@ export class UploadClaims {
           form.idempotencyKey === undefined
             ? toClaim(await this.database.run<ClaimRow>(CLAIM, values))
             : await this.claimByKey(user, sent, form.idempotencyKey, values);
-        if (!claim) await this.abandonLeftBehind(user, sent);
+        if (!claim) await this.abandonStale(user, sent);
         return claim;
       } catch (error) {
-        // Its commit may have taken effect all the same, or may still do so.
+        // The claim may be committed all the same, or may still be.
         if (error instanceof DatabaseUnavailableError)
           await this.attempt(filename, () => this.database.run(REVOKE_CLAIM, row));
         if (sqlState(error) === FOREIGN_KEY_VIOLATION)
@@ -194,49 +178,39 @@ export class UploadClaims {
   }
 
   /**
-   * When this fails nobody knows whether it was committed.
+   * Makes the image stored. When this fails, nobody knows whether it was committed.
    *
-   * @returns whether the image is stored, and its audit row with it; otherwise it is no longer this upload's
+   * @returns whether the image is stored; otherwise this upload has lost its row
    */
   async commitStored(user: AuthenticatedUser, image: ChatImage): Promise<boolean> {
     const { appointmentId, sha256Sent, id } = image;
-    const stored = await this.database.run(COMMIT_STORED, [
-      user.id,
-      appointmentId,
-      sha256Sent,
-      ...this.limits,
-      id,
-    ]);
-    return stored.length > 0;
-  }
-
-  /** @returns whether the image is still there, and its audit row committed */
-  async recordAccess(user: AuthenticatedUser, image: ChatImage): Promise<boolean> {
-    return (await this.database.run(RECORD_ACCESS, [image.id, user.id])).length > 0;
+    const values = [user.id, appointmentId, sha256Sent, ...this.limits, id];
+    return (await this.database.run(COMMIT_STORED, values)).length > 0;
   }
 
   /**
-   * Gives up an upload that may have failed, unless it is stored after all, so that no retry waits for it. Its row and
-   * its object are the sweeper's: a put that was given up may still arrive, and must find a row that tells of it. What
-   * can't be given up stays pending, and is the sweeper's as well.
+   * Abandons an upload that may have failed, unless it is stored, so that no duplicate waits for it. The row stays: a PUT
+   * that timed out may still reach the storage, and the sweeper needs the row to find and delete that object. An upload
+   * that can't be abandoned now stays pending, and the sweeper abandons it.
    */
   async abandon({ filename }: ChatImage): Promise<void> {
     await this.attempt(filename, () => this.database.run(ABANDON, [filename]));
   }
 
   /**
-   * Leaves an object to the sweeper that was written after its row was gone. Where the row is still there it tells enough.
+   * Leaves a tombstone for an object that was written after its row was deleted. Where the row is still there, the row is
+   * enough.
    *
-   * @throws AppError APPOINTMENT_NOT_FOUND when the row has gone with its appointment
+   * @throws AppError APPOINTMENT_NOT_FOUND when the row was deleted with its appointment
    */
   async leaveTombstone({ filePath, filename, appointmentId }: ChatImage): Promise<void> {
     const appointments = await this.database.run(LEAVE_TOMBSTONE, [filePath, filename, appointmentId]);
     if (appointments.length === 0) throw new AppError('APPOINTMENT_NOT_FOUND');
   }
 
-  private async attempt(filename: string, giveUp: () => Promise<unknown>): Promise<void> {
+  private async attempt(filename: string, abandon: () => Promise<unknown>): Promise<void> {
     try {
-      await giveUp();
+      await abandon();
     } catch (error) {
       this.logger.warn(
         `the upload ${filename} stays pending: ${error instanceof Error ? error.name : 'unknown error'}`,
@@ -244,12 +218,12 @@ export class UploadClaims {
     }
   }
 
-  private async abandonLeftBehind(
+  private async abandonStale(
     user: AuthenticatedUser,
     { appointmentId, sha256Sent }: SentPicture,
   ): Promise<void> {
     const { graceSeconds } = this.settings.uploads;
-    await this.database.run(ABANDON_LEFT_BEHIND, [user.id, appointmentId, sha256Sent, graceSeconds]);
+    await this.database.run(ABANDON_STALE, [user.id, appointmentId, sha256Sent, graceSeconds]);
   }
 
   private claimByKey(
@@ -263,7 +237,7 @@ export class UploadClaims {
       const named = await this.findByKey(run, user, key);
       if (named) {
         if (named.sha256Sent === sha256Sent && named.appointmentId === appointmentId)
-          return { image: named, own: false };
+          return { image: named, isNew: false };
         throw new AppError('IDEMPOTENCY_KEY_REUSED');
       }
       const claim = toClaim(await run<ClaimRow>(CLAIM, values));
@@ -282,7 +256,7 @@ export class UploadClaims {
     return image;
   }
 
-  /** The parameters of {@link isTwin}. */
+  /** The last parameters of {@link isOriginal}. */
   private get limits(): readonly [dedupeSeconds: number, graceSeconds: number] {
     const { dedupeSeconds, graceSeconds } = this.settings.uploads;
     return [dedupeSeconds, graceSeconds];
@@ -301,10 +275,10 @@ function newRow(
 ): readonly unknown[] {
   return [
     user.id,
-    form.appointmentId,
+    form.appointment.id,
     prepared.sha256Sent,
     prepared.sha256,
-    `${appointmentFolder(form.appointmentId)}/${filename}`,
+    `${appointmentFolder(form.appointment.id)}/${filename}`,
     filename,
     prepared.size,
     prepared.mimeType,
@@ -314,10 +288,10 @@ function newRow(
   ];
 }
 
-type ClaimRow = ChatImage & { readonly own: boolean };
+type ClaimRow = ChatImage & Pick<Claim, 'isNew'>;
 
 function toClaim([row]: readonly ClaimRow[]): Claim | undefined {
   if (!row) return undefined;
-  const { own, ...image } = row;
-  return { image, own };
+  const { isNew, ...image } = row;
+  return { image, isNew };
 }

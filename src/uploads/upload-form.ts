@@ -1,5 +1,6 @@
 import { Busboy, type BusboyFileStream, type BusboyHeaders, type BusboyInstance } from '@fastify/busboy';
 import type { Request } from 'express';
+import type { GrantedAppointment } from '../access/image-access.js';
 import { AppError, validationFailed } from '../errors/app-error.js';
 import { validated } from '../errors/validation.pipe.js';
 import { type BytePieces, PieceCollector } from '../storage/byte-pieces.js';
@@ -35,9 +36,9 @@ const LIMITS = {
   headerSize: 8 * 1024,
 };
 
-/** A whole upload, in memory, from somebody who may send it. */
+/** A whole upload, in memory, to an appointment that its user may send images to. */
 export type UploadForm = {
-  readonly appointmentId: number;
+  readonly appointment: GrantedAppointment;
   readonly pieces: BytePieces;
   /** The name that the client gave the file. */
   readonly name: string;
@@ -60,7 +61,7 @@ type Reading = {
    * Decides, by rejecting, who may upload to an appointment; called as soon as the appointment is known. A file that comes
    * after `appointment_id` is not read before it has resolved.
    */
-  readonly authorize: (appointmentId: number) => Promise<void>;
+  readonly authorize: (appointmentId: number) => Promise<GrantedAppointment>;
 };
 
 /**
@@ -85,8 +86,7 @@ export async function readUploadForm(
   // While its user was looked up: nothing more is heard of it.
   if (request.destroyed) throw malformed(new Error('The client closed the connection.'));
 
-  let appointmentId: number | undefined;
-  let authorization: Promise<void> | undefined;
+  let authorization: Promise<GrantedAppointment> | undefined;
   let file: Promise<UploadedFile> | undefined;
   let fileStream: BusboyFileStream | undefined;
   let authorizing = false;
@@ -104,13 +104,11 @@ export async function readUploadForm(
         }
         authorizing = true;
         authorization = validated(UploadFieldsDto.of(truncated ? '' : value))
-          .then((fields) => {
-            appointmentId = fields.appointment_id;
-            return authorize(appointmentId);
-          })
-          .then(() => {
+          .then((fields) => authorize(fields.appointment_id))
+          .then((appointment) => {
             authorizing = false;
             memory.authorize();
+            return appointment;
           });
         authorization.catch(reject);
       });
@@ -148,15 +146,15 @@ export async function readUploadForm(
         });
       }, reject);
     });
-    await authorization;
+    const appointment = await authorization;
     const picture = await file;
-    if (appointmentId === undefined || picture === undefined) {
+    if (appointment === undefined || picture === undefined) {
       throw validationFailed({
-        ...(appointmentId === undefined ? { appointment_id: ['The appointment_id is required.'] } : {}),
+        ...(appointment === undefined ? { appointment_id: ['The appointment_id is required.'] } : {}),
         ...(picture === undefined ? { file: ['A picture is required, in the field named file.'] } : {}),
       });
     }
-    return { appointmentId, idempotencyKey, left, ...picture };
+    return { appointment, idempotencyKey, left, ...picture };
   } catch (error) {
     // What has been received is needed no more, and not held while the rest of the body is thrown away.
     fileStream?.destroy();

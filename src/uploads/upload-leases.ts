@@ -25,25 +25,35 @@ const RENEW_LEASES = preparedStatement(
 @Injectable()
 export class UploadLeases {
   private readonly logger = new Logger(UploadLeases.name);
-  private readonly imageIds = new Set<number>();
+  /** The uploads under way, each by the id of its image, with its end. */
+  private readonly uploads = new Map<number, Promise<void>>();
   private timer: NodeJS.Timeout | undefined;
   private renewing = false;
 
   constructor(private readonly database: RequestDatabase) {}
 
-  /** Does the work of an upload. The lease of its row is renewed until the work has ended. */
-  async renewDuring<T>(imageId: number, work: () => Promise<T>): Promise<T> {
-    this.imageIds.add(imageId);
+  /** Does the work of an upload. The lease of its row is renewed until the work ends. */
+  async renewDuring(imageId: number, work: () => Promise<void>): Promise<void> {
+    const upload = work();
+    this.uploads.set(
+      imageId,
+      upload.catch(() => undefined),
+    );
     this.timer ??= setInterval(() => void this.renew(), RENEWAL_PAUSE_MS).unref();
     try {
-      return await work();
+      await upload;
     } finally {
-      this.imageIds.delete(imageId);
-      if (this.imageIds.size === 0) {
+      this.uploads.delete(imageId);
+      if (this.uploads.size === 0) {
         clearInterval(this.timer);
         this.timer = undefined;
       }
     }
+  }
+
+  /** @returns resolves when the upload of an image ends, however it ends; `undefined` where another process uploads the image */
+  endOf(imageId: number): Promise<void> | undefined {
+    return this.uploads.get(imageId);
   }
 
   /** One statement for all uploads of the process. Never rejects: without a renewal the leases end, which is safe. */
@@ -51,10 +61,10 @@ export class UploadLeases {
     if (this.renewing) return;
     this.renewing = true;
     try {
-      await this.database.run(RENEW_LEASES, [[...this.imageIds]]);
+      await this.database.run(RENEW_LEASES, [[...this.uploads.keys()]]);
     } catch (error) {
       this.logger.warn(
-        `the leases of ${this.imageIds.size} uploads are not renewed: ${error instanceof Error ? error.name : 'unknown error'}`,
+        `the leases of ${this.uploads.size} uploads are not renewed: ${error instanceof Error ? error.name : 'unknown error'}`,
       );
     } finally {
       this.renewing = false;

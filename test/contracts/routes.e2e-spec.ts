@@ -1,10 +1,12 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import { RequestMethod, type Type } from '@nestjs/common';
-import { ModulesContainer } from '@nestjs/core';
+import { Controller, Get, Module, RequestMethod, type Type } from '@nestjs/common';
+import { ModulesContainer, NestFactory } from '@nestjs/core';
 import type { OpenAPIObject } from '@nestjs/swagger';
 import { Validator } from '@seriousme/openapi-schema-validator';
+import { ACCESS } from '../../src/access/access.guard.js';
+import { AppModule } from '../../src/app.module.js';
 import { PUBLIC } from '../../src/auth/public.decorator.js';
-import { AppointmentParticipantGuard, SUBJECT } from '../../src/chat-images/appointment-participant.guard.js';
+import { createLogger } from '../../src/observability/logger.js';
 import { bearerOnce } from '../../src/http/swagger/pasted-token.js';
 import { signedUrlLinks } from '../../src/http/swagger/signed-url-links.js';
 import { PATIENT, TestApp } from '../support/test-app.js';
@@ -68,6 +70,12 @@ describe('the routes', () => {
       'GET /api/local-storage/*key',
       'GET /storage/chat_images/appointment_:appointmentId/:filename',
       'GET /storage/chat_images/text_session_:textSessionId/:filename',
+      'HEAD /api/appointments/:appointmentId/chat-images',
+      'HEAD /api/chat-images/:id/signed-url',
+      'HEAD /api/images/chat_images/appointment_:appointmentId/:filename',
+      'HEAD /api/images/chat_images/text_session_:textSessionId/:filename',
+      'HEAD /storage/chat_images/appointment_:appointmentId/:filename',
+      'HEAD /storage/chat_images/text_session_:textSessionId/:filename',
       'POST /api/chat-images/signed-urls',
       'POST /api/upload/chat-image',
     ]);
@@ -77,17 +85,42 @@ describe('the routes', () => {
     for (const { method, path, controller, handler } of routes) {
       const reason = (Reflect.getMetadata(PUBLIC, handler) ?? Reflect.getMetadata(PUBLIC, controller)) as
         string | undefined;
-      const subject = Reflect.getMetadata(SUBJECT, handler) as string | undefined;
-      const guards = (Reflect.getMetadata('__guards__', handler) ?? []) as unknown[];
-      const declaration = [
-        reason && 'public',
-        subject && guards.includes(AppointmentParticipantGuard) && 'participants',
-      ];
+      const access = Reflect.getMetadata(ACCESS, handler) as Type | undefined;
+      const declaration = [reason && 'public', access && 'participants'];
       expect([`${method} ${path}`, declaration.filter(Boolean)]).toEqual([
         `${method} ${path}`,
         [expect.stringMatching(/^(public|participants)$/)],
       ]);
+      if (access) expect(test.app.get(access)).toBeInstanceOf(access);
       if (reason) expect(reason.length).toBeGreaterThan(20);
+    }
+  });
+
+  it('each that declares nothing is refused, also with a token', async () => {
+    @Controller('undeclared')
+    class UndeclaredController {
+      @Get()
+      read(): string {
+        return 'a secret';
+      }
+    }
+    @Module({
+      imports: [AppModule.with(test.settings, createLogger('silent'))],
+      controllers: [UndeclaredController],
+    })
+    class ModuleWithUndeclared {}
+    const app = await NestFactory.create(ModuleWithUndeclared, { logger: false });
+    try {
+      await app.listen(0, '127.0.0.1');
+      const answer = await fetch(`${await app.getUrl()}/undeclared`, {
+        headers: { authorization: `Bearer ${test.token(PATIENT)}` },
+      });
+      expect([answer.status, await answer.json()]).toEqual([
+        403,
+        expect.objectContaining({ error_code: 'FORBIDDEN' }),
+      ]);
+    } finally {
+      await app.close();
     }
   });
 

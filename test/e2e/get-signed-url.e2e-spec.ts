@@ -5,14 +5,15 @@ import type {
   ChatImageListResponseDto,
 } from '../../src/chat-images/dto/chat-image-list.dto.js';
 import type { NoSignedUrlDto, SignedUrlOfImageDto } from '../../src/chat-images/dto/signed-urls.dto.js';
-import { decideImages, ImageAccess } from '../../src/access/image-access.js';
+import { ImageAccess } from '../../src/access/image-access.js';
+import { accessStatements } from '../../src/access/permission-rule.js';
 import { RequestDatabase } from '../../src/database/request-database.js';
 import type { ErrorBodyDto } from '../../src/errors/error-body.dto.js';
 import { EVERY_USER } from '../../src/conversations/user-columns.js';
 import { APPOINTMENT, DOCTOR, OUTSIDER, PATIENT, TestApp } from '../support/test-app.js';
 
 /** The statement where no column of users says more than that there is one. */
-const DECIDE_IMAGES = decideImages(EVERY_USER);
+const { decideImages: DECIDE_IMAGES } = accessStatements(EVERY_USER);
 
 const OTHER_APPOINTMENT = 146;
 const NO_SUCH_IMAGE = 999_999;
@@ -275,9 +276,7 @@ describe('signed URLs', () => {
       const holder = test.database.createQueryRunner();
       await holder.startTransaction();
       await holder.query('DELETE FROM chat_images WHERE id = 41');
-      const decisions = Promise.all(
-        [10, 41, 11].map((id) => access.decide({ user: { id: PATIENT }, image: { id }, recorded: true })),
-      );
+      const decisions = Promise.all([10, 41, 11].map((id) => access.record({ id: PATIENT }, { id })));
       // The statement has seen the row, and waits for the transaction that removes it.
       let start = '';
       for (let held = 0; held < statements; held += 1) start = await isHeld(DECIDE_IMAGES, start);
@@ -355,7 +354,7 @@ describe('signed URLs', () => {
       await holder.startTransaction();
       await holder.query(removal);
       const answer = test.fetch('/api/appointments/147/chat-images?signed_urls=true', { as: 51 });
-      await isHeld(LIST_IMAGES);
+      await isHeld(DECIDE_IMAGES);
       await holder.commitTransaction();
       await holder.release();
       expect((await answer).status).toBe(status);
@@ -489,14 +488,7 @@ describe('signed URLs', () => {
       return JSON.stringify(rows);
     };
     const decide = await plan(DECIDE_IMAGES, [[PATIENT], [1], [null], [null], [true]]);
-    const list = await plan(LIST_IMAGES, [
-      APPOINTMENT,
-      'infinity',
-      Number.MAX_SAFE_INTEGER,
-      50,
-      true,
-      PATIENT,
-    ]);
+    const list = await plan(LIST_IMAGES, [APPOINTMENT, 'infinity', Number.MAX_SAFE_INTEGER, 50]);
     expect(decide + list).not.toContain('Seq Scan');
     for (const index of [
       'chat_images_pkey',

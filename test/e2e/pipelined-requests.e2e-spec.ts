@@ -5,7 +5,7 @@ import { type AddressInfo, connect } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { setTimeout } from 'node:timers/promises';
 import type { UploadedChatImageResponseDto } from '../../src/chat-images/dto/uploaded-chat-image.dto.js';
-import { decideImages } from '../../src/access/image-access.js';
+import { accessStatements } from '../../src/access/permission-rule.js';
 import { RequestDatabase } from '../../src/database/request-database.js';
 import { boundUnanswered, MAX_UNANSWERED } from '../../src/http/pipelined-requests.js';
 import { EVERY_USER } from '../../src/conversations/user-columns.js';
@@ -13,7 +13,7 @@ import { picture } from '../support/pictures.js';
 import { Clients, eventually, form, inUse } from '../support/raw-clients.js';
 import { DOCTOR, PATIENT, TestApp } from '../support/test-app.js';
 
-const DECIDE_IMAGES = decideImages(EVERY_USER);
+const { decideImages: DECIDE_IMAGES } = accessStatements(EVERY_USER);
 
 const REQUESTS = 5000;
 

@@ -1,0 +1,13 @@
+import { Module } from '@nestjs/common';
+import { DatabaseModule } from '../database/database.module.js';
+import { JwtStrategy } from './jwt.strategy.js';
+import { SessionRevocations } from './session-revocations.js';
+import { TokenVerifier } from './token-verifier.js';
+
+/** Who the user is. The strategy registers itself with passport, for the JwtAuthGuard. */
+@Module({
+  imports: [DatabaseModule],
+  providers: [JwtStrategy, SessionRevocations, TokenVerifier],
+  exports: [TokenVerifier],
+})
+export class AuthModule {}

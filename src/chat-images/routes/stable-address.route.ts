@@ -1,0 +1,137 @@
+import { Inject, Injectable } from '@nestjs/common';
+import type { Request } from 'express';
+import type { RouteAccess } from '../../access/access.guard.js';
+import {
+  type Decision,
+  type GrantedImage,
+  grantedOf,
+  type ImageAddress,
+  ImageAccess,
+  imageIdOf,
+  type LinkOpener,
+  type RecordedAccess,
+} from '../../access/image-access.js';
+import type { AuthenticatedUser } from '../../auth/token-verifier.js';
+import { PHASE_RULES, type PhaseRules } from '../../config/migration-phase.js';
+import { SETTINGS, type Settings } from '../../config/settings.js';
+import { AppError } from '../../errors/app-error.js';
+import { clientNetwork } from '../../rate-limits/client-network.js';
+import { RateLimits } from '../../rate-limits/rate-limits.js';
+import { AppointmentRoute } from './appointment.route.js';
+import { imageAddress } from './image-name.js';
+
+/** The public place of an old picture that has not been imported yet. */
+export type LegacyAddress = { readonly legacyUrl: string };
+
+const MAX_APP_VERSION_LENGTH = 100;
+
+/** What a stable address leads to. What is recorded differs between GET and HEAD. */
+@Injectable()
+abstract class StableAddress<Image extends GrantedImage> implements RouteAccess<Image | LegacyAddress> {
+  private readonly phase: PhaseRules;
+
+  constructor(
+    protected readonly access: ImageAccess,
+    private readonly appointment: AppointmentRoute,
+    private readonly limits: RateLimits,
+    @Inject(SETTINGS) private readonly settings: Settings,
+  ) {
+    this.phase = PHASE_RULES[settings.migration.phase];
+  }
+
+  /**
+   * With a token the permission rule applies in every phase. For a picture that has not been imported, the rule applies to
+   * the appointment of its path.
+   */
+  async grant(request: Request, user: AuthenticatedUser): Promise<Image | LegacyAddress> {
+    const address = imageAddress(request.params);
+    const decision = await this.decide(user, address);
+    request.imageId = imageIdOf(decision);
+    if ('granted' in decision || decision.refusal !== 'IMAGE_NOT_FOUND') return grantedOf(decision);
+    const legacyUrl = this.legacyUrlOf(address);
+    await this.appointment.grant(request, user);
+    return { legacyUrl };
+  }
+
+  /** Without a token an address opens only in the phases of the migration that say so. */
+  async grantByLink(request: Request): Promise<Image | LegacyAddress> {
+    if (this.phase.withoutToken !== 'opened by link') throw new AppError('UNAUTHENTICATED');
+    const opener: LinkOpener = { appVersion: appVersionOf(request), network: clientNetwork(request) };
+    await this.limits.consume('link-opens', opener.network);
+    const address = imageAddress(request.params);
+    const image = address && (await this.openByLink(address, opener));
+    if (image) {
+      request.imageId = image.id;
+      return image;
+    }
+    const legacyUrl = this.legacyUrlOf(address);
+    await this.redirected(opener);
+    return { legacyUrl };
+  }
+
+  protected abstract decide(
+    user: AuthenticatedUser,
+    address: ImageAddress | undefined,
+  ): Promise<Decision<Image>>;
+
+  protected abstract openByLink(address: ImageAddress, opener: LinkOpener): Promise<Image | undefined>;
+
+  protected abstract redirected(opener: LinkOpener): Promise<void>;
+
+  /** @throws AppError IMAGE_NOT_FOUND where the phase redirects nobody */
+  private legacyUrlOf(address: ImageAddress | undefined): string {
+    const { legacyMediaUrl } = this.settings.migration;
+    if (!address || legacyMediaUrl === undefined || this.phase.notHereYet !== 'legacy address')
+      throw new AppError('IMAGE_NOT_FOUND');
+    return `${legacyMediaUrl}/${address.filePath}`;
+  }
+}
+
+/** The image at `appointment_{appointmentId}/{filename}`. The response redirects to its URL, so the opening is recorded. */
+@Injectable()
+export class StableAddressRoute extends StableAddress<RecordedAccess> {
+  protected override decide(
+    user: AuthenticatedUser,
+    address: ImageAddress | undefined,
+  ): Promise<Decision<RecordedAccess>> {
+    return this.access.record(user, address);
+  }
+
+  protected override openByLink(
+    address: ImageAddress,
+    opener: LinkOpener,
+  ): Promise<RecordedAccess | undefined> {
+    return this.access.openByLink(address, opener);
+  }
+
+  protected override redirected(opener: LinkOpener): Promise<void> {
+    return this.access.countRedirect(opener);
+  }
+}
+
+/** The same image, for a HEAD. The response holds no address, so nothing is recorded. */
+@Injectable()
+export class StableAddressHeadRoute extends StableAddress<GrantedImage> {
+  protected override decide(
+    user: AuthenticatedUser,
+    address: ImageAddress | undefined,
+  ): Promise<Decision<GrantedImage>> {
+    return this.access.decide(user, address);
+  }
+
+  protected override openByLink(
+    address: ImageAddress,
+    opener: LinkOpener,
+  ): Promise<GrantedImage | undefined> {
+    return this.access.decideByLink(address, opener);
+  }
+
+  protected override async redirected(): Promise<void> {}
+}
+
+function appVersionOf(request: Request): string {
+  const named = [request.get('X-App-Version'), request.get('User-Agent')].map((text) => text?.trim());
+  const version = named.find((text) => text !== undefined && text !== '') ?? 'unknown';
+  // Headers are Latin-1 on the wire. A version has printable characters only.
+  return version.replaceAll(/[^\x20-\x7e]/g, '?').slice(0, MAX_APP_VERSION_LENGTH);
+}

@@ -1,0 +1,28 @@
+import { Module } from '@nestjs/common';
+import { AccessModule } from '../access/access.module.js';
+import { SETTINGS, type Settings } from '../config/settings.js';
+import { DatabaseModule } from '../database/database.module.js';
+import { PicturesModule } from '../pictures/pictures.module.js';
+import { StorageModule } from '../storage/storage.module.js';
+import { ChatImageUploadsService } from './chat-image-uploads.service.js';
+import { UploadBudget } from './upload-budget.js';
+import { UploadClaims } from './upload-claims.js';
+import { UploadLeases } from './upload-leases.js';
+import { UploadRoute } from './upload.route.js';
+
+@Module({
+  imports: [AccessModule, DatabaseModule, PicturesModule, StorageModule],
+  providers: [
+    ChatImageUploadsService,
+    UploadClaims,
+    UploadLeases,
+    UploadRoute,
+    {
+      provide: UploadBudget,
+      inject: [SETTINGS],
+      useFactory: ({ uploads }: Settings) => new UploadBudget(uploads.memoryBytes, uploads.waitMs),
+    },
+  ],
+  exports: [ChatImageUploadsService, UploadRoute],
+})
+export class UploadsModule {}
