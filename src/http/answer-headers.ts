@@ -1,15 +1,5 @@
 import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
 
-declare global {
-  // Express' types are extended by merging.
-  namespace Express {
-    interface Response {
-      /** Names the request in its answer and in the logs. */
-      requestId?: string;
-    }
-  }
-}
-
 export const REQUEST_ID_HEADER = 'X-Request-Id';
 
 /**

@@ -6,18 +6,6 @@ import { clientNetwork } from '../rate-limits/client-network.js';
 import { FloodSummary } from '../observability/flood-summary.js';
 import { LOGGER } from '../observability/logger.js';
 
-declare global {
-  // Express' types are extended by merging.
-  namespace Express {
-    interface Request {
-      /** The number of the image that the request concerns, as soon as it is known, also where it is refused. */
-      imageId?: number | undefined;
-      /** The same, of a request for several. */
-      imageIds?: readonly number[];
-    }
-  }
-}
-
 /** What stands for the status in the log when the client left before its answer; nginx' number for it. */
 const CLIENT_GONE = 499;
 

@@ -1,4 +1,4 @@
-import { AppError, uploadGivenUp } from '../errors/app-error.js';
+import { overloaded, PictureError } from './picture-error.js';
 
 export type DecodeQueueLimits = {
   /** How many pictures are decoded at the same moment. */
@@ -33,7 +33,7 @@ export class DecodeQueue {
    *
    * @param bytes the memory that it takes
    * @param left aborted when nobody waits for the result any more; then it does not begin
-   * @throws AppError OVERLOADED when it has waited too long
+   * @throws PictureError when it has waited too long, or its sender has gone
    */
   async run<T>(user: number, bytes: number, left: AbortSignal, work: () => Promise<T>): Promise<T> {
     await this.turn(user, bytes, left);
@@ -51,14 +51,18 @@ export class DecodeQueue {
 
   private turn(user: number, bytes: number, left: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
-      const giveUp = (error: AppError): void => {
+      const giveUp = (error: PictureError): void => {
         this.leave(waiter);
         settle();
         reject(error);
         this.startNext();
       };
-      const onLeft = (): void => giveUp(uploadGivenUp());
-      const timer = setTimeout(() => giveUp(new AppError('OVERLOADED')), this.limits.maxWaitMs);
+      const onLeft = (): void =>
+        giveUp(new PictureError('sender-left', 'The sender of the picture has gone.'));
+      const timer = setTimeout(
+        () => giveUp(overloaded('A picture has waited too long for its turn.')),
+        this.limits.maxWaitMs,
+      );
       const settle = (): void => {
         clearTimeout(timer);
         left.removeEventListener('abort', onLeft);

@@ -1,4 +1,4 @@
-import { AppError } from '../errors/app-error.js';
+import { invalidPicture } from './picture-error.js';
 
 /** At most this many pixels, over all frames of an animation. */
 export const MAX_PIXELS = 50_000_000;
@@ -8,29 +8,24 @@ export type ImageFormat = 'jpeg' | 'png' | 'gif' | 'webp';
 /**
  * Names the format by the bytes' signature.
  *
- * @throws AppError INVALID_IMAGE with a sentence on what was sent instead
+ * @throws PictureError with a sentence on what was sent instead
  */
 export function detectFormat(bytes: Buffer): ImageFormat {
-  if (bytes.length === 0) throw invalidImage('The file is empty.');
+  if (bytes.length === 0) throw invalidPicture('The file is empty.');
   const ascii = bytes.toString('latin1', 0, 512);
   if (ascii.startsWith('\xff\xd8\xff')) return 'jpeg';
   if (ascii.startsWith('\x89PNG\r\n\x1a\n')) return 'png';
   if (/^GIF8[79]a/.test(ascii)) return 'gif';
   if (/^RIFF.{4}WEBP/s.test(ascii)) return 'webp';
   if (/^.{4}ftyp(hei|hev|mif1|msf1)/s.test(ascii)) {
-    throw invalidImage('HEIC images are not supported. Please send it as JPEG.');
+    throw invalidPicture('HEIC images are not supported. Please send it as JPEG.');
   }
   if (/^.{4}ftypavi/s.test(ascii))
-    throw invalidImage('AVIF images are not supported. Please send it as JPEG.');
-  if (/^\s*%PDF-/.test(ascii)) throw invalidImage('A PDF is not an image. Please send a JPEG or PNG.');
-  if (/<svg\b/i.test(ascii)) throw invalidImage('SVG images are not supported. Please send a JPEG or PNG.');
+    throw invalidPicture('AVIF images are not supported. Please send it as JPEG.');
+  if (/^\s*%PDF-/.test(ascii)) throw invalidPicture('A PDF is not an image. Please send a JPEG or PNG.');
+  if (/<svg\b/i.test(ascii)) throw invalidPicture('SVG images are not supported. Please send a JPEG or PNG.');
   if (/^[^<]{0,8}\s*<(!doctype html|html|head|body|script|!--)/i.test(ascii)) {
-    throw invalidImage('An HTML page is not an image. Please send a JPEG or PNG.');
+    throw invalidPicture('An HTML page is not an image. Please send a JPEG or PNG.');
   }
-  throw invalidImage('The file is not a JPEG, PNG, GIF or WebP image.');
-}
-
-/** An INVALID_IMAGE error that names the reason. */
-export function invalidImage(reason: string, cause?: unknown): AppError {
-  return new AppError('INVALID_IMAGE', { message: reason, fields: { file: [reason] }, cause });
+  throw invalidPicture('The file is not a JPEG, PNG, GIF or WebP image.');
 }

@@ -1,6 +1,7 @@
 import { isNativeError } from 'node:util/types';
 import sharp from 'sharp';
-import { type ImageFormat, invalidImage, MAX_PIXELS } from './image-format.js';
+import { type ImageFormat, MAX_PIXELS } from './image-format.js';
+import { invalidPicture } from './picture-error.js';
 
 /**
  * What libjpeg complains about in photographs that are whole: some phones write these. Any other complaint means that
@@ -36,20 +37,20 @@ sharp.concurrency(1);
  * Reads the header of a picture, before anything is decoded. Of an animation that is told in a list of all frames, made
  * on the event loop: their number must have been limited before.
  *
- * @throws AppError INVALID_IMAGE with a sentence that names the reason
+ * @throws PictureError with a sentence that names the reason
  */
 export async function readHeader(bytes: Buffer, format: ImageFormat): Promise<InspectedImage> {
   const header = await sharp(bytes, { animated: true, limitInputPixels: false })
     .metadata()
     .catch((error: unknown) => {
-      throw invalidImage('The image is damaged. Please send it again.', error);
+      throw invalidPicture('The image is damaged. Please send it again.', error);
     });
-  if (header.format !== format) throw invalidImage('The image is damaged. Please send it again.');
+  if (header.format !== format) throw invalidPicture('The image is damaged. Please send it again.');
   // Decoders make do with the size of the first frame; viewers may believe the screen that a GIF asks for.
   const screen = format === 'gif' ? bytes.readUInt16LE(6) * bytes.readUInt16LE(8) : 0;
   const pixels = Math.max(header.width * header.height, screen);
   if (pixels > MAX_PIXELS)
-    throw invalidImage('The image has more than 50 megapixels. Please send a smaller one.');
+    throw invalidPicture('The image has more than 50 megapixels. Please send a smaller one.');
   const { width, height } = header.autoOrient;
   return {
     mimeType: `image/${format}`,
@@ -63,7 +64,7 @@ export async function readHeader(bytes: Buffer, format: ImageFormat): Promise<In
  * Decodes a picture to its end, to find out whether it is whole. The result is thrown away: making one pixel of all of
  * it takes little memory.
  *
- * @throws AppError INVALID_IMAGE with a sentence that names the reason
+ * @throws PictureError with a sentence that names the reason
  */
 export async function decode(bytes: Buffer, format: ImageFormat): Promise<void> {
   const attempt = (failOn: 'warning' | 'error'): Promise<Buffer> =>
@@ -84,6 +85,6 @@ export async function decode(bytes: Buffer, format: ImageFormat): Promise<void> 
       return attempt('error');
     });
   } catch (error) {
-    throw invalidImage('The image is damaged or incomplete. Please send it again.', error);
+    throw invalidPicture('The image is damaged or incomplete. Please send it again.', error);
   }
 }

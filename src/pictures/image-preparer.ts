@@ -3,10 +3,11 @@ import { SETTINGS, type Settings } from '../config/settings.js';
 import { type BytePieces, lengthOf, rangeOf } from '../storage/byte-pieces.js';
 import { decodeMemory, LIGHT_DECODE_BYTES, MAX_DECODE_BYTES } from './decode-memory.js';
 import { DecodeQueue } from './decode-queue.js';
-import { detectFormat, invalidImage } from './image-format.js';
+import { detectFormat } from './image-format.js';
 import type { InspectedImage } from './image-inspector.js';
 import type { ImageEdit } from './image-process.js';
 import { ImageProcesses } from './image-processes.js';
+import { invalidPicture } from './picture-error.js';
 
 /** A picture as it will be stored: checked, and without metadata. Not a pixel is changed. */
 export type PreparedImage = InspectedImage & {
@@ -54,18 +55,18 @@ export class ImagePreparer {
   }
 
   /**
-   * @throws AppError INVALID_IMAGE with a sentence that names the reason; OVERLOADED when it has waited too long
+   * @throws PictureError
    */
   async prepare(pieces: BytePieces, { userId, left }: Sender): Promise<PreparedImage> {
     const format = detectFormat(Buffer.concat(rangeOf(pieces, 0, SIGNATURE_BYTES)));
     const memoryBytes = decodeMemory(pieces, format);
     if (memoryBytes > MAX_DECODE_BYTES)
-      throw invalidImage('The image takes too much memory to read. Please send it as JPEG.');
+      throw invalidPicture('The image takes too much memory to read. Please send it as JPEG.');
     const answer = await this.queue.run(userId, memoryBytes, left, () =>
       this.processes.run(pieces, { format, memoryBytes, withMd5: this.withMd5 }),
     );
     if ('failure' in answer) throw new Error(answer.failure);
-    if ('refusal' in answer) throw invalidImage(answer.refusal, new Error(answer.detail));
+    if ('refusal' in answer) throw invalidPicture(answer.refusal, new Error(answer.detail));
     const { image, sha256Sent, edit } = answer;
     const { length: size, sha256, md5 } = edit;
     return { ...image, pieces: edited(pieces, edit), size, sha256, md5, sha256Sent };

@@ -7,8 +7,8 @@ import { createHash } from 'node:crypto';
 import { readSync, writeFileSync } from 'node:fs';
 import { constants, setPriority } from 'node:os';
 import { isNativeError } from 'node:util/types';
-import { AppError } from '../errors/app-error.js';
-import { type ImageFormat, invalidImage } from './image-format.js';
+import type { ImageFormat } from './image-format.js';
+import { invalidPicture, PictureError } from './picture-error.js';
 import type { InspectedImage } from './image-inspector.js';
 import type { CleanedImage } from './image-metadata.js';
 
@@ -92,7 +92,8 @@ async function answer({ format, length, memoryBytes, withMd5 }: PictureTask): Pr
     await decode(cleaned.bytes, format);
     return { image, sha256Sent: digest('sha256', bytes), edit: editOf(cleaned, withMd5) };
   } catch (error) {
-    if (!(error instanceof AppError)) return { failure: isNativeError(error) ? error.message : 'unknown' };
+    if (!(error instanceof PictureError))
+      return { failure: isNativeError(error) ? error.message : 'unknown' };
     return { refusal: error.message, detail: isNativeError(error.cause) ? error.cause.message : '' };
   } finally {
     clearInterval(watch);
@@ -133,8 +134,8 @@ function clean(bytes: Buffer, format: ImageFormat): CleanedImage {
     return withoutMetadata(bytes, format);
   } catch (error) {
     if (error instanceof MalformedImageError)
-      throw invalidImage('The image is damaged or incomplete. Please send it again.', error);
-    if (error instanceof ImageLimitError) throw invalidImage(error.sentence, error);
+      throw invalidPicture('The image is damaged or incomplete. Please send it again.', error);
+    if (error instanceof ImageLimitError) throw invalidPicture(error.sentence, error);
     throw error;
   }
 }

@@ -107,36 +107,36 @@ onLinux('the decoding processes', () => {
     },
   );
 
-  it('are killed when they do not answer in time, with OVERLOADED', async () => {
+  it('are killed when they do not answer in time, and the picture is refused', async () => {
     await start();
     processes.deadlineMs = 300;
     const before = decodingProcesses();
     for (const pid of before) process.kill(pid, 'SIGSTOP');
-    await expect(processes.run([photo], TASK)).rejects.toMatchObject({ code: 'OVERLOADED' });
+    await expect(processes.run([photo], TASK)).rejects.toMatchObject({ failure: 'overloaded' });
     await until(() => decodingProcesses().length === 1);
-    await expect(processes.run([photo], TASK)).rejects.toMatchObject({ code: 'OVERLOADED' });
+    await expect(processes.run([photo], TASK)).rejects.toMatchObject({ failure: 'overloaded' });
     await until(() => decodingProcesses().length === 0);
     processes.deadlineMs = 15_000;
     expect(await processes.run([photo], TASK)).toHaveProperty('image.width', 1278);
   });
 
-  it('are killed when they do not start in time: the service starts, and pictures are refused with OVERLOADED', async () => {
+  it('are killed when they do not start in time: the service starts, and pictures are refused', async () => {
     processes = new ImageProcesses(settings);
     processes.deadlineMs = 1;
     await processes.start();
     await until(() => decodingProcesses().length === 0);
-    await expect(processes.run([photo], TASK)).rejects.toMatchObject({ code: 'OVERLOADED' });
+    await expect(processes.run([photo], TASK)).rejects.toMatchObject({ failure: 'overloaded' });
     await until(() => decodingProcesses().length === 0);
     processes.deadlineMs = 15_000;
     expect(await processes.run([photo], TASK)).toHaveProperty('image.width', 1278);
   });
 
-  it('lead to OVERLOADED when they end while they start, and stop the start of the service', async () => {
+  it('have their pictures refused when they end while they start, and stop the start of the service', async () => {
     processes = new ImageProcesses(settings);
     const answer = processes.run([photo], TASK);
     await until(() => decodingProcesses().length === 1);
     for (const pid of decodingProcesses()) process.kill(pid, 'SIGKILL');
-    await expect(answer).rejects.toMatchObject({ code: 'OVERLOADED' });
+    await expect(answer).rejects.toMatchObject({ failure: 'overloaded' });
     const started = processes.start();
     await until(() => decodingProcesses().length === 2);
     for (const pid of decodingProcesses()) process.kill(pid, 'SIGKILL');

@@ -7,9 +7,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { SETTINGS, type Settings } from '../config/settings.js';
-import { AppError } from '../errors/app-error.js';
 import { type BytePieces, lengthOf, writePieces } from '../storage/byte-pieces.js';
 import type { PictureAnswer, PictureTask } from './image-process.js';
+import { overloaded, PictureError } from './picture-error.js';
 
 /** The build's, also where TypeScript is run, as in the tests. */
 const PROGRAM = fileURLToPath(new URL('../../dist/pictures/image-process.js', import.meta.url));
@@ -87,7 +87,7 @@ export class ImageProcesses implements OnApplicationShutdown {
   /**
    * Has a picture cleaned, read and decoded. The caller sees to it that no more run at once than there are processes.
    *
-   * @throws AppError OVERLOADED when no process has had the time for it, or there is no room to hand it over
+   * @throws PictureError when no process had time for it, or there is no room to hand it over
    */
   async run(pieces: BytePieces, task: Omit<PictureTask, 'length'>): Promise<PictureAnswer> {
     for (let attempt = 1; ; attempt += 1) {
@@ -96,7 +96,7 @@ export class ImageProcesses implements OnApplicationShutdown {
         const decoder = (attempt === 1 ? this.idle.pop() : undefined) ?? (await this.spawn());
         return await this.attempt(decoder, pieces, { ...task, length: lengthOf(pieces) });
       } catch (error) {
-        if (error instanceof ProcessNotReadyError) throw new AppError('OVERLOADED', { cause: error });
+        if (error instanceof ProcessNotReadyError) throw overloaded('No decoding process is ready.', error);
         if (!(error instanceof ProcessEndedError)) throw error;
         this.logger.warn(`a decoding process ended: ${error.message}`);
         if (attempt < ATTEMPTS) continue;
@@ -121,7 +121,7 @@ export class ImageProcesses implements OnApplicationShutdown {
     const { child, picture } = decoder;
     try {
       await writePieces(picture, pieces).catch((cause: unknown) => {
-        throw new AppError('OVERLOADED', { cause });
+        throw overloaded('There is no room to hand a picture over.', cause);
       });
       child.send(task);
       const answer = await this.answerOf(child);
@@ -183,7 +183,7 @@ export class ImageProcesses implements OnApplicationShutdown {
       };
       const timer = setTimeout(() => {
         settle();
-        reject(new AppError('OVERLOADED', { cause: new Error('A picture took too long to decode.') }));
+        reject(overloaded('A picture took too long to decode.'));
       }, this.deadlineMs);
       child.on('message', answered).on('exit', ended).on('error', failed);
     });
@@ -191,7 +191,7 @@ export class ImageProcesses implements OnApplicationShutdown {
 }
 
 const isSlowStart = (error: unknown): boolean =>
-  error instanceof ProcessNotReadyError && error.cause instanceof AppError;
+  error instanceof ProcessNotReadyError && error.cause instanceof PictureError;
 
 /** A file that is gone with the last process that has it open. */
 async function openNameless(): Promise<FileHandle> {

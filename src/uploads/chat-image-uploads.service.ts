@@ -5,6 +5,7 @@ import type { AuthenticatedUser } from '../auth/token-verifier.js';
 import type { ChatImage } from '../chat-images/entities/chat-image.entity.js';
 import { AppError, uploadGivenUp } from '../errors/app-error.js';
 import { ImagePreparer, type PreparedImage } from '../pictures/image-preparer.js';
+import { PictureError } from '../pictures/picture-error.js';
 import { StorageProvider } from '../storage/storage-provider.js';
 import { UploadClaims } from './upload-claims.js';
 import type { UploadForm } from './upload-form.js';
@@ -41,11 +42,14 @@ export class ChatImageUploadsService {
    * time, or with the same `Idempotency-Key`.
    *
    * @returns the image; the audit row of its URL is committed
-   * @throws AppError INVALID_IMAGE, IDEMPOTENCY_KEY_REUSED, APPOINTMENT_NOT_FOUND when the appointment was just deleted,
+   * @throws AppError INVALID_IMAGE with a sentence that names the reason, IDEMPOTENCY_KEY_REUSED, APPOINTMENT_NOT_FOUND when the appointment was just deleted,
    *   OVERLOADED when another upload of the same picture does not end
    */
   async upload(user: AuthenticatedUser, form: UploadForm): Promise<UploadedImage> {
-    const prepared = await this.preparer.prepare(form.pieces, { userId: user.id, left: form.left });
+    const sender = { userId: user.id, left: form.left };
+    const prepared = await this.preparer.prepare(form.pieces, sender).catch((error: unknown) => {
+      throw error instanceof PictureError ? toAppError(error) : error;
+    });
     const deadline = performance.now() + DUPLICATE_WAIT_MS;
     for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(2 * pause, LONGEST_PAUSE_MS)) {
       const claim = await this.claims.claim(user, form, prepared);
@@ -84,6 +88,21 @@ export class ChatImageUploadsService {
     await this.claims.abandon(image);
     await this.claims.leaveTombstone(image);
     throw new AppError('OVERLOADED');
+  }
+}
+
+function toAppError(error: PictureError): AppError {
+  switch (error.failure) {
+    case 'invalid':
+      return new AppError('INVALID_IMAGE', {
+        message: error.message,
+        fields: { file: [error.message] },
+        cause: error.cause,
+      });
+    case 'overloaded':
+      return new AppError('OVERLOADED', { cause: error });
+    case 'sender-left':
+      return uploadGivenUp();
   }
 }
 

@@ -1,0 +1,19 @@
+declare global {
+  // Express' types are extended by merging.
+  namespace Express {
+    /** What the log tells of a request. The layer that finds it out writes it here. */
+    interface Request {
+      /** The number of the image that the request concerns, also where the image is refused. */
+      imageId?: number | undefined;
+      /** The numbers, of a request for several images. */
+      imageIds?: readonly number[];
+    }
+
+    interface Response {
+      /** Names the request in its response and in the logs. */
+      requestId?: string;
+    }
+  }
+}
+
+export {};
