@@ -1,20 +1,27 @@
-import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createServer, request as httpRequest, type Server } from 'node:http';
-import { type AddressInfo, connect, type Socket } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import { setTimeout } from 'node:timers/promises';
-import { UploadBudget } from '../../src/uploads/upload-budget.js';
 import { MAX_FILE_BYTES } from '../../src/uploads/upload-form.js';
 import { freePort } from '../../src/database/embedded-postgres.js';
 import { hasNginx, NginxServer, SITE_FILE } from '../support/nginx-server.js';
+import { eventually } from '../support/eventually.js';
 import { picture } from '../support/pictures.js';
+import {
+  type Answer,
+  chunk,
+  Client,
+  expectRefusal,
+  FILE_HEAD,
+  formFileFirst,
+  inUse,
+  MIB,
+} from '../support/raw-clients.js';
 import { APPOINTMENT, DOCTOR, PATIENT, TestApp } from '../support/test-app.js';
 
-const MIB = 1024 * 1024;
 const UPLOAD = '/api/upload/chat-image';
-const FILE_HEAD = '--b\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n';
-const FILE_END = `\r\n--b\r\nContent-Disposition: form-data; name="appointment_id"\r\n\r\n${APPOINTMENT}\r\n--b--\r\n`;
 
 const withNginx = hasNginx() ? describe : describe.skip;
 
@@ -53,6 +60,37 @@ withNginx(`${SITE_FILE}, in front of both backends`, () => {
     form.append('appointment_id', String(APPOINTMENT));
     return form;
   };
+
+  const clients: Client[] = [];
+
+  afterEach(() => {
+    for (const { socket } of clients.splice(0)) socket.destroy();
+  });
+
+  function connected(): Client {
+    const client = new Client(test, nginx.port);
+    clients.push(client);
+    return client;
+  }
+
+  const uploadHead = (
+    client: Client,
+    { as, length, headers = [] }: { as?: number | undefined; length: number | 'chunked'; headers?: string[] },
+  ): string =>
+    client.head({
+      ...(as === undefined ? {} : { as }),
+      headers: [
+        length === 'chunked' ? 'Transfer-Encoding: chunked' : `Content-Length: ${length}`,
+        ...headers,
+      ],
+    });
+
+  /** The next answer, on a connection that nobody has broken off. */
+  async function answerOn(client: Client): Promise<Answer> {
+    const answer = await client.answer(20_000);
+    expect(client.error).toBeUndefined();
+    return answer;
+  }
 
   it.each([
     ['POST', UPLOAD],
@@ -150,7 +188,7 @@ withNginx(`${SITE_FILE}, in front of both backends`, () => {
     ]);
     // nginx closes its connection as soon as it has the answer; in the log that is a refusal, not a client that left.
     const id = answer.headers.get('x-request-id') ?? 'none';
-    await until(() => test.logLines.some((line) => line.includes(id)));
+    await eventually(() => test.logLines.some((line) => line.includes(id)), 'the line of the refusal');
     expect(test.logLines.filter((line) => line.includes(id))).toEqual([
       expect.stringMatching(/"status":413/),
     ]);
@@ -176,28 +214,26 @@ withNginx(`${SITE_FILE}, in front of both backends`, () => {
   ] as const)(
     'carries a refusal to the client during the upload: %s',
     async (_, as, length, sent, status, code) => {
-      const client = new Client(nginx.port);
-      client.send(test, { as, length });
-      client.write(Buffer.alloc(sent), length === 'chunked');
-      await client.received(/"request_id"/);
-      expect(client.text).toMatch(new RegExp(`^HTTP/1\\.1 ${status} .*"error_code":"${code}"`, 's'));
-      client.socket.destroy();
+      const client = connected();
+      const body = Buffer.concat([Buffer.from(FILE_HEAD), Buffer.alloc(sent)]);
+      await client.send(uploadHead(client, { as, length }));
+      // Not waited for: nginx need not read what comes after the refusal.
+      client.socket.write(length === 'chunked' ? chunk(body) : body.subarray(FILE_HEAD.length));
+      expectRefusal(await answerOn(client), status, code);
     },
   );
 
   it('carries a refusal to a client with a slow line, which looks at the answer when it has sent everything', async () => {
-    const client = new Client(nginx.port);
+    const client = connected();
     client.socket.pause();
-    client.send(test, { length: 10 * MIB });
+    await client.send(uploadHead(client, { length: 10 * MIB }));
     for (let sent = 0; sent < 10 * MIB; sent += MIB) {
-      client.write(Buffer.alloc(MIB));
+      client.socket.write(Buffer.alloc(MIB));
       await setTimeout(700);
     }
     client.socket.resume();
-    await client.received(/"request_id"/);
-    expect(client.text).toMatch(/^HTTP\/1\.1 401 .*"error_code":"UNAUTHENTICATED"/s);
+    expectRefusal(await answerOn(client), 401, 'UNAUTHENTICATED');
     expect(client.error).toBeUndefined();
-    client.socket.destroy();
   });
 
   it("tells the image store the client's address, whatever the client says that it is", async () => {
@@ -221,60 +257,48 @@ withNginx(`${SITE_FILE}, in front of both backends`, () => {
   });
 
   it('keeps nothing of an upload on its disk, and lets the memory budget make uploads wait at their clients', async () => {
-    const budget = test.app.get(UploadBudget);
-    const photo = await pictureOf(9 * MIB);
-    const length = FILE_HEAD.length + photo.length + FILE_END.length;
+    const body = formFileFirst(await pictureOf(9 * MIB));
+    const lastByteOfFile = FILE_HEAD.length + 9 * MIB - 1;
+    const begin = async (as: number): Promise<Client> => {
+      const client = connected();
+      await client.send(uploadHead(client, { as, length: body.length }));
+      // Not waited for: what finds no room is not read.
+      client.socket.write(body.subarray(0, lastByteOfFile));
+      return client;
+    };
     const begun: Client[] = [];
     // One after the other: of two that fill the memory together, one would wait for the other.
     for (const as of [PATIENT, DOCTOR]) {
-      const before = budget.inUse;
-      const client = new Client(nginx.port);
-      client.send(test, { as, length });
-      client.write(FILE_HEAD);
-      client.write(photo.subarray(0, -1));
-      begun.push(client);
+      const before = inUse(test);
+      begun.push(await begin(as));
       // All that was sent has gone through, although the upload has not ended.
-      await until(() => budget.inUse > before + 5 * 8.9 * MIB);
+      await eventually(() => inUse(test) > before + 5 * 8.9 * MIB, 'all but the end of the upload');
     }
     expect(await nginx.temporaryFiles()).toEqual([]);
 
-    const refused = new Client(nginx.port);
-    refused.send(test, { as: await test.addPatient(), length });
-    refused.write(FILE_HEAD);
-    refused.write(photo.subarray(0, -1));
-    await refused.received(/"request_id"/);
-    expect(refused.text).toMatch(/^HTTP\/1\.1 503 .*\r\nRetry-After: \d+\r\n.*"error_code":"OVERLOADED"/s);
+    const refused = await begin(await test.addPatient());
+    expectRefusal(await answerOn(refused), 503, 'OVERLOADED');
     expect(await nginx.temporaryFiles()).toEqual([]);
     refused.socket.destroy();
 
+    for (const client of begun) await client.send(body.subarray(lastByteOfFile));
     for (const client of begun) {
-      client.write(photo.subarray(-1));
-      client.write(FILE_END);
-    }
-    for (const client of begun) {
-      await client.received(/"request_id"|"success":true/);
-      expect(client.text).toMatch(/^HTTP\/1\.1 200 .*"success":true/s);
-      client.socket.destroy();
+      const { status, body: answered } = await answerOn(client);
+      expect([status, answered]).toEqual([200, expect.stringContaining('"success":true')]);
     }
     // nginx warns of each file that it makes for a body or an answer.
     expect(await nginx.errors()).not.toContain('temporary file');
   });
 
   it('tells a client that asks before it sends (`Expect: 100-continue`) to go on', async () => {
-    const photo = await picture('jpeg');
-    const client = new Client(nginx.port);
-    client.send(test, {
-      as: PATIENT,
-      length: FILE_HEAD.length + photo.length + FILE_END.length,
-      headers: ['Expect: 100-continue'],
-    });
-    await client.received(/^HTTP\/1\.1 100 Continue\r\n\r\n/);
-    client.write(FILE_HEAD);
-    client.write(photo);
-    client.write(FILE_END);
-    await client.received(/"success":true/);
-    expect(client.text).toMatch(/\r\n\r\nHTTP\/1\.1 200 OK\r\n/);
-    client.socket.destroy();
+    const body = formFileFirst(await picture('jpeg'));
+    const client = connected();
+    const headers = ['Expect: 100-continue'];
+    await client.send(uploadHead(client, { as: PATIENT, length: body.length, headers }));
+    expect((await answerOn(client)).status).toBe(100);
+    await client.send(body);
+    const { status, body: answered } = await answerOn(client);
+    expect([status, answered]).toEqual([200, expect.stringContaining('"success":true')]);
   });
 
   it('keeps its connections to the image store', async () => {
@@ -351,56 +375,6 @@ withNginx(`${SITE_FILE}, in front of both backends`, () => {
   });
 });
 
-/** One connection, written to as a test likes. */
-class Client {
-  readonly socket: Socket;
-  text = '';
-  error: Error | undefined;
-
-  constructor(port: number) {
-    this.socket = connect({ port, host: '127.0.0.1', noDelay: true });
-    this.socket.on('data', (chunk: Buffer) => (this.text += chunk.toString()));
-    this.socket.on('error', (error) => (this.error = error));
-  }
-
-  /** Sends the head of an upload. */
-  send(
-    test: TestApp,
-    { as, length, headers = [] }: { as?: number | undefined; length: number | 'chunked'; headers?: string[] },
-  ): void {
-    this.socket.write(
-      [
-        `POST ${UPLOAD} HTTP/1.1`,
-        'Host: api.example.com',
-        ...(as === undefined ? [] : [`Authorization: Bearer ${test.token(as)}`]),
-        'Content-Type: multipart/form-data; boundary=b',
-        length === 'chunked' ? 'Transfer-Encoding: chunked' : `Content-Length: ${length}`,
-        ...headers,
-        '',
-        '',
-      ].join('\r\n'),
-    );
-  }
-
-  write(bytes: Uint8Array | string, chunked = false): void {
-    if (!chunked) {
-      this.socket.write(bytes);
-      return;
-    }
-    const body = Buffer.concat([Buffer.from(FILE_HEAD), Buffer.from(bytes)]);
-    this.socket.write(`${body.length.toString(16)}\r\n`);
-    this.socket.write(body);
-    this.socket.write('\r\n');
-  }
-
-  received(pattern: RegExp): Promise<void> {
-    return until(() => {
-      if (this.error) throw this.error;
-      return pattern.test(this.text);
-    });
-  }
-}
-
 /** A stand-in for the main application: it answers with what it got. */
 async function startMainApplication(): Promise<Server> {
   const server = createServer((request, response) => {
@@ -423,12 +397,4 @@ function portOf(server: Server): number {
 async function pictureOf(bytes: number): Promise<Buffer> {
   const photo = await picture('jpeg');
   return Buffer.concat([photo, Buffer.alloc(bytes - photo.length)]);
-}
-
-async function until(condition: () => boolean): Promise<void> {
-  const deadline = Date.now() + 20_000;
-  while (!condition()) {
-    if (Date.now() > deadline) throw new Error('It did not come to that.');
-    await setTimeout(20);
-  }
 }

@@ -1,13 +1,14 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { generateKeyPairSync } from 'node:crypto';
 import { chmod, mkdtemp, rm, stat } from 'node:fs/promises';
-import { connect, createServer, type Socket } from 'node:net';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { dataDirectory, freePort } from '../../src/database/embedded-postgres.js';
 import { migrateDown } from '../../src/database/migrate.js';
 import { picture } from '../support/pictures.js';
 import { isPortOpen } from '../support/port-open.js';
+import { beginUpload, Client } from '../support/raw-clients.js';
 import { RunningProcess } from '../support/run-process.js';
 import {
   APPOINTMENT,
@@ -154,39 +155,22 @@ describe('the server program', () => {
     expect(child.output).not.toContain('hunter2');
   });
 
-  /** Begins an upload, and resolves once the server has taken it up and waits for the rest of its body. */
-  async function beginUpload(
-    port: string,
-  ): Promise<{ socket: Socket; finish: () => void; answer: Promise<string> }> {
-    const head = '--b\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n';
-    const tail = `\r\n--b\r\nContent-Disposition: form-data; name="appointment_id"\r\n\r\n${APPOINTMENT}\r\n--b--\r\n`;
-    const body = Buffer.concat([Buffer.from(head), await picture('png'), Buffer.from(tail)]);
-    const socket = connect(Number(port), '127.0.0.1');
-    socket.write(
-      `POST /api/upload/chat-image HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${test.token(PATIENT)}\r\n` +
-        `Content-Type: multipart/form-data; boundary=b\r\nContent-Length: ${body.length}\r\nExpect: 100-continue\r\n\r\n`,
-    );
-    let received = '';
-    const answer = new Promise<string>((done) => {
-      socket.on('data', (chunk) => (received += chunk.toString()));
-      socket.on('close', () => done(received));
-      socket.on('error', () => undefined);
-    });
-    await new Promise<void>((taken) => socket.on('data', () => received.includes('100 Continue') && taken()));
-    socket.write(body.subarray(0, 200));
-    return { socket, finish: () => socket.write(body.subarray(200)), answer };
-  }
-
   it('finishes what is under way on SIGTERM, takes nothing new, and exits with 0', async () => {
     const env = await environment({ SHUTDOWN_DELAY_MS: '0' });
     const child = start(['main.js'], { env, cwd: folder });
     await child.printed(/"listening"/);
-    const upload = await beginUpload(env.PORT);
+    const upload = new Client(test, Number(env.PORT));
+    const finish = await beginUpload(upload);
     child.signal('SIGTERM');
     while (await isPortOpen(Number(env.PORT)));
     await expect(fetch(`http://127.0.0.1:${env.PORT}/api/health`)).rejects.toThrow('fetch failed');
-    upload.finish();
-    expect(await upload.answer).toMatch(/HTTP\/1\.1 200 OK.*\r\nConnection: close\r\n.*"success":true/s);
+    await finish();
+    const [answer] = await upload.answersUntilClosed();
+    expect([answer?.status, answer?.headers.get('connection'), answer?.body]).toEqual([
+      200,
+      'close',
+      expect.stringContaining('"success":true'),
+    ]);
     expect(await child.exit).toBe(0);
   });
 
@@ -194,10 +178,11 @@ describe('the server program', () => {
     const env = await environment({ SHUTDOWN_DELAY_MS: '0', SHUTDOWN_TIMEOUT_MS: '2000' });
     const child = start(['main.js'], { env, cwd: folder });
     await child.printed(/"listening"/);
-    const upload = await beginUpload(env.PORT);
+    const upload = new Client(test, Number(env.PORT));
+    await beginUpload(upload);
     child.signal('SIGTERM');
     expect(await child.exit).toBe(0);
-    expect(await upload.answer).not.toContain('200 OK');
+    expect((await upload.answersUntilClosed()).map(({ status }) => status)).not.toContain(200);
   });
 });
 

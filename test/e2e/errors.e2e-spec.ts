@@ -1,7 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
-import { connect } from 'node:net';
-import { text } from 'node:stream/consumers';
 import type { ErrorBodyDto } from '../../src/errors/error-body.dto.js';
 import type {
   UploadedChatImageDto,
@@ -9,6 +7,7 @@ import type {
 } from '../../src/chat-images/dto/uploaded-chat-image.dto.js';
 import { arithmeticJpeg, filled, flatGifData, gif, jpegOfScans, png, pngChunk } from '../hostile-pictures.js';
 import { phonePhoto, picture } from '../support/pictures.js';
+import { Client } from '../support/raw-clients.js';
 import { APPOINTMENT, DOCTOR, OUTSIDER, PATIENT, TestApp } from '../support/test-app.js';
 
 const MIB = 1024 * 1024;
@@ -261,22 +260,23 @@ describe('every failure', () => {
   });
 
   it('422 for what is no HTTP at all', async () => {
-    const socket = connect(test.settings.port, '127.0.0.1');
-    socket.write('NONSENSE\r\n\r\n');
-    const answer = await text(socket);
-    expect(answer).toMatch(
-      /^HTTP\/1\.1 422 .*\r\nX-Request-Id: [\da-f-]{36}\r\n.*\r\nX-Content-Type-Options: nosniff\r\n/s,
-    );
-    expect(JSON.parse(answer.slice(answer.indexOf('\r\n\r\n')))).toMatchObject({
+    const client = new Client(test);
+    await client.send('NONSENSE\r\n\r\n');
+    const [answer, ...others] = await client.answersUntilClosed();
+    expect([answer?.status, others]).toEqual([422, []]);
+    expect(answer?.headers.get('x-request-id')).toMatch(/^[\da-f-]{36}$/);
+    expect(answer?.headers.get('x-content-type-options')).toBe('nosniff');
+    expect(JSON.parse(answer?.body ?? '')).toMatchObject({
       success: false,
       error_code: 'VALIDATION_FAILED',
     });
   });
 
   it('answers all that came whole on a connection before what is no HTTP', async () => {
-    const socket = connect(test.settings.port, '127.0.0.1');
-    socket.write(`${'GET /api/health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n'.repeat(3)}NONSENSE\r\n\r\n`);
-    expect((await text(socket)).match(/HTTP\/1\.1 \d+/g)).toEqual(Array(3).fill('HTTP/1.1 200'));
+    const client = new Client(test);
+    const head = client.head({ method: 'GET', path: '/api/health/ready' });
+    await client.send(`${head.repeat(3)}NONSENSE\r\n\r\n`);
+    expect((await client.answersUntilClosed()).map(({ status }) => status)).toEqual([200, 200, 200]);
   });
 
   it('503 STORAGE_UNAVAILABLE: the storage is down; nothing is left behind, and it works again afterwards', async () => {

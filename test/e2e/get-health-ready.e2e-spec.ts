@@ -2,7 +2,8 @@ import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from '@jes
 import { setTimeout } from 'node:timers/promises';
 import { RequestDatabase } from '../../src/database/request-database.js';
 import { CuttingProxy } from '../support/cutting-proxy.js';
-import { eventually, serverOf } from '../support/raw-clients.js';
+import { eventually } from '../support/eventually.js';
+import { serverOf } from '../support/raw-clients.js';
 import { refusal, S3Answers } from '../support/s3-answers.js';
 import { TestApp } from '../support/test-app.js';
 
@@ -39,10 +40,7 @@ const ready = async (): Promise<number> => (await test.fetch('/api/health/ready'
 
 /** Asks until the answer is this one. */
 async function becomes(status: number): Promise<void> {
-  for (const deadline = Date.now() + 10_000; (await ready()) !== status;) {
-    if (Date.now() > deadline) throw new Error(`Readiness did not become ${status}.`);
-    await setTimeout(20);
-  }
+  await eventually(async () => (await ready()) === status, `readiness to become ${status}`);
 }
 
 const linesOf = (backend: string): Line[] =>

@@ -9,8 +9,9 @@ import { accessStatements } from '../../src/access/permission-rule.js';
 import { RequestDatabase } from '../../src/database/request-database.js';
 import { boundUnanswered, MAX_UNANSWERED } from '../../src/http/pipelined-requests.js';
 import { EVERY_USER } from '../../src/conversations/user-columns.js';
+import { eventually } from '../support/eventually.js';
 import { picture } from '../support/pictures.js';
-import { Clients, eventually, form, inUse } from '../support/raw-clients.js';
+import { Clients, form, inUse } from '../support/raw-clients.js';
 import { DOCTOR, PATIENT, TestApp } from '../support/test-app.js';
 
 const { decideImages: DECIDE_IMAGES } = accessStatements(EVERY_USER);

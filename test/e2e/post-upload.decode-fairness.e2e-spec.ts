@@ -1,11 +1,11 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from '@jest/globals';
-import { request } from 'node:http';
-import { setTimeout } from 'node:timers/promises';
 import { ImageProcesses } from '../../src/pictures/image-processes.js';
 import type { ErrorBodyDto } from '../../src/errors/error-body.dto.js';
 import { decodingProcesses } from '../decoding-processes.js';
+import { eventually } from '../support/eventually.js';
 import { picture } from '../support/pictures.js';
-import { APPOINTMENT, DOCTOR, PATIENT, TestApp } from '../support/test-app.js';
+import { Client, form } from '../support/raw-clients.js';
+import { DOCTOR, PATIENT, TestApp } from '../support/test-app.js';
 
 const onLinux = process.platform === 'linux' ? describe : describe.skip;
 
@@ -26,7 +26,7 @@ onLinux(
       for (const pid of stopped) process.kill(pid, 'SIGSTOP');
       const run = jest.spyOn(test.app.get(ImageProcesses), 'run');
       held = upload(PATIENT);
-      await until(() => run.mock.calls.length === 1);
+      await eventually(() => run.mock.calls.length === 1);
     });
 
     afterEach(() => {
@@ -41,10 +41,6 @@ onLinux(
 
     const upload = async (as: number): Promise<Response> => test.upload(await picture('png'), { as });
 
-    async function until(condition: () => boolean): Promise<void> {
-      while (!condition()) await setTimeout(5);
-    }
-
     it("another user's picture does not wait for it", async () => {
       const other = await upload(DOCTOR);
       expect(other.status).toBe(200);
@@ -58,33 +54,19 @@ onLinux(
     });
 
     it('whose client has gone leaves the queue: nothing is stored for it', async () => {
-      const bytes = await picture('png');
-      const head = 'Content-Disposition: form-data; name=';
-      const body = Buffer.concat([
-        Buffer.from(`--b\r\n${head}"appointment_id"\r\n\r\n${APPOINTMENT}\r\n`),
-        Buffer.from(`--b\r\n${head}"file"; filename="a.png"\r\n\r\n`),
-        bytes,
-        Buffer.from('\r\n--b--\r\n'),
-      ]);
-      const gone = request(`${test.url}/api/upload/chat-image`, {
-        method: 'POST',
-        headers: {
-          authorization: `Bearer ${test.token(PATIENT)}`,
-          'content-type': 'multipart/form-data; boundary=b',
-          'content-length': body.length,
-        },
-      });
-      gone.on('error', () => undefined);
-      await new Promise<void>((resolve) => gone.end(body, resolve));
+      const body = form(await picture('png'));
+      const gone = new Client(test);
+      await gone.send(gone.head({ as: PATIENT, headers: [`Content-Length: ${body.length}`] }));
+      await gone.send(body);
       const { length } = test.logLines;
-      gone.destroy();
-      await until(() => test.logLines.slice(length).some((line) => line.includes('"status":499')));
+      gone.socket.destroy();
+      await eventually(() => test.logLines.slice(length).some((line) => line.includes('"status":499')));
       // Its turn would come now.
       for (const pid of stopped) process.kill(pid, 'SIGCONT');
       expect((await held).status).toBe(200);
       expect((await upload(PATIENT)).status).toBe(200);
       expect(
-        await test.database.query('SELECT id FROM chat_images WHERE original_name = $1', ['a.png']),
+        await test.database.query('SELECT id FROM chat_images WHERE original_name = $1', ['a.jpg']),
       ).toEqual([]);
     });
   },

@@ -1,12 +1,12 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Socket } from 'node:net';
 import type { ErrorBodyDto } from '../../src/errors/error-body.dto.js';
+import { eventually } from '../support/eventually.js';
 import { picture } from '../support/pictures.js';
 import {
   type Answer,
   type Client,
   Clients,
-  eventually,
   expectRefusal,
   FILE_HEAD,
   form,

@@ -5,13 +5,14 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { setTimeout } from 'node:timers/promises';
 import type { UploadedChatImageResponseDto } from '../../src/chat-images/dto/uploaded-chat-image.dto.js';
+import { eventually } from '../support/eventually.js';
 import { picture } from '../support/pictures.js';
 import {
   type Answer,
+  chunk,
   type Client,
   Clients,
   END,
-  eventually,
   expectRefusal,
   FIELD,
   FILE_HEAD,
@@ -24,9 +25,6 @@ import {
 import { DOCTOR, OUTSIDER, PATIENT, TestApp } from '../support/test-app.js';
 
 const KIB_64 = Buffer.alloc(64 * 1024);
-
-const chunk = (bytes: Uint8Array): Buffer =>
-  Buffer.concat([Buffer.from(`${bytes.length.toString(16)}\r\n`), bytes, Buffer.from('\r\n')]);
 
 function pieces(bytes: Buffer, size: number): Buffer[] {
   return Array.from({ length: Math.ceil(bytes.length / size) }, (_, index) =>

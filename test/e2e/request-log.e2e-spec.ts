@@ -1,10 +1,9 @@
 import { afterAll, beforeAll, expect, it } from '@jest/globals';
-import { connect } from 'node:net';
-import { text } from 'node:stream/consumers';
 import type { UploadedChatImageResponseDto } from '../../src/chat-images/dto/uploaded-chat-image.dto.js';
 import { LINES_PER_PERIOD } from '../../src/observability/flood-summary.js';
+import { eventually } from '../support/eventually.js';
 import { picture } from '../support/pictures.js';
-import { eventually } from '../support/raw-clients.js';
+import { Client } from '../support/raw-clients.js';
 import { refusal, S3Answers } from '../support/s3-answers.js';
 import { DOCTOR, OUTSIDER, PATIENT, TestApp } from '../support/test-app.js';
 
@@ -29,12 +28,12 @@ afterAll(async () => {
 const lines = (): Line[] => test.logLines.map((line) => JSON.parse(line) as Line);
 
 /** The request's line in the log, which is written when its answer has left. */
-async function lineOf({ headers }: Response): Promise<Line | undefined> {
+async function lineOf({ headers }: Response): Promise<Line> {
   const id = headers.get('x-request-id');
-  const find = (): Line | undefined =>
-    lines().find(({ requestId, msg }) => requestId === id && msg === 'request');
-  await eventually(() => find() !== undefined, 'the line of the request');
-  return find();
+  return eventually(
+    () => lines().find(({ requestId, msg }) => requestId === id && msg === 'request'),
+    'the line of the request',
+  );
 }
 
 /** Each from a network of its own, as floods are summed up by network. */
@@ -83,9 +82,9 @@ it('has the numbers of all images of a request for many, the refused ones too', 
 });
 
 it('has the network of who sends what is no HTTP', async () => {
-  const socket = connect(test.settings.port, '127.0.0.1');
-  socket.write('NONSENSE\r\n\r\n');
-  await text(socket);
+  const client = new Client(test);
+  await client.send('NONSENSE\r\n\r\n');
+  await client.answersUntilClosed();
   expect(lines()).toContainEqual(
     expect.objectContaining({ network: '127.0.0.1', route: 'none', status: 422, msg: 'request' }),
   );

@@ -1,17 +1,18 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { Agent, type IncomingMessage, request } from 'node:http';
-import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { setTimeout } from 'node:timers/promises';
 import type { UploadedChatImageResponseDto } from '../../src/chat-images/dto/uploaded-chat-image.dto.js';
 import { freePort } from '../../src/database/embedded-postgres.js';
 import type { ErrorBodyDto } from '../../src/errors/error-body.dto.js';
 import { CuttingProxy } from '../support/cutting-proxy.js';
+import { eventually } from '../support/eventually.js';
 import { picture } from '../support/pictures.js';
 import { isPortOpen } from '../support/port-open.js';
+import { beginUpload, Client } from '../support/raw-clients.js';
 import { RunningProcess } from '../support/run-process.js';
 import { S3Answers } from '../support/s3-answers.js';
-import { APPOINTMENT, DOCTOR, PATIENT, TEST_ENVIRONMENT, TestApp } from '../support/test-app.js';
+import { DOCTOR, TEST_ENVIRONMENT, TestApp } from '../support/test-app.js';
 
 /** Long enough for a busy machine to do what a test does meanwhile. */
 const DELAY_MS = 3000;
@@ -84,32 +85,12 @@ describe('SIGTERM', () => {
       });
   }
 
-  /** Begins an upload, and resolves when the server has told to go on with it. */
-  async function beginUpload(): Promise<{ finish: () => void; answer: Promise<string> }> {
-    const head = '--b\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n';
-    const tail = `\r\n--b\r\nContent-Disposition: form-data; name="appointment_id"\r\n\r\n${APPOINTMENT}\r\n--b--\r\n`;
-    const body = Buffer.concat([Buffer.from(head), await picture('png'), Buffer.from(tail)]);
-    const socket: Socket = connect(port, '127.0.0.1');
-    let received = '';
-    const answer = new Promise<string>((done) => {
-      socket.on('data', (chunk) => (received += chunk.toString()));
-      socket.on('close', () => done(received));
-      socket.on('error', () => undefined);
-    });
-    socket.write(
-      `POST /api/upload/chat-image HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${test.token(PATIENT)}\r\n` +
-        `Content-Type: multipart/form-data; boundary=b\r\nContent-Length: ${body.length}\r\nExpect: 100-continue\r\n\r\n`,
-    );
-    await new Promise<void>((taken) => socket.on('data', () => received.includes('100 Continue') && taken()));
-    socket.write(body.subarray(0, 200));
-    return { finish: () => socket.write(body.subarray(200)), answer };
-  }
-
   it('makes readiness false at once, while the port stays open and each answer is the last on its connection', async () => {
     await start({ SHUTDOWN_DELAY_MS: String(DELAY_MS) });
     const before = client();
     expect(await before('/api/health')).toEqual({ status: 200, connection: 'keep-alive' });
-    const upload = await beginUpload();
+    const upload = new Client(test, port);
+    const finish = await beginUpload(upload);
     child.signal('SIGTERM');
     await child.printed(/"stopping"/);
     const ready = await fetch(`http://127.0.0.1:${port}/api/health/ready`);
@@ -118,8 +99,13 @@ describe('SIGTERM', () => {
     // An idle connection gets its answer, a new one too.
     expect(await before('/api/health')).toEqual({ status: 200, connection: 'close' });
     expect(await client()('/api/health')).toEqual({ status: 200, connection: 'close' });
-    upload.finish();
-    expect(await upload.answer).toMatch(/HTTP\/1\.1 200 OK.*\r\nConnection: close\r\n.*"success":true/s);
+    await finish();
+    const [answer] = await upload.answersUntilClosed();
+    expect([answer?.status, answer?.headers.get('connection'), answer?.body]).toEqual([
+      200,
+      'close',
+      expect.stringContaining('"success":true'),
+    ]);
     expect(await child.exit).toBe(0);
   });
 
@@ -145,27 +131,26 @@ describe('SIGTERM', () => {
 
   it('ends idle connections in order, and takes no new one, when the delay is over', async () => {
     await start({ SHUTDOWN_DELAY_MS: '200' });
-    const upload = await beginUpload();
-    const idle = connect(port, '127.0.0.1');
-    const outcome = new Promise<string>((resolve) =>
-      idle.on('end', () => resolve('ended')).on('error', (error) => resolve(error.message)),
-    );
-    idle.write('GET /api/health HTTP/1.1\r\nHost: x\r\n\r\n');
-    await new Promise((resolve) => idle.once('data', resolve));
+    const upload = new Client(test, port);
+    const finish = await beginUpload(upload);
+    const idle = new Client(test, port);
+    await idle.ask({ method: 'GET', path: '/api/health' });
     child.signal('SIGTERM');
-    expect(await outcome).toBe('ended');
+    await eventually(() => idle.ended, 'the end of the idle connection');
+    expect(idle.error).toBeUndefined();
     while (await isPortOpen(port));
-    upload.finish();
-    expect(await upload.answer).toContain('200 OK');
+    await finish();
+    expect((await upload.answersUntilClosed()).map(({ status }) => status)).toEqual([200]);
     expect(await child.exit).toBe(0);
   });
 
   it('cuts an upload off that stands still, within the limit', async () => {
     await start({ SHUTDOWN_TIMEOUT_MS: '2500' });
-    const upload = await beginUpload();
+    const upload = new Client(test, port);
+    await beginUpload(upload);
     child.signal('SIGTERM');
     expect(await child.exit).toBe(0);
-    expect(await upload.answer).not.toContain('200 OK');
+    expect((await upload.answersUntilClosed()).map(({ status }) => status)).not.toContain(200);
   });
 
   describe('in the middle of upkeep', () => {

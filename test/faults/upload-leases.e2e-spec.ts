@@ -1,13 +1,13 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { createHash, randomUUID } from 'node:crypto';
 import { tmpdir } from 'node:os';
-import { setTimeout } from 'node:timers/promises';
 import type { UploadedChatImageResponseDto } from '../../src/chat-images/dto/uploaded-chat-image.dto.js';
 import { StorageProvider } from '../../src/storage/storage-provider.js';
 import { UploadSweeper } from '../../src/upkeep/upload-sweeper.service.js';
 import { freePort } from '../../src/database/embedded-postgres.js';
 import type { ErrorBodyDto } from '../../src/errors/error-body.dto.js';
 import { CuttingProxy } from '../support/cutting-proxy.js';
+import { eventually } from '../support/eventually.js';
 import { picture } from '../support/pictures.js';
 import { RunningProcess } from '../support/run-process.js';
 import { APPOINTMENT, PATIENT, TEST_ENVIRONMENT, TestApp } from '../support/test-app.js';
@@ -103,14 +103,6 @@ describe('the lease of a pending upload', () => {
   const statesOf = async (bytes: Buffer): Promise<string[]> =>
     (await rowsOf(bytes)).map(({ state }) => state);
 
-  async function until(condition: () => Promise<boolean> | boolean): Promise<void> {
-    const deadline = Date.now() + WAIT_LIMIT_MS;
-    while (!(await condition())) {
-      if (Date.now() > deadline) throw new Error(`Never came true: ${String(condition)}`);
-      await setTimeout(10);
-    }
-  }
-
   async function objects(): Promise<string[]> {
     const keys: string[] = [];
     for await (const { key } of test.app.get(StorageProvider).list('chat_images/')) keys.push(key);
@@ -139,7 +131,7 @@ describe('the lease of a pending upload', () => {
       const bytes = await picture('png');
       proxy.fail({ how: 'hold', at });
       const cut = upload(otherUrl, bytes, { key }).catch(() => undefined);
-      await until(() => proxy.hits > 0);
+      await eventually(() => proxy.hits > 0);
       other.signal('SIGKILL');
       const retry = upload(test.url, bytes, { key, limitMs: TAKEOVER_LIMIT_MS });
       expect([await cut, await statesOf(bytes)]).toEqual([undefined, ['pending']]);
@@ -147,7 +139,7 @@ describe('the lease of a pending upload', () => {
       expect(status).toBe(200);
       // The statement of the dead process arrives, at last.
       proxy.pass();
-      await until(() => proxy.givenUp === 0);
+      await eventually(() => proxy.givenUp === 0);
       expect(await statesOf(bytes)).toEqual(['abandoned', 'stored']);
       expect(await upload(test.url, bytes, { key })).toMatchObject({ status: 200, id });
       await startOther();
@@ -159,7 +151,7 @@ describe('the lease of a pending upload', () => {
     const bytes = await picture('png');
     proxy.fail({ how: 'hold', at: 'commit-stored' });
     const cut = upload(otherUrl, bytes).catch(() => undefined);
-    await until(() => proxy.hits > 0);
+    await eventually(() => proxy.hits > 0);
     other.signal('SIGKILL');
     const retries = await Promise.all([1, 2].map(() => upload(test.url, bytes)));
     await cut;
@@ -174,7 +166,7 @@ describe('the lease of a pending upload', () => {
     // The row is there, and its process does not know it yet: its object is still to be written.
     proxy.fail({ how: 'hold answers', at: 'claim-upload' });
     const paused = upload(otherUrl, bytes, { limitMs: 60_000 });
-    await until(async () => (await rowsOf(bytes)).length > 0);
+    await eventually(async () => (await rowsOf(bytes)).length > 0);
     other.signal('SIGSTOP');
     const retry = await upload(test.url, bytes);
     expect(retry.status).toBe(200);
@@ -194,10 +186,10 @@ describe('the lease of a pending upload', () => {
     const [first = Buffer.alloc(0)] = pictures;
     proxy.fail({ how: 'hold', at: 'commit-stored' });
     const uploads = pictures.map((bytes) => upload(otherUrl, bytes));
-    await until(() => proxy.hits === 3);
+    await eventually(() => proxy.hits === 3);
     const retry = upload(test.url, first);
     // Longer than a lease lasts that is not renewed.
-    await until(async () => {
+    await eventually(async () => {
       const [leases] = await test.database.query<{ renewed: boolean; transactions: number }[]>(
         `SELECT bool_and(lease_until > created_at + interval '18 seconds') AS renewed, count(DISTINCT xmin::text) AS transactions
          FROM chat_images WHERE state = 'pending'`,
@@ -217,7 +209,7 @@ describe('the lease of a pending upload', () => {
     const bytes = await picture('png');
     proxy.fail({ how: 'hold', at: 'commit-stored' });
     const cut = upload(otherUrl, bytes);
-    await until(() => proxy.hits > 0);
+    await eventually(() => proxy.hits > 0);
     secondProxy.fail({ how: 'cut before', at: 'renew-leases' });
     await other.printed(/leases of 1 uploads are not renewed: DatabaseUnavailableError/);
     secondProxy.pass();

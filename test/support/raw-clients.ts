@@ -1,10 +1,12 @@
 import { expect } from '@jest/globals';
 import type { Server } from 'node:http';
 import { connect, type Socket } from 'node:net';
-import { setImmediate, setTimeout } from 'node:timers/promises';
+import { setImmediate } from 'node:timers/promises';
 import { UploadBudget } from '../../src/uploads/upload-budget.js';
 import type { ErrorBodyDto } from '../../src/errors/error-body.dto.js';
-import { APPOINTMENT, type TestApp } from './test-app.js';
+import { eventually } from './eventually.js';
+import { picture } from './pictures.js';
+import { APPOINTMENT, PATIENT, type TestApp } from './test-app.js';
 
 export const MIB = 1024 * 1024;
 
@@ -29,19 +31,31 @@ export type Head = {
   readonly headers?: readonly string[];
 };
 
-/** One connection, written to as a test likes. */
+/** A connection to which a test writes the bytes of HTTP itself. */
 export class Client {
   readonly socket: Socket;
   error: Error | undefined;
   ended = false;
   private received = Buffer.alloc(0);
 
-  constructor(private readonly test: TestApp) {
-    this.socket = connect({ port: test.settings.port, host: '127.0.0.1', noDelay: true });
+  /**
+   * @param test signs the tokens
+   * @param port of what is connected to, the application of `test` when nothing else is said
+   */
+  constructor(
+    private readonly test: TestApp,
+    port = test.settings.port,
+  ) {
+    this.socket = connect({ port, host: '127.0.0.1', noDelay: true });
     this.socket.on('data', (chunk: Buffer) => (this.received = Buffer.concat([this.received, chunk])));
     this.socket.on('end', () => (this.ended = true));
     this.socket.on('close', () => (this.ended = true));
     this.socket.on('error', (error) => (this.error = error));
+  }
+
+  /** Whether another request can be sent on it. */
+  get open(): boolean {
+    return !this.ended && this.socket.writable;
   }
 
   /** The head of a request, an upload when nothing else is said. */
@@ -58,11 +72,11 @@ export class Client {
   }
 
   /** Resolves when the bytes have gone to the system, or can't any more. */
-  async send(bytes: string | Uint8Array): Promise<void> {
-    await new Promise<void>((resolve) => {
-      this.socket.write(bytes, () => resolve());
-    });
+  async send(bytes: string | Uint8Array, withinMs = 60_000): Promise<void> {
+    let gone = false;
+    this.socket.write(bytes, () => (gone = true));
     await setImmediate();
+    await eventually(() => gone, 'the server to read', withinMs);
   }
 
   /** A whole request and its answer. */
@@ -75,18 +89,17 @@ export class Client {
 
   /** The next answer, `100 Continue` too. */
   async answer(withinMs = 5000): Promise<Answer> {
-    let answer: Answer | undefined;
-    await eventually(
-      () => {
-        answer ??= this.take();
-        return answer !== undefined || this.socket.destroyed;
-      },
-      'an answer',
-      withinMs,
-    );
-    answer ??= this.take();
-    if (!answer) throw new Error(`The connection ended without an answer: ${String(this.error)}`);
+    const answer = await eventually(() => this.take() ?? (this.ended && 'none'), 'an answer', withinMs);
+    if (answer === 'none') throw new Error(`The connection ended without an answer: ${String(this.error)}`);
     return answer;
+  }
+
+  /** Every answer until the server closes the connection, which it has to. */
+  async answersUntilClosed(withinMs = 5000): Promise<Answer[]> {
+    await eventually(() => this.ended, 'the end of the connection', withinMs);
+    const answers: Answer[] = [];
+    for (let answer = this.take(); answer; answer = this.take()) answers.push(answer);
+    return answers;
   }
 
   /** The next answer when it has arrived whole. */
@@ -100,7 +113,8 @@ export class Client {
         return [line.slice(0, colon).toLowerCase(), line.slice(colon + 1).trim()];
       }),
     );
-    const status = Number(start.split(' ')[1]);
+    const status = Number(/^HTTP\/1\.1 (\d{3}) /.exec(start)?.[1]);
+    if (Number.isNaN(status)) throw new Error(`An answer that is no HTTP: ${start}`);
     const length = status === 100 ? '0' : headers.get('content-length');
     if (length === undefined) throw new Error(`An answer without a length: ${start}`);
     const bodyEnd = end + 4 + Number(length);
@@ -108,13 +122,6 @@ export class Client {
     const body = this.received.toString('utf8', end + 4, bodyEnd);
     this.received = this.received.subarray(bodyEnd);
     return { status, headers, body };
-  }
-}
-
-export async function eventually(condition: () => boolean, what: string, withinMs = 5000): Promise<void> {
-  for (const deadline = Date.now() + withinMs; !condition();) {
-    if (Date.now() > deadline) throw new Error(`Waited ${withinMs} ms in vain for ${what}.`);
-    await setTimeout(2);
   }
 }
 
@@ -138,6 +145,20 @@ export const form = (file: Uint8Array, appointment = APPOINTMENT): Buffer =>
 export const formFileFirst = (file: Uint8Array, appointment = APPOINTMENT): Buffer =>
   Buffer.concat([Buffer.from(FILE_HEAD), file, Buffer.from(`\r\n${field(appointment).trimEnd()}${END}`)]);
 
+/** A piece of a body with `Transfer-Encoding: chunked`. */
+export const chunk = (bytes: Uint8Array): Buffer =>
+  Buffer.concat([Buffer.from(`${bytes.length.toString(16)}\r\n`), bytes, Buffer.from('\r\n')]);
+
+/** Begins an upload, resolves once the server waits for the rest of its body, and returns what sends that. */
+export async function beginUpload(client: Client): Promise<() => Promise<void>> {
+  const body = formFileFirst(await picture('png'));
+  const headers = [`Content-Length: ${body.length}`, 'Expect: 100-continue'];
+  await client.send(client.head({ as: PATIENT, headers }));
+  expect((await client.answer(60_000)).status).toBe(100);
+  await client.send(body.subarray(0, 200));
+  return () => client.send(body.subarray(200));
+}
+
 export const serverOf = (test: TestApp): Server => test.app.getHttpServer();
 export const inUse = (test: TestApp): number => test.app.get(UploadBudget).inUse;
 
@@ -145,8 +166,8 @@ export const inUse = (test: TestApp): number => test.app.get(UploadBudget).inUse
 export class Clients {
   private readonly all: Client[] = [];
 
-  connect(test: TestApp): Client {
-    const client = new Client(test);
+  connect(test: TestApp, port?: number): Client {
+    const client = new Client(test, port);
     this.all.push(client);
     return client;
   }
