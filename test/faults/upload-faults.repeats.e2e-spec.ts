@@ -1,0 +1,204 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { randomUUID } from 'node:crypto';
+import { eventually } from '../support/eventually.js';
+import { DOCTOR, PATIENT } from '../support/test-app.js';
+import {
+  expectFailure,
+  newPicture,
+  OTHER_APPOINTMENT,
+  sha256,
+  TwoInstances,
+  withoutSignature,
+} from '../support/two-instances.js';
+
+let instances: TwoInstances;
+
+beforeAll(async () => {
+  instances = await TwoInstances.start('database', {});
+});
+
+afterEach(() => instances.endFault());
+
+afterAll(() => instances.stop());
+
+describe('the same picture', () => {
+  it('five times at the same moment over two instances is one image', async () => {
+    const bytes = await newPicture();
+    const answers = await Promise.all(
+      [0, 1, 0, 1, 0].map((instance) =>
+        instances.upload(bytes, { to: instance ? instances.healthy.url : instances.url }),
+      ),
+    );
+    expect(answers.map(({ status }) => status)).toEqual([200, 200, 200, 200, 200]);
+    for (const answer of answers) await instances.expectReadable(answer);
+    const [first] = answers;
+    if (!first?.data) throw new Error('The first is one of five successes.');
+    for (const answer of answers) expect(withoutSignature(answer)).toEqual(withoutSignature(first));
+    expect(await instances.rowsOf(bytes)).toHaveLength(1);
+    // One of each answer, and five of the readings above.
+    expect(await instances.audits(first.data.id)).toEqual([
+      ...Array.from({ length: 5 }, () => ({ accessed_by: PATIENT })),
+      ...Array.from({ length: 5 }, () => ({ accessed_by: DOCTOR })),
+    ]);
+  });
+
+  it('that another try has stored in the meantime is not stored twice', async () => {
+    const bytes = await newPicture();
+    instances.proxy.fail({ how: 'hold', at: 'commit-stored' });
+    const upload = instances.upload(bytes);
+    await eventually(() => instances.proxy.hits > 0);
+    await instances.healthy.database.query(
+      `INSERT INTO chat_images (appointment_id, file_path, filename, uploaded_by, size, mime_type, sha256_sent)
+       SELECT appointment_id, file_path || '.twin', filename || '.twin', uploaded_by, size, mime_type, sha256_sent
+       FROM chat_images WHERE sha256_sent = $1`,
+      [sha256(bytes)],
+    );
+    instances.proxy.pass();
+    expectFailure(await upload, 503, 'OVERLOADED');
+    const stored = (await instances.rowsOf(bytes)).filter(({ state }) => state === 'stored');
+    expect(stored.map(({ file_path: path }) => path)).toEqual([expect.stringMatching(/[.]twin$/)]);
+    // It stands for no object, and would be told of by the checks of the other tests.
+    await instances.healthy.database.query('DELETE FROM chat_images WHERE id = $1', [stored[0]?.id]);
+  });
+
+  it('is another image for another user, another appointment, and after the time for retries', async () => {
+    const bytes = await newPicture();
+    const first = await instances.upload(bytes);
+    expect((await instances.upload(bytes)).data?.id).toBe(first.data?.id);
+    const others = [
+      await instances.upload(bytes, { as: DOCTOR }),
+      await instances.upload(bytes, { appointment: OTHER_APPOINTMENT }),
+    ];
+    await instances.healthy.database.query(
+      `UPDATE chat_images SET created_at = created_at - interval '301 seconds' WHERE id = $1`,
+      [first.data?.id],
+    );
+    others.push(await instances.upload(bytes));
+    for (const answer of [first, ...others]) await instances.expectReadable(answer);
+    expect(new Set([first, ...others].map(({ data }) => data?.id)).size).toBe(4);
+  });
+});
+
+describe('the Idempotency-Key', () => {
+  const age = (table: string, imageId: number | undefined, time: string): Promise<unknown> =>
+    instances.healthy.database.query(
+      `UPDATE ${table} SET created_at = created_at - $1::interval
+       WHERE ${table === 'chat_images' ? 'id' : 'chat_image_id'} = $2`,
+      [time, imageId],
+    );
+
+  it('repeats the first answer, also when the same picture without it would be another image', async () => {
+    const bytes = await newPicture();
+    const key = randomUUID();
+    const first = await instances.upload(bytes, { key });
+    await age('chat_images', first.data?.id, '23 hours');
+    const [repeated, healthy] = [
+      await instances.upload(bytes, { key }),
+      await instances.upload(bytes, { key, to: instances.healthy.url }),
+    ];
+    // The row is 23 hours older now than the first answer tells.
+    const expected = { ...withoutSignature(first), created_at: repeated.data?.created_at };
+    expect([repeated, healthy].map(withoutSignature)).toEqual([expected, expected]);
+    await instances.expectReadable(repeated);
+    expect(await instances.rowsOf(bytes)).toHaveLength(1);
+  });
+
+  it('is 409 IDEMPOTENCY_KEY_REUSED for other bytes and for another appointment', async () => {
+    const bytes = await newPicture();
+    const other = await newPicture();
+    const key = randomUUID();
+    const first = await instances.upload(bytes, { key });
+    expectFailure(await instances.upload(other, { key }), 409, 'IDEMPOTENCY_KEY_REUSED');
+    expectFailure(
+      await instances.upload(bytes, { key, appointment: OTHER_APPOINTMENT }),
+      409,
+      'IDEMPOTENCY_KEY_REUSED',
+    );
+    expect(await instances.rowsOf(other)).toEqual([]);
+    expect(await instances.rowsOf(bytes)).toHaveLength(1);
+    // Another user's key is another key.
+    const doctors = await instances.upload(other, { key, as: DOCTOR });
+    await instances.expectReadable(doctors);
+    expect((await instances.upload(bytes, { key })).data?.id).toBe(first.data?.id);
+  });
+
+  it('sent with two pictures at the same moment over two instances is that of one of them', async () => {
+    const key = randomUUID();
+    const answers = await Promise.all([
+      instances.upload(await newPicture(), { key }),
+      instances.upload(await newPicture(), { key, to: instances.healthy.url }),
+    ]);
+    const [success, refusal] = [...answers].sort((a, b) => a.status - b.status);
+    if (!success) throw new Error('Two were sent.');
+    await instances.expectReadable(success);
+    expectFailure(refusal, 409, 'IDEMPOTENCY_KEY_REUSED');
+  });
+
+  it('five times at the same moment over two instances is one image', async () => {
+    const bytes = await newPicture();
+    const key = randomUUID();
+    const answers = await Promise.all(
+      [0, 1, 0, 1, 0].map((instance) =>
+        instances.upload(bytes, { key, to: instance ? instances.healthy.url : instances.url }),
+      ),
+    );
+    expect(answers.map(({ status }) => status)).toEqual([200, 200, 200, 200, 200]);
+    expect(new Set(answers.map(({ data }) => data?.id)).size).toBe(1);
+    expect(await instances.rowsOf(bytes)).toHaveLength(1);
+  });
+
+  it('of two keys for the same bytes within the time for retries, both name the one image', async () => {
+    const bytes = await newPicture();
+    const keys = [randomUUID(), randomUUID()];
+    const ids = new Set<number | undefined>();
+    for (const key of [...keys, ...keys]) ids.add((await instances.upload(bytes, { key })).data?.id);
+    expect(ids.size).toBe(1);
+    const [id] = ids;
+    await age('chat_images', id, '1 hour');
+    for (const key of keys) expect((await instances.upload(bytes, { key })).data?.id).toBe(id);
+    const later = await instances.upload(bytes, { key: randomUUID() });
+    await instances.expectReadable(later);
+    expect(later.data?.id).not.toBe(id);
+  });
+
+  it('is free again after 24 hours, also for another picture', async () => {
+    const bytes = await newPicture();
+    const key = randomUUID();
+    const ids: (number | undefined)[] = [];
+    for (const next of [bytes, bytes, await newPicture()]) {
+      const answer = await instances.upload(next, { key });
+      await instances.expectReadable(answer);
+      ids.push(answer.data?.id);
+      await age('chat_images', answer.data?.id, '24 hours 1 second');
+      await age('chat_image_upload_keys', answer.data?.id, '24 hours 1 second');
+    }
+    expect(new Set(ids).size).toBe(3);
+    const keysOf = (): Promise<unknown[]> =>
+      instances.healthy.database.query<unknown[]>(
+        'SELECT chat_image_id FROM chat_image_upload_keys WHERE idempotency_key = $1',
+        [key],
+      );
+    expect(await keysOf()).toHaveLength(1);
+    await instances.sweep();
+    expect(await keysOf()).toEqual([]);
+  });
+
+  it.each(['', 'with space', 'tab\tin', 'ümlaut', 'x'.repeat(256)])(
+    'that is malformed is 422 VALIDATION_FAILED: %j',
+    async (key) => {
+      const bytes = await newPicture();
+      const answer = await instances.upload(bytes, { key });
+      expectFailure(answer, 422, 'VALIDATION_FAILED');
+      expect(answer.error?.errors).toEqual({
+        'Idempotency-Key': ['The Idempotency-Key must be 1 to 255 printable characters.'],
+      });
+      expect(await instances.rowsOf(bytes)).toEqual([]);
+    },
+  );
+
+  it('may be as long as 255 characters', async () => {
+    await instances.expectReadable(
+      await instances.upload(await newPicture(), { key: '!~'.repeat(127) + '"' }),
+    );
+  });
+});
