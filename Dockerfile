@@ -10,7 +10,8 @@ COPY package.json package-lock.json ./
 RUN npm ci
 COPY nest-cli.json tsconfig.json tsconfig.build.json ./
 COPY src ./src
-RUN npm run build
+# What only developers start is kept apart.
+RUN npm run build && mv dist/dev ./dev
 
 # Apart from the build, so that a change of the source does not install again. npm keeps the compiler, which the build
 # plug-in of @nestjs/swagger may use; the service never does.
@@ -18,7 +19,7 @@ FROM base AS dependencies
 COPY package.json package-lock.json ./
 RUN npm ci --omit=dev && rm -rf node_modules/typescript node_modules/.bin/tsc node_modules/.bin/tsserver
 
-FROM base
+FROM base AS service
 ENV NODE_ENV=production
 # Without this, each of Node's threads would keep memory of its own that it has done with. Decoding processes set it themselves.
 ENV MALLOC_ARENA_MAX=2
@@ -34,3 +35,10 @@ HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \
 # No shell and no npm in between: SIGTERM reaches the service, which finishes what is under way. `docker stop` waits for 10
 # seconds only: `docker run --stop-timeout 35` waits for SHUTDOWN_DELAY_MS and SHUTDOWN_TIMEOUT_MS.
 CMD ["node", "dist/main.js"]
+
+# For docker-compose: the service, and the commands that add sample data and print tokens.
+FROM service AS development
+COPY --from=build /app/dev ./dist/dev
+
+# The image of production. It is last, so it is built where no other stage is named.
+FROM service

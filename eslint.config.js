@@ -21,6 +21,7 @@ const ROOMS = [
   'health',
   'check',
   'commands',
+  'dev',
 ];
 
 const roomRules = ROOMS.map((room, index) => ({

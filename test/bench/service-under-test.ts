@@ -11,11 +11,7 @@ import { signToken } from '../../src/auth/sign-token.js';
 import { loadDatabaseSettings } from '../../src/config/settings.js';
 import { ENTITIES } from '../../src/chat-images/entities/entities.js';
 import { migrationDataSourceOptions } from '../../src/database/data-source-options.js';
-import {
-  type EmbeddedDatabase,
-  freePort,
-  startEmbeddedPostgres,
-} from '../../src/database/embedded-postgres.js';
+import { type EmbeddedDatabase, freePort, startEmbeddedPostgres } from '../../src/dev/embedded-postgres.js';
 import { migrateUp } from '../../src/database/migrate.js';
 import { s3Environment } from '../support/s3-environment.js';
 import { isPortOpen } from '../support/port-open.js';

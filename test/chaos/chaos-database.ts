@@ -3,11 +3,7 @@ import { readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
-import {
-  type EmbeddedDatabase,
-  freePort,
-  startEmbeddedPostgres,
-} from '../../src/database/embedded-postgres.js';
+import { type EmbeddedDatabase, freePort, startEmbeddedPostgres } from '../../src/dev/embedded-postgres.js';
 import { childProcesses, commandLine, signalAll } from '../support/child-processes.js';
 import { pick, type RandomNumbers } from '../support/random-numbers.js';
 import type { EndFault } from './plan.js';

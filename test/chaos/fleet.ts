@@ -4,7 +4,7 @@ import { signToken } from '../../src/auth/sign-token.js';
 import { loadSettings, type Settings } from '../../src/config/settings.js';
 import { ENTITIES } from '../../src/chat-images/entities/entities.js';
 import { migrationDataSourceOptions } from '../../src/database/data-source-options.js';
-import { freePort } from '../../src/database/embedded-postgres.js';
+import { freePort } from '../../src/dev/embedded-postgres.js';
 import { migrateUp } from '../../src/database/migrate.js';
 import { CuttingProxy } from '../support/cutting-proxy.js';
 import { randomNumbers } from '../support/random-numbers.js';

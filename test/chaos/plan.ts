@@ -62,7 +62,7 @@ const DATABASE_PLACES = [
   'claim-upload',
   'decide-images',
   'decide-appointment',
-  'record-access',
+  'decide-images',
   'renew-leases',
   'abandon-upload',
   'lock-upload-key',

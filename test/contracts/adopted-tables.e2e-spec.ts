@@ -4,7 +4,7 @@ import { DataSource } from 'typeorm';
 import { loadDatabaseSettings } from '../../src/config/settings.js';
 import { ENTITIES } from '../../src/chat-images/entities/entities.js';
 import { dataSourceOptions } from '../../src/database/data-source-options.js';
-import { type EmbeddedDatabase, startEmbeddedPostgres } from '../../src/database/embedded-postgres.js';
+import { type EmbeddedDatabase, startEmbeddedPostgres } from '../../src/dev/embedded-postgres.js';
 import { TableMismatchError } from '../../src/database/existing-tables.js';
 import { migrateDown, migrateUp, MigrationLockedError } from '../../src/database/migrate.js';
 import { LARAVEL_TABLES } from '../support/laravel-tables.js';

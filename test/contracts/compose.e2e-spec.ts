@@ -11,11 +11,7 @@ import { parse } from 'yaml';
 import { z } from 'zod';
 import { signToken } from '../../src/auth/sign-token.js';
 import { loadSettings, type Settings } from '../../src/config/settings.js';
-import {
-  type EmbeddedDatabase,
-  freePort,
-  startEmbeddedPostgres,
-} from '../../src/database/embedded-postgres.js';
+import { type EmbeddedDatabase, freePort, startEmbeddedPostgres } from '../../src/dev/embedded-postgres.js';
 import { createApp } from '../../src/server.js';
 import { phonePhoto } from '../support/pictures.js';
 import { RunningProcess } from '../support/run-process.js';
@@ -25,7 +21,7 @@ import { APPOINTMENT, DOCTOR, OUTSIDER, PATIENT } from '../support/test-app.js';
 /** What this test reads of the Compose file. A misspelt or unknown key of a service is a mistake. */
 const serviceSchema = z.strictObject({
   image: z.string(),
-  build: z.string().optional(),
+  build: z.strictObject({ context: z.literal('.'), target: z.literal('development') }).optional(),
   pull_policy: z.literal('never').optional(),
   entrypoint: z.array(z.string()).optional(),
   command: z.array(z.string()).optional(),

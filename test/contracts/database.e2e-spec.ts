@@ -3,7 +3,7 @@ import { DataSource } from 'typeorm';
 import { loadDatabaseSettings } from '../../src/config/settings.js';
 import { ENTITIES } from '../../src/chat-images/entities/entities.js';
 import { dataSourceOptions } from '../../src/database/data-source-options.js';
-import { type EmbeddedDatabase, startEmbeddedPostgres } from '../../src/database/embedded-postgres.js';
+import { type EmbeddedDatabase, startEmbeddedPostgres } from '../../src/dev/embedded-postgres.js';
 import { DataLossError } from '../../src/database/data-loss.js';
 import { migrateDown, migrateUp } from '../../src/database/migrate.js';
 import type { UploadedChatImageResponseDto } from '../../src/chat-images/dto/uploaded-chat-image.dto.js';

@@ -4,7 +4,7 @@ import { chmod, mkdtemp, rm, stat } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { dataDirectory, freePort } from '../../src/database/embedded-postgres.js';
+import { dataDirectory, freePort } from '../../src/dev/embedded-postgres.js';
 import { migrateDown } from '../../src/database/migrate.js';
 import { picture } from '../support/pictures.js';
 import { isPortOpen } from '../support/port-open.js';
@@ -256,7 +256,7 @@ describe('npm run seed', () => {
   });
 
   const seed = async (over: NodeJS.ProcessEnv = {}, ...args: string[]): Promise<[number | null, string]> => {
-    const child = start(['commands/seed.js', ...args], { env: environment(over), cwd: tmpdir() });
+    const child = start(['dev/seed.js', ...args], { env: environment(over), cwd: tmpdir() });
     return [await child.exit, child.output];
   };
 
@@ -323,7 +323,7 @@ describe('npm run token', () => {
   it('prints a token that the service lets in', async () => {
     const test = await TestApp.start();
     try {
-      const child = start(['commands/token.js', '--sub', String(PATIENT)], {
+      const child = start(['dev/token.js', '--sub', String(PATIENT)], {
         env: { JWT_SECRET },
         cwd: tmpdir(),
       });
@@ -351,7 +351,7 @@ describe('npm run token', () => {
       /can not sign a token/,
     ],
   ])('refuses %j with a clear sentence', async (args, env, sentence) => {
-    const child = start(['commands/token.js', ...args], { env, cwd: tmpdir() });
+    const child = start(['dev/token.js', ...args], { env, cwd: tmpdir() });
     expect([await child.exit, child.output]).toEqual([1, expect.stringMatching(sentence)]);
   });
 });
@@ -367,7 +367,7 @@ describe('npm run local', () => {
   afterAll(() => rm(folder, { recursive: true }));
 
   const local = async (over: NodeJS.ProcessEnv = {}, ...args: string[]): Promise<RunningProcess> =>
-    start(['commands/local.js', ...args], { env: { PORT: String(await freePort()), ...over }, cwd: folder });
+    start(['dev/local.js', ...args], { env: { PORT: String(await freePort()), ...over }, cwd: folder });
 
   async function tokenOf(child: RunningProcess): Promise<{ url: string; token: string }> {
     const [, url = ''] = await child.printed(/API +(http\S+)\/api/);
@@ -445,12 +445,12 @@ describe('npm run local', () => {
     const data = await dataDirectory(join(closed, '.local/postgres'));
     try {
       expect(data.startsWith(closed)).toBe(false);
-      const child = start(['commands/local.js'], { env: { PORT: String(await freePort()) }, cwd: closed });
+      const child = start(['dev/local.js'], { env: { PORT: String(await freePort()) }, cwd: closed });
       await tokenOf(child);
       expect(child.output).toContain(data);
       child.signal('SIGINT');
       expect(await child.exit).toBe(0);
-      const reset = start(['commands/local.js', '--reset'], {
+      const reset = start(['dev/local.js', '--reset'], {
         env: { PORT: String(await freePort()) },
         cwd: closed,
       });

@@ -3,7 +3,7 @@ import { chmod, chown, copyFile, mkdtemp, readFile, rm, stat } from 'node:fs/pro
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import pg from 'pg';
-import { type EmbeddedDatabase, startEmbeddedPostgres } from '../../src/database/embedded-postgres.js';
+import { type EmbeddedDatabase, startEmbeddedPostgres } from '../../src/dev/embedded-postgres.js';
 import { RunningProcess } from '../support/run-process.js';
 import { TEST_ENVIRONMENT } from '../support/test-app.js';
 

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import type { UploadedChatImageResponseDto } from '../../src/chat-images/dto/uploaded-chat-image.dto.js';
 import { StorageProvider } from '../../src/storage/storage-provider.js';
-import { freePort } from '../../src/database/embedded-postgres.js';
+import { freePort } from '../../src/dev/embedded-postgres.js';
 import { CuttingProxy } from '../support/cutting-proxy.js';
 import { picture } from '../support/pictures.js';
 import { RunningProcess } from '../support/run-process.js';

@@ -9,7 +9,7 @@ import { loadSettings } from '../../src/config/settings.js';
 import { ENTITIES } from '../../src/chat-images/entities/entities.js';
 import { migrationDataSourceOptions } from '../../src/database/data-source-options.js';
 import { DatabaseUnavailableError, sqlState } from '../../src/database/database-failure.js';
-import { freePort } from '../../src/database/embedded-postgres.js';
+import { freePort } from '../../src/dev/embedded-postgres.js';
 import { migrateUp } from '../../src/database/migrate.js';
 import { preparedStatement, RequestDatabase } from '../../src/database/request-database.js';
 import type { UploadedChatImageResponseDto } from '../../src/chat-images/dto/uploaded-chat-image.dto.js';

@@ -10,7 +10,7 @@ import type {
 } from '../../src/chat-images/dto/uploaded-chat-image.dto.js';
 import { StorageProvider } from '../../src/storage/storage-provider.js';
 import { UpkeepSchedule } from '../../src/upkeep/upkeep-schedule.js';
-import { type EmbeddedDatabase, startEmbeddedPostgres } from '../../src/database/embedded-postgres.js';
+import { type EmbeddedDatabase, startEmbeddedPostgres } from '../../src/dev/embedded-postgres.js';
 import { CuttingProxy } from '../support/cutting-proxy.js';
 import { picture } from '../support/pictures.js';
 import { RunningProcess } from '../support/run-process.js';

@@ -3,7 +3,7 @@ import { Agent, type IncomingMessage, request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { setTimeout } from 'node:timers/promises';
 import type { UploadedChatImageResponseDto } from '../../src/chat-images/dto/uploaded-chat-image.dto.js';
-import { freePort } from '../../src/database/embedded-postgres.js';
+import { freePort } from '../../src/dev/embedded-postgres.js';
 import type { ErrorBodyDto } from '../../src/errors/error-body.dto.js';
 import { CuttingProxy } from '../support/cutting-proxy.js';
 import { eventually } from '../support/eventually.js';

@@ -4,7 +4,7 @@ import { resolve } from 'node:path';
 import { S3StorageProvider } from '../../src/storage/s3-storage.provider.js';
 import { StorageUnavailableError } from '../../src/storage/storage-errors.js';
 import { loadSettings } from '../../src/config/settings.js';
-import { freePort } from '../../src/database/embedded-postgres.js';
+import { freePort } from '../../src/dev/embedded-postgres.js';
 import { picture } from '../support/pictures.js';
 import { RunningProcess } from '../support/run-process.js';
 import { refusal, S3Answers } from '../support/s3-answers.js';

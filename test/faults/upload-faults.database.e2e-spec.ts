@@ -45,7 +45,7 @@ describe('uploads, when the database fails', () => {
     const bytes = await newPicture();
     const first = await instances.expectReadable(await instances.upload(bytes));
     const before = await instances.audits(first.id);
-    instances.proxy.fail({ how: 'cut before', at: 'record-access' });
+    instances.proxy.fail({ how: 'cut before', at: 'decide-images' });
     expectFailure(await instances.upload(bytes), 503, 'DATABASE_UNAVAILABLE');
     expect(await instances.audits(first.id)).toEqual(before);
     instances.proxy.pass();

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import type { UploadedChatImageResponseDto } from '../../src/chat-images/dto/uploaded-chat-image.dto.js';
 import { StorageProvider } from '../../src/storage/storage-provider.js';
 import { UploadSweeper } from '../../src/upkeep/upload-sweeper.service.js';
-import { freePort } from '../../src/database/embedded-postgres.js';
+import { freePort } from '../../src/dev/embedded-postgres.js';
 import type { ErrorBodyDto } from '../../src/errors/error-body.dto.js';
 import { CuttingProxy } from '../support/cutting-proxy.js';
 import { eventually } from '../support/eventually.js';

@@ -2,7 +2,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/glob
 import fc from 'fast-check';
 import { createHash } from 'node:crypto';
 import sharp from 'sharp';
-import { AppError } from '../../src/errors/app-error.js';
+import { PictureError } from '../../src/pictures/picture-error.js';
 import { ImagePreparer } from '../../src/pictures/image-preparer.js';
 import { holds, LIMIT_MS, PROPERTY_LIMIT_MS } from '../support/fuzz-property.js';
 import { FuzzedService } from '../support/fuzzed-service.js';
@@ -38,7 +38,7 @@ describe('uploads that nobody meant', () => {
           const bytes = mutate(originals[index % originals.length] ?? Buffer.alloc(0), mutations, originals);
           const started = performance.now();
           const prepared = await preparer.prepare([Buffer.from(bytes)], sender).catch((error: unknown) => {
-            if (error instanceof AppError && error.code === 'INVALID_IMAGE') return undefined;
+            if (error instanceof PictureError && error.failure === 'invalid') return undefined;
             throw error;
           });
           expect(performance.now() - started).toBeLessThan(LIMIT_MS);

@@ -7,11 +7,7 @@ import { signToken } from '../../src/auth/sign-token.js';
 import { loadSettings, type Settings } from '../../src/config/settings.js';
 import { ENTITIES } from '../../src/chat-images/entities/entities.js';
 import { dataSourceOptions } from '../../src/database/data-source-options.js';
-import {
-  type EmbeddedDatabase,
-  freePort,
-  startEmbeddedPostgres,
-} from '../../src/database/embedded-postgres.js';
+import { type EmbeddedDatabase, freePort, startEmbeddedPostgres } from '../../src/dev/embedded-postgres.js';
 import { migrateUp } from '../../src/database/migrate.js';
 import { createLogger } from '../../src/observability/logger.js';
 import { createApp } from '../../src/server.js';

@@ -7,7 +7,7 @@ import type {
 } from '../../src/chat-images/dto/uploaded-chat-image.dto.js';
 import type { SignedUrlResponseDto } from '../../src/chat-images/dto/signed-url.dto.js';
 import { loadSettings } from '../../src/config/settings.js';
-import { freePort } from '../../src/database/embedded-postgres.js';
+import { freePort } from '../../src/dev/embedded-postgres.js';
 import type { ErrorBodyDto } from '../../src/errors/error-body.dto.js';
 import { createLogger } from '../../src/observability/logger.js';
 import { createApp } from '../../src/server.js';

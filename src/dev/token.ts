@@ -3,7 +3,7 @@ import { signToken } from '../auth/sign-token.js';
 import { MAX_TOKEN_SECONDS } from '../auth/token-verifier.js';
 import { loadJwtSettings, readEnvironment } from '../config/settings.js';
 import { parseId } from '../database/parse-id.js';
-import { runCommand, UsageError } from './run-command.js';
+import { runCommand, UsageError } from '../commands/run-command.js';
 
 const USAGE =
   'Usage: npm run token -- --sub <user id> [--expires-in <seconds, default 86400, a year at most>]';

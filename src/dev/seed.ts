@@ -1,6 +1,6 @@
 import { loadSettings, readEnvironment } from '../config/settings.js';
 import { createLogger } from '../observability/logger.js';
-import { runCommand, UsageError } from './run-command.js';
+import { runCommand, UsageError } from '../commands/run-command.js';
 import { addSampleData } from './sample-data.js';
 
 await runCommand(async () => {

@@ -7,7 +7,7 @@ import { ChatImageUploadsService } from '../uploads/chat-image-uploads.service.j
 import { ChatImage } from '../chat-images/entities/chat-image.entity.js';
 import type { Settings } from '../config/settings.js';
 import { NestLogger } from '../observability/logger.js';
-import { UsageError } from './run-command.js';
+import { UsageError } from '../commands/run-command.js';
 import { samplePictures } from './sample-pictures.js';
 
 /** Whom development and its documentation know. */

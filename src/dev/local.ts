@@ -8,11 +8,11 @@ import { signToken } from '../auth/sign-token.js';
 import { loadSettings, readEnvironment, type Settings } from '../config/settings.js';
 import { ENTITIES } from '../chat-images/entities/entities.js';
 import { migrationDataSourceOptions } from '../database/data-source-options.js';
-import { dataDirectory, runningServer, startEmbeddedPostgres } from '../database/embedded-postgres.js';
+import { dataDirectory, runningServer, startEmbeddedPostgres } from './embedded-postgres.js';
 import { migrateUp } from '../database/migrate.js';
 import { createLogger } from '../observability/logger.js';
 import { serve } from '../server.js';
-import { runCommand, UsageError } from './run-command.js';
+import { runCommand, UsageError } from '../commands/run-command.js';
 import { addSampleData, APPOINTMENT, DOCTOR, OUTSIDER, PATIENT } from './sample-data.js';
 
 const DIRECTORY = '.local';
