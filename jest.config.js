@@ -13,8 +13,8 @@ export default {
   testPathIgnorePatterns: ['/node_modules/', ...(process.env.CHAOS ? [] : ['/test/faults/chaos\\.'])],
   transform: { '\\.ts$': ['ts-jest', { useESM: true, diagnostics: false }] },
   maxWorkers: 2,
-  // Of Jest's 500 ms, a busy machine takes more to free the memory of a worker that has nothing left to do. What is still
-  // told to have been ended by force has a handle that a suite has left open.
+  // A busy machine needs longer than Jest's 500 ms to free the memory of a worker that has nothing left to do. A worker that
+  // is ended by force all the same has a handle that a suite has left open.
   workerGracefulExitTimeout: 15_000,
   // For what hangs. On a busy machine, starting PostgreSQL and the application several times takes a minute.
   testTimeout: 120_000,
