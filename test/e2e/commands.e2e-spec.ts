@@ -210,7 +210,7 @@ describe('npm run migrate', () => {
     } finally {
       await test.stop();
     }
-  }, 60_000);
+  });
 
   it('goes down over rows only where a person has said that they may go, and says how many', async () => {
     const test = await TestApp.start();
@@ -236,7 +236,7 @@ describe('npm run migrate', () => {
     } finally {
       await test.stop();
     }
-  }, 120_000);
+  });
 });
 
 describe('npm run seed', () => {
@@ -436,7 +436,8 @@ describe('npm run local', () => {
     expect((await signedUrl(newHeaders, data.image_id)).status).toBe(404);
     fifth.signal('SIGTERM');
     expect(await fifth.exit).toBe(0);
-  }, 90_000);
+    // For what hangs: PostgreSQL is started several times, one after the other.
+  }, 240_000);
 
   const asRoot = process.getuid?.() === 0 ? it : it.skip;
 

@@ -2,7 +2,8 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { resolve } from 'node:path';
 
-const WAIT_LIMIT_MS = 20_000;
+/** For what hangs: on a busy machine, a program that starts PostgreSQL needs half a minute. */
+const WAIT_LIMIT_MS = 60_000;
 
 /** A program of the build, running as an operator or a newcomer would run it. */
 export class RunningProcess {
