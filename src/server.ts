@@ -14,13 +14,14 @@ import { StorageProvider } from './storage/storage-provider.js';
 import { UpkeepSchedule, UpkeepScheduleModule } from './upkeep/upkeep-schedule.js';
 import type { Settings } from './config/settings.js';
 import { settingsWarnings } from './config/settings-warnings.js';
+import { AppError } from './errors/app-error.js';
 import { preparedStatement, RequestDatabase } from './database/request-database.js';
 import { LeanExpressAdapter } from './http/lean-express.adapter.js';
 import { NestLogger } from './observability/logger.js';
 import { RequestLog } from './http/request-log.js';
 import { serveSwaggerPage } from './http/swagger/swagger-page.js';
 import { answerExpectations, readAwayUnreadBody } from './http/unread-bodies.js';
-import { answerUnparsableRequests, readBrokenEscapesAsText } from './http/unparsable-requests.js';
+import { answerUnparsableRequests, lacksHost, readBrokenEscapesAsText } from './http/unparsable-requests.js';
 
 /** What the app sends; browsers ask for leave to send it, also on a GET. */
 const CORS_HEADERS = [
@@ -81,7 +82,7 @@ export async function createApp(settings: Settings, logger: Logger): Promise<Nes
     log.follow(request, response);
     readAwayUnreadBody(request, response);
     readBrokenEscapesAsText(request);
-    next();
+    next(lacksHost(request) ? new AppError('MALFORMED_REQUEST') : undefined);
   });
   if (settings.corsOrigins.length > 0) {
     app.enableCors({

@@ -3,11 +3,13 @@
  * clients, so they are short sentences that say what to do, without medical or internal detail.
  */
 const CATALOGUE = {
+  MALFORMED_REQUEST: { status: 400, message: 'The request could not be read. Please send it again.' },
   UNAUTHENTICATED: { status: 401, message: 'Please log in again.' },
   FORBIDDEN: { status: 403, message: 'You do not have permission to access this image.' },
   IMAGE_NOT_FOUND: { status: 404, message: 'Image not found.' },
   APPOINTMENT_NOT_FOUND: { status: 404, message: 'Appointment not found.' },
   NOT_FOUND: { status: 404, message: 'Nothing was found at this address.' },
+  REQUEST_TIMEOUT: { status: 408, message: 'The request took too long to arrive. Please send it again.' },
   IDEMPOTENCY_KEY_REUSED: {
     status: 409,
     message: 'This upload was sent before with another image. Please send it again.',
@@ -17,6 +19,10 @@ const CATALOGUE = {
   VALIDATION_FAILED: { status: 422, message: 'The request is not valid. Please check what was sent.' },
   INVALID_IMAGE: { status: 422, message: 'The file is not an acceptable image.' },
   TOO_MANY_REQUESTS: { status: 429, message: 'Too many requests. Please try again in a moment.' },
+  HEADERS_TOO_LARGE: {
+    status: 431,
+    message: 'The headers of the request are too large. Please send smaller ones.',
+  },
   STORAGE_UNAVAILABLE: { status: 503, message: 'Images are not available right now. Please try again soon.' },
   DATABASE_UNAVAILABLE: {
     status: 503,

@@ -31,7 +31,8 @@ export class LeanExpressAdapter extends ExpressAdapter {
     express.request = Request.prototype as Express['request'];
     express.response = Response.prototype as Express['response'];
     const server = createServer(
-      { IncomingMessage: Request, ServerResponse: Response },
+      // A request without a host is refused by the application, as Node's refusal has no body.
+      { IncomingMessage: Request, ServerResponse: Response, requireHostHeader: false },
       boundUnanswered(express as unknown as RequestListener),
     );
     this.httpServer = server;

@@ -85,8 +85,8 @@ describe('docker-compose.yml', () => {
 
   it('pins every image, and builds the own one once', () => {
     const own = Object.entries(services).filter(([, { image }]) => image === api.image);
-    expect(own.map(([name, { build, pull_policy }]) => [name, build ?? pull_policy])).toEqual([
-      ['migrate', '.'],
+    expect(own.map(([name, { build, pull_policy }]) => [name, build?.target ?? pull_policy])).toEqual([
+      ['migrate', 'development'],
       // Nobody publishes it, so asking a registry for it would only fail.
       ['seed', 'never'],
       ['api', 'never'],

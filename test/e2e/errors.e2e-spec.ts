@@ -259,17 +259,49 @@ describe('every failure', () => {
     }
   });
 
-  it('422 for what is no HTTP at all', async () => {
+  it.each([
+    ['400 MALFORMED_REQUEST: what is no HTTP at all', 400, 'MALFORMED_REQUEST', 'NONSENSE\r\n\r\n'],
+    [
+      '400 MALFORMED_REQUEST: two lengths of one body',
+      400,
+      'MALFORMED_REQUEST',
+      'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n',
+    ],
+    [
+      '400 MALFORMED_REQUEST: no host',
+      400,
+      'MALFORMED_REQUEST',
+      'GET /api/health HTTP/1.1\r\nConnection: close\r\n\r\n',
+    ],
+    [
+      '431 HEADERS_TOO_LARGE: headers of 20 kB',
+      431,
+      'HEADERS_TOO_LARGE',
+      `GET /api/health HTTP/1.1\r\nHost: a\r\nCookie: ${'a'.repeat(20_000)}\r\n\r\n`,
+    ],
+  ])('%s', async (_, status, code, request) => {
     const client = new Client(test);
-    await client.send('NONSENSE\r\n\r\n');
+    await client.send(request);
     const [answer, ...others] = await client.answersUntilClosed();
-    expect([answer?.status, others]).toEqual([422, []]);
-    expect(answer?.headers.get('x-request-id')).toMatch(/^[\da-f-]{36}$/);
-    expect(answer?.headers.get('x-content-type-options')).toBe('nosniff');
-    expect(JSON.parse(answer?.body ?? '')).toMatchObject({
-      success: false,
-      error_code: 'VALIDATION_FAILED',
+    expect([answer?.status, others]).toEqual([status, []]);
+    expect(Object.fromEntries(answer?.headers ?? [])).toMatchObject({
+      'x-request-id': expect.stringMatching(/^[\da-f-]{36}$/),
+      'x-content-type-options': 'nosniff',
+      'cache-control': 'no-store',
+      connection: 'close',
     });
+    expect(JSON.parse(answer?.body ?? '')).toEqual({
+      success: false,
+      message: expect.stringMatching(/^[A-Z].{5,100}[.]$/),
+      error_code: code,
+      request_id: expect.any(String),
+    });
+  });
+
+  it('asks for no host in HTTP/1.0, which knows none', async () => {
+    const client = new Client(test);
+    await client.send('GET /api/health HTTP/1.0\r\n\r\n');
+    expect((await client.answersUntilClosed()).map(({ status }) => status)).toEqual([200]);
   });
 
   it('answers all that came whole on a connection before what is no HTTP', async () => {

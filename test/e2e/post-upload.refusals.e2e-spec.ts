@@ -219,6 +219,7 @@ describe('an upload that is refused', () => {
       // Node looks for such requests every 30 seconds; this is what it does then.
       const timeout = Object.assign(new Error('Request timeout'), { code: 'ERR_HTTP_REQUEST_TIMEOUT' });
       serverOf(test).emit('clientError', timeout, accepted[0]);
+      expectRefusal(await client.answer(), 408, 'REQUEST_TIMEOUT');
       await eventually(() => inUse(test) === 0, 'the memory of the upload', 2000);
       await eventually(() => client.ended, 'the end of the connection');
     });

@@ -86,7 +86,7 @@ it('has the network of who sends what is no HTTP', async () => {
   await client.send('NONSENSE\r\n\r\n');
   await client.answersUntilClosed();
   expect(lines()).toContainEqual(
-    expect.objectContaining({ network: '127.0.0.1', route: 'none', status: 422, msg: 'request' }),
+    expect.objectContaining({ network: '127.0.0.1', route: 'none', status: 400, msg: 'request' }),
   );
 });
 

@@ -10,6 +10,7 @@ import { type Answer, Client, inUse } from './raw-clients.js';
 import { TestApp } from './test-app.js';
 
 const REFUSALS: Readonly<Record<string, number>> = {
+  MALFORMED_REQUEST: 400,
   UNAUTHENTICATED: 401,
   FORBIDDEN: 403,
   APPOINTMENT_NOT_FOUND: 404,
@@ -114,7 +115,7 @@ export class FuzzedService {
   expectOwnAnswer(answer: Answer, requestId: string): void {
     expectContract(answer);
     const isOwn = answer.headers.get('x-request-id') === requestId;
-    expect(isOwn || (answer.status === 422 && answer.headers.get('connection') === 'close')).toBe(true);
+    expect(isOwn || (answer.status === 400 && answer.headers.get('connection') === 'close')).toBe(true);
   }
 
   /** What lies in the storage's folder, leftovers of half-written files among it. */
