@@ -86,7 +86,7 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
     const key = `${folder}/missing.png`;
     expect(await storage.head(key)).toBeUndefined();
     await expect(storage.get(key)).rejects.toBeInstanceOf(ObjectNotFoundError);
-    expect((await fetch((await sign(key)).url)).status).toBe(404);
+    expect(await statusOf((await sign(key)).url)).toBe(404);
   });
 
   it('removes an object, also twice', async () => {
@@ -94,7 +94,7 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
     await storage.delete(key);
     await storage.delete(key);
     expect(await storage.head(key)).toBeUndefined();
-    expect((await fetch((await sign(key)).url)).status).toBe(404);
+    expect(await statusOf((await sign(key)).url)).toBe(404);
   });
 
   it.each(ODD_NAMES)('keeps the object named %j', async (name) => {
@@ -149,7 +149,7 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
 
     it('is refused without its query', async () => {
       const { url } = await sign(key);
-      expect((await fetch(url.slice(0, url.indexOf('?')))).status).toBe(403);
+      expect(await statusOf(url.slice(0, url.indexOf('?')))).toBe(403);
     });
 
     it('tells exactly when it expires', async () => {
@@ -162,9 +162,9 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
 
     it('is refused once it has expired', async () => {
       const past = new Date(Date.now() - 61_000);
-      expect((await fetch((await storage.signedUrl(key, 60, past)).url)).status).toBe(403);
+      expect(await statusOf((await storage.signedUrl(key, 60, past)).url)).toBe(403);
       const almost = new Date(Date.now() - 50_000);
-      expect((await fetch((await storage.signedUrl(key, 60, almost)).url)).status).toBe(200);
+      expect(await statusOf((await storage.signedUrl(key, 60, almost)).url)).toBe(200);
     });
 
     it('is refused when any character of it is changed', async () => {
@@ -173,7 +173,7 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
       const accepted: string[] = [];
       for (let index = start; index < url.length; index += 1) {
         const changed = `${url.slice(0, index)}${otherCharacter(url.charAt(index))}${url.slice(index + 1)}`;
-        const { status } = await fetch(changed);
+        const status = await statusOf(changed);
         if (status < 400) accepted.push(`${status} ${changed}`);
       }
       expect(accepted).toEqual([]);
@@ -182,7 +182,7 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
     it('does not let the object be written or removed', async () => {
       const { url } = await sign(key);
       for (const method of ['PUT', 'DELETE', 'POST']) {
-        expect((await fetch(url, { method })).status).toBeGreaterThanOrEqual(400);
+        expect(await statusOf(url, method)).toBeGreaterThanOrEqual(400);
       }
       expect((await read(key)).equals(bytes)).toBe(true);
     });
@@ -191,6 +191,13 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
   it('answers a ping', async () => {
     await expect(storage.ping(AbortSignal.timeout(5000))).resolves.toBeUndefined();
   });
+}
+
+/** The status of an answer. Its body is read: one that is not keeps its connection, and Jest's process, for a minute. */
+async function statusOf(url: string, method = 'GET'): Promise<number> {
+  const response = await fetch(url, { method });
+  await response.arrayBuffer();
+  return response.status;
 }
 
 /** Another character of the same kind. Not the other case: URLs with `%2f` for `%2F` are the same URL (RFC 3986, 2.1). */

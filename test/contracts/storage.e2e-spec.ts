@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import { createServer, type Server } from 'node:net';
+import { createServer, type Server, type Socket } from 'node:net';
 import { S3StorageProvider } from '../../src/storage/s3-storage.provider.js';
 import { StorageUnavailableError } from '../../src/storage/storage-errors.js';
 import { StorageProvider } from '../../src/storage/storage-provider.js';
@@ -25,10 +25,11 @@ describe.each(STORAGES)('the $name storage', ({ environment }) => {
 
 describe('the s3 storage, when the server does not answer', () => {
   let silent: Server;
+  const accepted: Socket[] = [];
   let settings: S3Settings;
 
   beforeAll(async () => {
-    silent = createServer(() => undefined);
+    silent = createServer((socket) => accepted.push(socket));
     await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
     const address = silent.address();
     const port = typeof address === 'object' && address ? address.port : 0;
@@ -51,6 +52,7 @@ describe('the s3 storage, when the server does not answer', () => {
 
   afterAll(() => {
     silent.close();
+    for (const socket of accepted) socket.destroy();
   });
 
   it('gives up after its time limit and its tries', async () => {
