@@ -9,7 +9,7 @@ import { setTimeout } from 'node:timers/promises';
 import sharp from 'sharp';
 import { loadSettings } from '../config/settings.js';
 import { ImageProcesses } from './image-processes.js';
-import { decodingProcesses } from '../../test/decoding-processes.js';
+import { decodingProcesses } from '../../test/support/decoding-processes.js';
 
 const SECRET = 'a secret that no decoding process may know, 0123';
 const settings = loadSettings({

@@ -1,18 +1,16 @@
 import { createHmac, randomUUID, timingSafeEqual } from 'node:crypto';
 import type { Stats } from 'node:fs';
-import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { access, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join, relative, resolve, sep } from 'node:path';
 import type { Readable } from 'node:stream';
 import { isNativeError } from 'node:util/types';
 import type { LocalStorageSettings } from '../config/settings.js';
 import { type BytePieces, writePieces } from './byte-pieces.js';
 import { ObjectNotFoundError, StorageUnavailableError } from './storage-errors.js';
-import { assertStorageKey } from './storage-key.js';
 import {
   type ListedObject,
   type NewObject,
   type ObjectProperties,
-  type SignedUrl,
   StorageProvider,
   type StoredObject,
 } from './storage-provider.js';
@@ -36,8 +34,11 @@ export class LocalStorageProvider extends StorageProvider {
     this.directory = resolve(settings.directory);
   }
 
-  async put(key: string, pieces: BytePieces, { contentType }: NewObject): Promise<void> {
-    assertStorageKey(key);
+  protected override async putObject(
+    key: string,
+    pieces: BytePieces,
+    { contentType }: NewObject,
+  ): Promise<void> {
     const properties: ObjectProperties = { contentType };
     await this.attempt(async () => {
       // The object counts as there when its bytes are: they come last.
@@ -46,8 +47,7 @@ export class LocalStorageProvider extends StorageProvider {
     });
   }
 
-  async head(key: string): Promise<StoredObject | undefined> {
-    assertStorageKey(key);
+  protected override async headObject(key: string): Promise<StoredObject | undefined> {
     try {
       return await this.find(async () => {
         const { size } = await stat(this.objectFile(key));
@@ -60,13 +60,11 @@ export class LocalStorageProvider extends StorageProvider {
     }
   }
 
-  async get(key: string): Promise<Readable> {
-    assertStorageKey(key);
+  protected override async getObject(key: string): Promise<Readable> {
     return this.find(async () => (await open(this.objectFile(key))).createReadStream());
   }
 
-  async delete(key: string): Promise<void> {
-    assertStorageKey(key);
+  protected override async deleteObject(key: string): Promise<void> {
     await this.attempt(async () => {
       await rm(this.objectFile(key), { force: true });
       await rm(this.propertiesFile(key), { force: true });
@@ -77,9 +75,11 @@ export class LocalStorageProvider extends StorageProvider {
     const root = join(this.directory, 'objects');
     const folder = join(root, prefix);
     const entries = await this.find(() => readdir(folder, { recursive: true, withFileTypes: true })).catch(
-      (error: unknown) => {
-        if (error instanceof ObjectNotFoundError) return [];
-        throw error;
+      async (error: unknown) => {
+        if (!(error instanceof ObjectNotFoundError)) throw error;
+        // A storage that is not mounted is not an empty storage.
+        await this.attempt(() => access(this.directory));
+        return [];
       },
     );
     const keys = entries
@@ -93,16 +93,11 @@ export class LocalStorageProvider extends StorageProvider {
     }
   }
 
-  signedUrl(key: string, expiresIn: number, signedAt: Date): Promise<SignedUrl> {
-    return Promise.resolve().then(() => this.sign(key, expiresIn, signedAt));
-  }
-
-  private sign(key: string, expiresIn: number, signedAt: Date): SignedUrl {
-    assertStorageKey(key);
-    const expires = Math.floor(signedAt.getTime() / 1000) + expiresIn;
+  protected override signUrl(key: string, expiresIn: number, signedAt: Date): Promise<string> {
+    const expires = String(signedAt.getTime() / 1000 + expiresIn);
     const path = key.split('/').map(encodeURIComponent).join('/');
-    const url = `${this.appUrl}${LOCAL_STORAGE_PATH}/${path}?Expires=${expires}&Signature=${this.signature(key, String(expires))}`;
-    return { url, expiresIn, expiresAt: new Date(expires * 1000) };
+    const query = new URLSearchParams({ Expires: expires, Signature: this.signature(key, expires) });
+    return Promise.resolve(`${this.appUrl}${LOCAL_STORAGE_PATH}/${path}?${query.toString()}`);
   }
 
   /**

@@ -21,14 +21,7 @@ import { ObjectNotFoundError, StorageUnavailableError } from './storage-errors.j
 import { ObjectRefusedError, S3ObjectWriter } from './s3-object-writer.js';
 import { S3UrlSigner } from './s3-url-signer.js';
 import { type FailedAnswer, storageFailureOf } from './storage-failure.js';
-import { assertStorageKey } from './storage-key.js';
-import {
-  type ListedObject,
-  type NewObject,
-  type SignedUrl,
-  StorageProvider,
-  type StoredObject,
-} from './storage-provider.js';
+import { type ListedObject, type NewObject, StorageProvider, type StoredObject } from './storage-provider.js';
 
 /** Phones may keep a picture for as long as a URL to it works. */
 const CACHE_CONTROL = 'private, max-age=3600';
@@ -74,8 +67,11 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
     this.writer = new S3ObjectWriter(this.client, requestHandler, settings);
   }
 
-  async put(key: string, pieces: BytePieces, { contentType, sha256, md5 }: NewObject): Promise<void> {
-    assertStorageKey(key);
+  protected override async putObject(
+    key: string,
+    pieces: BytePieces,
+    { contentType, sha256, md5 }: NewObject,
+  ): Promise<void> {
     const headers = {
       // The one integrity check of an upload that every S3 server makes.
       'content-md5': Buffer.from(md5 ?? digest('md5', pieces), 'hex').toString('base64'),
@@ -87,8 +83,7 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
     await this.request(() => this.writer.put(key, pieces, headers, sha256 ?? digest('sha256', pieces)));
   }
 
-  async head(key: string): Promise<StoredObject | undefined> {
-    assertStorageKey(key);
+  protected override async headObject(key: string): Promise<StoredObject | undefined> {
     try {
       const { ContentLength, ContentType } = await this.objectRequest(() =>
         this.client.send(new HeadObjectCommand({ Bucket: this.settings.bucket, Key: key })),
@@ -100,8 +95,7 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
     }
   }
 
-  async get(key: string): Promise<Readable> {
-    assertStorageKey(key);
+  protected override async getObject(key: string): Promise<Readable> {
     const { Body } = await this.objectRequest(() =>
       this.client.send(new GetObjectCommand({ Bucket: this.settings.bucket, Key: key })),
     );
@@ -110,8 +104,7 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
     return Body;
   }
 
-  async delete(key: string): Promise<void> {
-    assertStorageKey(key);
+  protected override async deleteObject(key: string): Promise<void> {
     await this.objectRequest(() =>
       this.client.send(new DeleteObjectCommand({ Bucket: this.settings.bucket, Key: key })),
     );
@@ -132,11 +125,8 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
     } while (page.NextContinuationToken !== undefined);
   }
 
-  async signedUrl(key: string, expiresIn: number, signedAt: Date): Promise<SignedUrl> {
-    assertStorageKey(key);
-    const second = Math.floor(signedAt.getTime() / 1000) * 1000;
-    const url = await this.signer.sign(key, expiresIn, new Date(second));
-    return { url, expiresIn, expiresAt: new Date(second + expiresIn * 1000) };
+  protected override signUrl(key: string, expiresIn: number, signedAt: Date): Promise<string> {
+    return this.signer.sign(key, expiresIn, signedAt);
   }
 
   async ping(signal: AbortSignal): Promise<void> {

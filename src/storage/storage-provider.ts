@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream';
 import type { BytePieces } from './byte-pieces.js';
+import { assertStorageKey } from './storage-key.js';
 
 /** What a storage keeps beside an object's bytes. */
 export type ObjectProperties = {
@@ -36,48 +37,78 @@ export type SignedUrl = {
 };
 
 /**
- * Where the bytes of the pictures are. The abstract class is the DI token; a driver extends it.
+ * The storage of the pictures' bytes. The abstract class is the DI token; a driver extends it.
+ *
+ * Keys are checked here, once for all drivers: a driver gets only keys that `isStorageKey` accepts, and a key means the same
+ * object on every driver.
  *
  * Every driver guarantees: an object is private, readable only through the service's own credentials or a URL from
- * {@link signedUrl}; `put` is atomic (a reader sees the old object, or the whole new one) and durable when it
- * resolves; keys are those that `assertStorageKey` lets through, and mean the same object on every driver; calls
- * end within bounded time. All methods reject with `StorageUnavailableError` when the storage is down or slow past
+ * {@link signedUrl}. `put` is atomic (a reader gets the old object or the whole new object) and durable when it resolves.
+ * Calls end within bounded time. All methods reject with `StorageUnavailableError` when the storage is down or slow past
  * its limit, and with `InvalidStorageKeyError` for a key that can't be one.
  */
 export abstract class StorageProvider {
-  /** Writes an object, replacing one with the same key. */
-  abstract put(key: string, pieces: BytePieces, object: NewObject): Promise<void>;
+  /** Writes an object, replacing an object with the same key. */
+  async put(key: string, pieces: BytePieces, object: NewObject): Promise<void> {
+    assertStorageKey(key);
+    await this.putObject(key, pieces, object);
+  }
 
   /** Tells what is stored under a key, or `undefined` where nothing is. */
-  abstract head(key: string): Promise<StoredObject | undefined>;
+  async head(key: string): Promise<StoredObject | undefined> {
+    assertStorageKey(key);
+    return this.headObject(key);
+  }
 
   /**
    * Streams an object's bytes back.
    *
    * @throws ObjectNotFoundError where there is no such object
    */
-  abstract get(key: string): Promise<Readable>;
+  async get(key: string): Promise<Readable> {
+    assertStorageKey(key);
+    return this.getObject(key);
+  }
 
-  /** Removes an object. Removing one that is not there is no error. */
-  abstract delete(key: string): Promise<void>;
+  /** Removes an object. Removing an object that is not there is no error. */
+  async delete(key: string): Promise<void> {
+    assertStorageKey(key);
+    await this.deleteObject(key);
+  }
 
   /**
-   * Makes a URL that reads the object until it expires, without asking the storage. The object need not exist.
+   * Makes a URL that reads the object until the URL expires, without asking the storage. The object need not exist.
    *
    * @param expiresIn seconds from `signedAt`, rounded down to a whole second, from 1 to 604800
    * @param signedAt the moment that counts as now
    */
-  abstract signedUrl(key: string, expiresIn: number, signedAt: Date): Promise<SignedUrl>;
+  async signedUrl(key: string, expiresIn: number, signedAt: Date): Promise<SignedUrl> {
+    assertStorageKey(key);
+    const second = Math.floor(signedAt.getTime() / 1000) * 1000;
+    const url = await this.signUrl(key, expiresIn, new Date(second));
+    return { url, expiresIn, expiresAt: new Date(second + expiresIn * 1000) };
+  }
 
   /**
-   * Tells of every object whose key starts with `prefix`, which ends in a slash, in ascending order of the keys' UTF-8
-   * bytes.
+   * Lists every object whose key starts with `prefix`, which ends in a slash, in ascending order of the keys' UTF-8 bytes.
+   * The keys are as the storage has them: other programs may have written some that this service would refuse.
    */
   abstract list(prefix: string): AsyncIterable<ListedObject>;
 
   /**
-   * Resolves when the storage answers, takes the service's credentials, and the bucket is there; for readiness and the
+   * Resolves when the storage answers, accepts the service's credentials, and the bucket is there; for readiness and the
    * start. Otherwise the error tells the mistakes of a configuration apart.
    */
   abstract ping(signal: AbortSignal): Promise<void>;
+
+  protected abstract putObject(key: string, pieces: BytePieces, object: NewObject): Promise<void>;
+
+  protected abstract headObject(key: string): Promise<StoredObject | undefined>;
+
+  protected abstract getObject(key: string): Promise<Readable>;
+
+  protected abstract deleteObject(key: string): Promise<void>;
+
+  /** @param signedAt a whole second */
+  protected abstract signUrl(key: string, expiresIn: number, signedAt: Date): Promise<string>;
 }

@@ -19,7 +19,7 @@ import {
   worstAcceptedPng,
   worstAcceptedWebp,
   worstAcceptedWebpAnimation,
-} from '../hostile-pictures.js';
+} from '../support/hostile-pictures.js';
 import { seed } from './seed.js';
 import {
   Bench,

@@ -20,7 +20,7 @@ import {
   webp,
   webpChunk,
   webpPixel,
-} from '../hostile-pictures.js';
+} from '../support/hostile-pictures.js';
 import { Bench, median, photograph, type Server } from './service-under-test.js';
 
 const REPEATS = Number(process.env.BENCH_REPEATS ?? 5);

@@ -1,6 +1,6 @@
 import { setTimeout } from 'node:timers/promises';
 import { signalAll } from '../support/child-processes.js';
-import { decodingProcesses } from '../decoding-processes.js';
+import { decodingProcesses } from '../support/decoding-processes.js';
 import { RunningProcess } from '../support/run-process.js';
 import type { EndFault } from './plan.js';
 

@@ -1,5 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { LocalStorageProvider } from '../../src/storage/local-storage.provider.js';
 import { S3StorageProvider } from '../../src/storage/s3-storage.provider.js';
 import { StorageUnavailableError } from '../../src/storage/storage-errors.js';
 import { StorageProvider } from '../../src/storage/storage-provider.js';
@@ -21,6 +25,16 @@ describe.each(STORAGES)('the $name storage', ({ environment }) => {
   afterAll(() => test.stop());
 
   describeStorageContract(() => test.app.get(StorageProvider));
+});
+
+describe('the local storage', () => {
+  it('without a picture lists nothing; without its folder, as where a disk is not mounted, it fails', async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'chat-image-store-storage-'));
+    const storage = new LocalStorageProvider({ directory, secret: 'secret' }, 'http://localhost');
+    expect(await storage.list('chat_images/').next()).toEqual({ done: true, value: undefined });
+    await rm(directory, { recursive: true });
+    await expect(storage.list('chat_images/').next()).rejects.toBeInstanceOf(StorageUnavailableError);
+  });
 });
 
 describe('the s3 storage, when the server does not answer', () => {

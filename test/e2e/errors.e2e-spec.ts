@@ -5,7 +5,15 @@ import type {
   UploadedChatImageDto,
   UploadedChatImageResponseDto,
 } from '../../src/chat-images/dto/uploaded-chat-image.dto.js';
-import { arithmeticJpeg, filled, flatGifData, gif, jpegOfScans, png, pngChunk } from '../hostile-pictures.js';
+import {
+  arithmeticJpeg,
+  filled,
+  flatGifData,
+  gif,
+  jpegOfScans,
+  png,
+  pngChunk,
+} from '../support/hostile-pictures.js';
 import { phonePhoto, picture } from '../support/pictures.js';
 import { Client } from '../support/raw-clients.js';
 import { APPOINTMENT, DOCTOR, OUTSIDER, PATIENT, TestApp } from '../support/test-app.js';

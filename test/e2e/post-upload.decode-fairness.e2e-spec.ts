@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from '@jest/globals';
 import { ImageProcesses } from '../../src/pictures/image-processes.js';
 import type { ErrorBodyDto } from '../../src/errors/error-body.dto.js';
-import { decodingProcesses } from '../decoding-processes.js';
+import { decodingProcesses } from '../support/decoding-processes.js';
 import { eventually } from '../support/eventually.js';
 import { picture } from '../support/pictures.js';
 import { Client, form } from '../support/raw-clients.js';

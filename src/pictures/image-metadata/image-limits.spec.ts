@@ -26,7 +26,7 @@ import {
   webp,
   webpChunk,
   webpPixel,
-} from '../../../test/hostile-pictures.js';
+} from '../../../test/support/hostile-pictures.js';
 import type { ImageFormat } from '../image-format.js';
 import { ImageLimitError, withoutMetadata } from '../image-metadata.js';
 import { IMAGE_LIMITS } from './image-limits.js';

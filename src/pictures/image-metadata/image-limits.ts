@@ -1,7 +1,7 @@
 /**
  * What a picture may ask of whoever reads it, this service and the phones alike, beyond what its bytes and pixels already
  * cost. Everything here is legal in its format, and is refused because no real picture comes near it. The pictures for
- * which each limit was measured are made in `test/hostile-pictures.ts`.
+ * which each limit was measured are made in `test/support/hostile-pictures.ts`.
  */
 export const IMAGE_LIMITS = {
   /**

@@ -1,4 +1,4 @@
-import { childProcesses, commandLine } from './support/child-processes.js';
+import { childProcesses, commandLine } from './child-processes.js';
 
 /** The decoding processes of an instance of the service; of this process where none is named. */
 export function decodingProcesses(servicePid: number = process.pid): number[] {
