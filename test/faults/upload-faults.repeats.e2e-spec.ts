@@ -1,5 +1,7 @@
-import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from '@jest/globals';
 import { randomUUID } from 'node:crypto';
+import { setTimeout } from 'node:timers/promises';
+import { UploadClaims } from '../../src/uploads/upload-claims.js';
 import { eventually } from '../support/eventually.js';
 import { DOCTOR, PATIENT } from '../support/test-app.js';
 import {
@@ -42,6 +44,30 @@ describe('the same picture', () => {
     ]);
   });
 
+  it('waits in the same process for the end of its upload, and asks the database once more then', async () => {
+    const bytes = await newPicture();
+    const { storage, healthy } = instances;
+    const put = storage.put.bind(storage);
+    let release = (): void => undefined;
+    const released = new Promise<void>((resolve) => (release = resolve));
+    jest.spyOn(storage, 'put').mockImplementationOnce((...object) => released.then(() => put(...object)));
+    const claim = jest.spyOn(healthy.app.get(UploadClaims), 'claim');
+    try {
+      const uploads = [0, 1, 2].map(() => instances.upload(bytes, { to: healthy.url }));
+      await eventually(() => claim.mock.calls.length === 3);
+      // Time for several looks, if the duplicates looked again and again.
+      await setTimeout(500);
+      expect(claim).toHaveBeenCalledTimes(3);
+      release();
+      const answers = await Promise.all(uploads);
+      expect(new Set(answers.map(({ data }) => data?.id)).size).toBe(1);
+      expect(claim).toHaveBeenCalledTimes(5);
+    } finally {
+      release();
+      jest.restoreAllMocks();
+    }
+  });
+
   it('that another try has stored in the meantime is not stored twice', async () => {
     const bytes = await newPicture();
     instances.proxy.fail({ how: 'hold', at: 'commit-stored' });
@@ -49,14 +75,14 @@ describe('the same picture', () => {
     await eventually(() => instances.proxy.hits > 0);
     await instances.healthy.database.query(
       `INSERT INTO chat_images (appointment_id, file_path, filename, uploaded_by, size, mime_type, sha256_sent)
-       SELECT appointment_id, file_path || '.twin', filename || '.twin', uploaded_by, size, mime_type, sha256_sent
+       SELECT appointment_id, file_path || '.duplicate', filename || '.duplicate', uploaded_by, size, mime_type, sha256_sent
        FROM chat_images WHERE sha256_sent = $1`,
       [sha256(bytes)],
     );
     instances.proxy.pass();
     expectFailure(await upload, 503, 'OVERLOADED');
     const stored = (await instances.rowsOf(bytes)).filter(({ state }) => state === 'stored');
-    expect(stored.map(({ file_path: path }) => path)).toEqual([expect.stringMatching(/[.]twin$/)]);
+    expect(stored.map(({ file_path: path }) => path)).toEqual([expect.stringMatching(/[.]duplicate$/)]);
     // It stands for no object, and would be told of by the checks of the other tests.
     await instances.healthy.database.query('DELETE FROM chat_images WHERE id = $1', [stored[0]?.id]);
   });
