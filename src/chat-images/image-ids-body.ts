@@ -4,7 +4,7 @@ import { AppError, validationFailed } from '../errors/app-error.js';
 import { validated } from '../errors/validation.pipe.js';
 import { type ImageName, SignedUrlsRequestDto } from './dto/signed-urls.dto.js';
 
-/** A hundred of the longest names, escaped as JSON can. */
+/** Room for a hundred of the longest names, with every character escaped. */
 const MAX_BODY_BYTES = 256 * 1024;
 
 const parseJson = express.json({ limit: MAX_BODY_BYTES });
@@ -18,7 +18,7 @@ export async function readImageIds(request: Request): Promise<readonly ImageName
   if (request.is('application/json') === false)
     throw new AppError('UNSUPPORTED_MEDIA_TYPE', { message: 'Please send the ids as application/json.' });
   await new Promise<void>((resolve, reject) => {
-    // Express has tied the two together; the parser only reads the request.
+    // Express sets `res` on every request. The parser only reads the request.
     parseJson(request, request.res as Response, (error?: unknown) => {
       if (error === undefined) resolve();
       else reject(refusal(error));
@@ -31,7 +31,7 @@ export async function readImageIds(request: Request): Promise<readonly ImageName
   return (await validated(Object.assign(new SignedUrlsRequestDto(), { ids }))).ids;
 }
 
-/** What the parser says of a body, in the words of the catalogue. */
+/** The parser's error as an error of the catalogue. */
 function refusal(cause: unknown): AppError {
   const status = isNativeError(cause) && 'status' in cause ? cause.status : undefined;
   if (status === 413) return new AppError('FILE_TOO_LARGE', { message: 'The request is too large.', cause });

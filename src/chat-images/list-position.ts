@@ -1,13 +1,13 @@
 import { parseId } from '../database/parse-id.js';
 
-/** The place of an image in the list of its appointment. Clients have it as a cursor, a text that they do not look into. */
+/** The place of an image in the list of its appointment. Clients get it as a cursor: an opaque text. */
 export class ListPosition {
   constructor(
     readonly createdAt: Date,
     readonly id: number,
   ) {}
 
-  /** @returns `undefined` for a text that {@link cursor} has not made */
+  /** @returns `undefined` for a text that is no {@link cursor} */
   static parse(cursor: string): ListPosition | undefined {
     const [time = '', idText = ''] = Buffer.from(cursor, 'base64url').toString().split('.');
     const createdAt = new Date(Number(time));

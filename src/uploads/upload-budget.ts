@@ -1,50 +1,50 @@
 import { AppError, uploadGivenUp } from '../errors/app-error.js';
 
 /**
- * Memory that one received byte is counted as. The byte itself is held once. Socket buffers and freed bytes that the garbage
- * collector has not collected yet are the rest. `npm run bench:upload-memory` measures whether the factor is enough.
+ * The memory that counts for one received byte. The byte itself is held once. Socket buffers, and freed bytes before the next
+ * garbage collection, are the rest. `npm run bench:upload-memory` measures whether the factor is enough.
  */
 const BYTES_PER_RECEIVED_BYTE = 5;
 
-/** What is kept free for the one upload that is let through when the rest is spent: a picture of the largest size. */
+/** The reserve for the one upload that may continue when the rest is spent: a picture of the largest size. */
 export const RESERVED_BYTES = 52 * 1024 * 1024;
 
-/** How many uploads of one user are under way at once; the app sends one or a few. */
+/** The most uploads of one user at the same time. The app sends one or a few. */
 const MAX_UPLOADS_PER_USER = 16;
 
-/** After how many seconds a client whose upload found no room should try again. */
+/** `Retry-After` for a client whose upload found no room. */
 const RETRY_AFTER_SECONDS = 5;
 
-/** Takes what it asks for when there is room, and says whether it did. */
+/** Takes memory when there is room. Returns whether it did. */
 type Take = () => boolean;
 
 type Waiter = { readonly upload: UploadMemory; readonly take: Take; readonly admit: () => void };
 
-/** What one user's uploads may come to need together, by the lengths that their requests announce. */
+/** The memory that one user's uploads may need together, by the lengths that their requests announce. */
 type Share = {
   readonly userId: number;
   uploads: number;
   bytes: number;
-  /** Of these, for uploads whose appointment is not authorised yet. */
+  /** The part of `bytes` for uploads whose appointment is not authorised yet. */
   unauthorizedBytes: number;
   readonly line: Waiter[];
 };
 
 /**
- * The memory that all uploads of this process may hold together, and the share of it that each user has. Who finds no
- * room waits, and is not read meanwhile.
+ * The memory that all uploads of this process may hold together, and each user's share of it. An upload that finds no room
+ * waits, and its socket is not read meanwhile.
  *
- * A user's share is half of all memory, and {@link MAX_UPLOADS_PER_USER} uploads; before their appointments are
- * authorised, as much as one picture of the largest size. An upload takes its part of the share whole, for the length
- * that it announces, before it is read: so it can be received to its end, and a user whose connections stand still keeps
- * nobody out but itself.
+ * A user's share is half of all memory and {@link MAX_UPLOADS_PER_USER} uploads. Uploads whose appointment is not authorised
+ * yet may use the memory of one picture of the largest size. An upload takes its part of the share before it is read, for
+ * the length that it announces. So the upload can be received to its end, and a user whose connections stand still keeps
+ * out no other user.
  *
- * The process's memory counts bytes when they arrive, so that connections that stand still early hold nothing. When it
- * is spent, one upload, the first that waited, may use the reserve until there is room again: so some upload always
- * goes on, and many half-received ones can't block each other for ever.
+ * The memory of the process counts bytes when they arrive, so connections that stand still early hold nothing. When the
+ * memory is spent, the upload that has waited longest may use the reserve until there is room again. So one upload always
+ * makes progress, and many half-received uploads can't block each other for ever.
  *
- * Whether a user takes part in any appointment is not asked: the main application's table need not have an index for
- * that. The small share of what is not authorised is enough.
+ * The budget does not ask whether a user takes part in any appointment: the main application's table may lack the index
+ * for that. The small share of unauthorised uploads is enough.
  */
 export class UploadBudget {
   private used = 0;
@@ -64,7 +64,7 @@ export class UploadBudget {
     this.bytesPerUser = capacity / 2;
   }
 
-  /** Begins an upload of a user. Whoever begins one must {@link UploadMemory.release} it. */
+  /** Begins an upload of a user. The caller must {@link UploadMemory.release} it. */
   begin(userId: number): UploadMemory {
     return new UploadMemory(this, userId);
   }
@@ -74,7 +74,7 @@ export class UploadBudget {
     return this.used;
   }
 
-  /** @internal called by {@link UploadMemory}, right before it takes from the share or stands in its line */
+  /** @internal called by {@link UploadMemory}, right before it takes from the share or waits for it */
   shareOf(userId: number): Share {
     const share = this.shares.get(userId) ?? { userId, uploads: 0, bytes: 0, unauthorizedBytes: 0, line: [] };
     this.shares.set(userId, share);
@@ -120,7 +120,7 @@ export class UploadBudget {
 
   /**
    * @internal called by {@link UploadMemory}
-   * @returns a way to leave the line; nothing when it was admitted at once
+   * @returns a function that leaves the line; nothing when the waiter was admitted at once
    */
   stand(share: Share | undefined, waiter: Waiter): (() => void) | undefined {
     const line = share?.line ?? this.line;
@@ -135,7 +135,7 @@ export class UploadBudget {
   }
 
   private admitWaiters(): void {
-    // As long as the reserve is untouched, nobody needs the right to it to end.
+    // While the reserve is untouched, the right to use it can pass on.
     if (this.used <= this.capacity - RESERVED_BYTES) this.privileged = undefined;
     admitFrom(this.line);
     if (this.privileged || this.line.length === 0) return;
@@ -144,7 +144,7 @@ export class UploadBudget {
   }
 }
 
-/** Admits who can be admitted now. */
+/** Admits every waiter for whom there is room now. */
 function admitFrom(line: Waiter[]): void {
   for (let index = 0; index < line.length;) {
     const waiter = line[index];
@@ -172,16 +172,16 @@ export class UploadMemory {
     private readonly userId: number,
   ) {}
 
-  /** Whether the upload waits now, so that its client is not read. */
+  /** Whether the upload waits now: then its socket is not read. */
   get waits(): boolean {
     return this.giveUp !== undefined;
   }
 
   /**
-   * Resolves when the user's share has room for an upload; until then nothing of it may be read.
+   * Resolves when the user's share has room for the upload. Until then nothing of the upload may be read.
    *
    * @param bytes the most that may be received
-   * @throws AppError TOO_MANY_REQUESTS when it has waited too long for others of the same user
+   * @throws AppError TOO_MANY_REQUESTS when it has waited too long for other uploads of the same user
    */
   async enter(bytes: number): Promise<void> {
     const needed = Math.min(bytes * BYTES_PER_RECEIVED_BYTE, RESERVED_BYTES);
@@ -196,14 +196,14 @@ export class UploadMemory {
     });
   }
 
-  /** Says that the user may upload to the appointment. */
+  /** The user may upload to the appointment: the upload no longer counts as unauthorised. */
   authorize(): void {
     if (this.share) this.budget.giveShare(this.share, { unauthorizedBytes: this.unauthorized });
     this.unauthorized = 0;
   }
 
   /**
-   * Accounts for bytes that have arrived. Resolves when there is room for them; until then nothing more may be read.
+   * Counts bytes that have arrived. Resolves when there is room for them. Until then nothing more may be read.
    *
    * @throws AppError OVERLOADED when the upload has waited too long
    */
@@ -216,7 +216,7 @@ export class UploadMemory {
     });
   }
 
-  /** Gives everything back, once. A wait that is under way ends with an error. */
+  /** Gives everything back, once. A wait under way rejects. */
   release(): void {
     if (this.released) return;
     this.released = true;

@@ -12,15 +12,15 @@ import { watchUploadPace } from './upload-pace.js';
 /** The seed's `max:10240`. */
 export const MAX_FILE_BYTES = 10 * 1024 * 1024;
 
-/** What boundaries, part headers and fields may add to the file in a request's `Content-Length`. */
+/** The most bytes that boundaries, part headers and fields may add to the file in `Content-Length`. */
 export const MAX_FORM_OVERHEAD_BYTES = 64 * 1024;
 
 /** Printable ASCII. */
 const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,255}$/;
 
 /**
- * What the parser holds back of a part whose reader is slow: more than a socket gives at once. A part that it skips and
- * that fills this with its last piece stops it for ever (@fastify/busboy 3.2.6).
+ * The parser's buffer for a part with a slow reader: more than one read of a socket. @fastify/busboy 3.2.6 stops for ever at a
+ * skipped part whose last piece fills the buffer.
  */
 const PART_BUFFER_BYTES = 128 * 1024;
 
@@ -30,7 +30,7 @@ const LIMITS = {
   fields: 8,
   fieldSize: 1024,
   fieldNameSize: 100,
-  // Parts that are neither a file nor a field, which are skipped, count as well: each costs as much as a field.
+  // Skipped parts, which are neither a file nor a field, count too: each costs as much as a field.
   parts: 16,
   headerPairs: 20,
   headerSize: 8 * 1024,
@@ -51,25 +51,25 @@ export type UploadForm = {
 type UploadedFile = Pick<UploadForm, 'pieces' | 'name'>;
 
 type Reading = {
-  /** Accounts for the bytes; while it has no room, the client's socket is not read. */
+  /** Counts the bytes. While there is no room, the client's socket is not read. */
   readonly memory: UploadMemory;
   /** Aborted when the client has gone. */
   readonly left: AbortSignal;
-  /** For how many seconds the form may come more slowly than {@link watchUploadPace} allows. */
+  /** The seconds for which the form may be slower than {@link watchUploadPace} allows. */
   readonly slowSeconds: number;
   /**
-   * Decides, by rejecting, who may upload to an appointment; called as soon as the appointment is known. A file that comes
-   * after `appointment_id` is not read before it has resolved.
+   * Decides who may upload to an appointment, and rejects where the user may not. Called as soon as the appointment is known.
+   * A file after `appointment_id` is not read before the decision.
    */
   readonly authorize: (appointmentId: number) => Promise<GrantedAppointment>;
 };
 
 /**
- * Reads an upload's form: `file` and `appointment_id`, in either order. The bytes are held in memory and never go to
- * the disk. A client that is too slow is answered, and its connection closed.
+ * Reads an upload's form: `file` and `appointment_id`, in either order. The bytes stay in memory and never go to the disk. A
+ * client that is too slow gets a response, and its connection is closed.
  *
- * @throws AppError of `authorize` and `memory`; UNSUPPORTED_MEDIA_TYPE, FILE_TOO_LARGE or VALIDATION_FAILED for a form
- *   that is none, or that comes too slowly
+ * @throws AppError of `authorize` and `memory`; UNSUPPORTED_MEDIA_TYPE, FILE_TOO_LARGE or VALIDATION_FAILED for a request
+ *   that is no such form, or that is too slow
  */
 export async function readUploadForm(
   request: Request,
@@ -83,7 +83,7 @@ export async function readUploadForm(
   const announced = Number(request.headers['content-length'] ?? mostBytes);
   if (announced > mostBytes) throw new AppError('FILE_TOO_LARGE');
   const idempotencyKey = idempotencyKeyOf(request);
-  // While its user was looked up: nothing more is heard of it.
+  // The client has gone while its user was looked up: no event tells of that any more.
   if (request.destroyed) throw malformed(new Error('The client closed the connection.'));
 
   let authorization: Promise<GrantedAppointment> | undefined;
@@ -113,7 +113,7 @@ export async function readUploadForm(
         authorization.catch(reject);
       });
       parser.on('file', (name: string, stream: BusboyFileStream, filename: string | undefined) => {
-        // A part that ends too early is an error of its stream as well, thrown where nobody listens.
+        // A part that ends too early is an error event of its stream too, which would end the process without a listener.
         stream.on('error', (error: unknown) => reject(malformed(error)));
         stream.on('limit', () => reject(new AppError('FILE_TOO_LARGE')));
         if (name !== 'file') {
@@ -139,7 +139,7 @@ export async function readUploadForm(
           slowSeconds,
           isReading: () => !request.complete && !memory.waits && !authorizing,
           tooSlow: () => {
-            // Nothing is to be expected on it any more.
+            // The rest of the body is not worth waiting for.
             request.res?.setHeader('Connection', 'close');
             reject(tooSlow());
           },
@@ -156,7 +156,7 @@ export async function readUploadForm(
     }
     return { appointment, idempotencyKey, left, ...picture };
   } catch (error) {
-    // What has been received is needed no more, and not held while the rest of the body is thrown away.
+    // The received bytes are not held while the rest of the body is read and thrown away.
     fileStream?.destroy();
     memory.release();
     throw error;
@@ -174,7 +174,7 @@ function idempotencyKeyOf(request: Request): string | undefined {
   });
 }
 
-/** Tells a client that asked before sending its body (`Expect: 100-continue`) to go on. */
+/** Sends `100 Continue` to a client that waits for it before it sends its body. */
 function acceptBody(request: Request): void {
   if (/100-continue/i.test(request.headers.expect ?? '')) request.res?.writeContinue();
 }
@@ -192,7 +192,7 @@ function createParser(request: Request): BusboyInstance {
   }
 }
 
-/** `file` is one even from a client that leaves its file name out. */
+/** The part `file` is a file even without a file name. */
 function isPartAFile(
   name: string | undefined,
   _type: string | undefined,

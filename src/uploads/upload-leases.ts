@@ -1,16 +1,16 @@
 import { Injectable, Logger } from '@nestjs/common';
 import { preparedStatement, RequestDatabase } from '../database/request-database.js';
 
-/** A lease's length, by the database's clock. A retry takes an upload over as soon as its lease has ended. */
+/** The length of a lease, by the database's clock. A retry takes an upload over as soon as its lease has ended. */
 const LEASE_SECONDS = 8;
 
-/** The pause between two renewals: three may fail before a lease ends. */
+/** The pause between two renewals. Three renewals may fail before a lease ends. */
 const RENEWAL_PAUSE_MS = 2000;
 
-/** The SQL of the moment at which a lease ends that begins now. */
+/** SQL: the end of a lease that begins now. */
 export const NEW_LEASE = `clock_timestamp() + interval '${LEASE_SECONDS} seconds'`;
 
-/** A row that another transaction holds is left out: it must not keep the others from their leases. */
+/** Skips a row that another transaction holds: it must not delay the leases of the others. */
 const RENEW_LEASES = preparedStatement(
   'renew-leases',
   `UPDATE chat_images SET lease_until = ${NEW_LEASE} WHERE id IN (
@@ -19,8 +19,8 @@ const RENEW_LEASES = preparedStatement(
 );
 
 /**
- * Leases of the pending rows of this process. A lease is renewed while its upload is under way. When the process dies, is
- * paused or loses the database, its leases end, and the next try of the same picture takes the upload over.
+ * The leases of this process's pending rows. A lease is renewed while its upload is under way. When the process dies, is
+ * paused or loses the database, its leases end, and the next upload of the same picture takes over.
  */
 @Injectable()
 export class UploadLeases {
@@ -56,7 +56,7 @@ export class UploadLeases {
     return this.uploads.get(imageId);
   }
 
-  /** One statement for all uploads of the process. Never rejects: without a renewal the leases end, which is safe. */
+  /** Renews all leases with one statement. Never rejects: without a renewal the leases end, which is safe. */
   private async renew(): Promise<void> {
     if (this.renewing) return;
     this.renewing = true;

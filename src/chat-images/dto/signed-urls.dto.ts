@@ -4,17 +4,17 @@ import { AppError, type ErrorCode } from '../../errors/app-error.js';
 import type { SignedUrl } from '../../storage/storage-provider.js';
 import { SignedUrlDto } from './signed-url.dto.js';
 
-/** How many images a client may ask for at once. */
+/** The most images of one request. */
 const MAX_IMAGE_IDS = 100;
 
-/** How a client names an image: by its number or its file name. It need not name one. */
+/** How a client names an image: by its number or its file name. There need not be such an image. */
 export type ImageName = number | string;
 
 const isImageName = (value: unknown): boolean => typeof value === 'number' || typeof value === 'string';
 
 /** The body of a request for many URLs. */
 export class SignedUrlsRequestDto {
-  // The last of them is asked first.
+  // class-validator asks the last decorator first.
   @ValidateBy(
     { name: 'isImageName', validator: { validate: isImageName } },
     { each: true, message: 'Each of ids must be the number of an image or its file name.' },
