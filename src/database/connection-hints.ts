@@ -10,7 +10,7 @@ const POOLED =
 const UNKNOWN_AUTHORITY =
   "The database's certificate is of an authority that is not known: set DATABASE_CA_CERT to the CA certificate that its provider hands out.";
 
-/** Advice for a connection that fails, by the code of the system, of TLS or of PostgreSQL. */
+/** Advice for a failed connection, by system error code, TLS error code or SQLSTATE. */
 const HINTS: Readonly<Record<string, string>> = {
   ECONNREFUSED: UNREACHABLE,
   ECONNRESET: UNREACHABLE,
@@ -43,7 +43,7 @@ const HINTS: Readonly<Record<string, string>> = {
   '08P01': POOLED,
 };
 
-/** The same, by what the driver says where it has no code. */
+/** Advice by error message, for driver errors without a code. */
 const HINTS_BY_MESSAGE: readonly (readonly [RegExp, string])[] = [
   [
     /does not support SSL/,
@@ -53,9 +53,9 @@ const HINTS_BY_MESSAGE: readonly (readonly [RegExp, string])[] = [
 ];
 
 /**
- * Advice for the operator on an error of the database at start.
+ * Advice for the operator on a database error at start.
  *
- * @returns one line, without any value of the settings; `undefined` when the error is none of the database's
+ * @returns one line that contains no setting's value; `undefined` when the error is not a database error
  */
 export function connectionHint(error: unknown): string | undefined {
   if (error instanceof PooledAddressError) return POOLED;
@@ -66,7 +66,7 @@ export function connectionHint(error: unknown): string | undefined {
   return HINTS_BY_MESSAGE.find(([message]) => message.test(cause.message))?.[1];
 }
 
-/** Whether it is worth while to try again in a moment. */
+/** Whether a retry can help: the database is unreachable, starting up or shutting down. */
 export function isUnreachable(error: unknown): boolean {
   const hint = connectionHint(error);
   return hint === UNREACHABLE || hint === HINTS['57P03'];

@@ -3,21 +3,23 @@ import type { ConnectionOptions } from 'node:tls';
 import type { DatabaseSettings } from '../config/settings.js';
 import { ImpatientClient } from './impatient-client.js';
 
-/** How much later than the server's own statement timeout the client gives up, for a server that does not answer. */
+/**
+ * The client's timeout is this much longer than the server's statement timeout. It covers a server that does not respond.
+ */
 const CLIENT_GRACE_MS = 1000;
 
-/** Where a connection goes, and how it is encrypted; `ssl` is left out where the URL itself says all. */
 type Tls = Pick<ConnectionOptions, 'ca' | 'rejectUnauthorized' | 'checkServerIdentity'>;
 
+/** Address and TLS options of a connection. `ssl` is missing when the URL already contains the TLS options. */
 export type ConnectionTarget = {
   readonly connectionString: string;
   readonly ssl?: Tls | false;
 };
 
 /**
- * The address of the database and its TLS. `sslmode` of the URL counts as in libpq, but `require` and `prefer` verify the
- * server as `verify-full` does: by DATABASE_CA_CERT where it is set, else by the public authorities. `verify-ca` does
- * without the host's name, `no-verify` without any proof.
+ * The address and TLS options of the database. `sslmode` in the URL works as in libpq, except that `require` and `prefer`
+ * verify the certificate like `verify-full`: with DATABASE_CA_CERT if set, else with the public authorities. `verify-ca`
+ * does not check the host name. `no-verify` checks nothing.
  */
 export function connectionTarget({
   url,
@@ -25,9 +27,9 @@ export function connectionTarget({
 }: Pick<DatabaseSettings, 'url' | 'caCert'>): ConnectionTarget {
   const address = new URL(url);
   const mode = address.searchParams.get('sslmode');
-  const named = address.searchParams.has('sslrootcert');
-  if (caCert === undefined && (mode === null || named)) return { connectionString: url };
-  // The driver prefers the URL's parameters to `ssl`.
+  const hasRootCert = address.searchParams.has('sslrootcert');
+  if (caCert === undefined && (mode === null || hasRootCert)) return { connectionString: url };
+  // In pg, parameters of the URL override `ssl`.
   for (const name of ['sslmode', 'sslrootcert']) address.searchParams.delete(name);
   return { connectionString: address.href, ssl: tlsOptions(mode ?? 'verify-full', caCert) };
 }
@@ -42,8 +44,8 @@ function tlsOptions(mode: string, caCert: string | undefined): Tls | false {
 }
 
 /**
- * Options that every connection has in common, but its target. A pooler takes no start-up parameters, and would lose them: there
- * the client's own time limit holds, and {@link RequestDatabase} sets the server's in each transaction.
+ * Options of every connection, without its target. A pooler drops start-up parameters. With a pooler, the client's timeout
+ * applies, and {@link RequestDatabase} sets the server's timeouts in each transaction.
  */
 export function connectionOptions({
   statementTimeoutMs,
@@ -54,7 +56,7 @@ export function connectionOptions({
   return {
     keepAlive: true,
     Client: ImpatientClient,
-    // A statement timeout of 0 is none.
+    // A statement timeout of 0 means no timeout.
     ...(statementTimeoutMs === 0 ? {} : { query_timeout: statementTimeoutMs + CLIENT_GRACE_MS }),
     ...(statementTimeoutMs === 0 || pooled ? {} : { statement_timeout: statementTimeoutMs }),
   };

@@ -1,6 +1,6 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
 
-/** A migration whose way down drops data that somebody may miss. */
+/** A migration whose `down` drops tables or columns with data. */
 export interface DroppingMigration extends MigrationInterface {
   /** @returns tables, and columns as `table.column` */
   drops(queryRunner: QueryRunner): Promise<readonly string[]>;
@@ -9,7 +9,7 @@ export interface DroppingMigration extends MigrationInterface {
 /** Rows of a table, or values of a column that are not its default. */
 export type Loss = { readonly of: string; readonly count: number };
 
-/** Data would be dropped, and nobody has said that it may be. Nothing was changed. */
+/** The migration would drop data, and the operator has not allowed it. Nothing was changed. */
 export class DataLossError extends Error {
   override readonly name = 'DataLossError';
 
@@ -21,8 +21,8 @@ export class DataLossError extends Error {
 }
 
 /**
- * Looks at what the way down of a migration would drop. Where that is nothing, the tables stay locked, so that it stays
- * nothing until the transaction ends.
+ * Counts the data that `down` of a migration would drop. When there is none, the tables stay locked until the end of the
+ * transaction, so that no new data can appear.
  *
  * @throws DataLossError
  */
@@ -33,7 +33,7 @@ export async function refuseDataLoss(
   if (!migration || !isDropping(migration)) return;
   const dropped = await migration.drops(queryRunner);
   if (dropped.length === 0) return;
-  // Counted without a lock first: counting many rows takes its time, and nobody is to wait for a refusal.
+  // First count without a lock: counting many rows is slow, and a refused migration should block no request.
   await refuseLosses(queryRunner, dropped);
   const tables = new Set(dropped.map((name) => name.split('.')[0]));
   await queryRunner.query(`LOCK TABLE ${[...tables].join(', ')} IN ACCESS EXCLUSIVE MODE`);

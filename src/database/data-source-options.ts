@@ -9,7 +9,7 @@ import { Tombstones1764000000000 } from './migrations/1764000000000-tombstones.j
 import { LinkOpens1764000000001 } from './migrations/1764000000001-link-opens.js';
 import { UploadLeases1765000000000 } from './migrations/1765000000000-upload-leases.js';
 
-/** The migrate command prints the outcome itself. TypeORM's own lines would repeat it. */
+/** The migrate command prints the result itself. TypeORM's log would repeat it. */
 class SilentLogger extends AbstractLogger {
   protected writeLog(): void {
     // Nothing is logged.
@@ -18,7 +18,7 @@ class SilentLogger extends AbstractLogger {
 
 type Entities = DataSourceOptions['entities'];
 
-/** The one description of the database: for upkeep, the migrations and the tests. Requests have the RequestDatabase. */
+/** TypeORM's options for upkeep, migrations and tests. Requests use the RequestDatabase. */
 export function dataSourceOptions(database: DatabaseSettings, entities: Entities): DataSourceOptions {
   const { connectionString, ssl } = connectionTarget(database);
   return {
@@ -39,7 +39,7 @@ export function dataSourceOptions(database: DatabaseSettings, entities: Entities
     synchronize: false,
     logger: new SilentLogger(),
     applicationName: 'chat-image-store',
-    // Ids are numbers: they are checked to be at most 2^53 - 1 before they get into a statement.
+    // Ids are numbers: they are at most 2^53 - 1, checked before they reach a statement.
     parseInt8: true,
     poolSize: database.poolSize,
     connectTimeoutMS: database.connectTimeoutMs,
@@ -47,7 +47,7 @@ export function dataSourceOptions(database: DatabaseSettings, entities: Entities
   };
 }
 
-/** Options of a migration: the database's own address where there is one, and no time limit for an index build. */
+/** Options of a migration: DATABASE_DIRECT_URL if set, and no statement timeout, because index builds are slow. */
 export function migrationDataSourceOptions(
   database: DatabaseSettings,
   entities: Entities,

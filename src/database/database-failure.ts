@@ -2,8 +2,8 @@ import { isNativeError } from 'node:util/types';
 import pg from 'pg';
 
 /**
- * The database is down, read-only, out of something, or slow past its limit. `cause` is the driver's error. A statement
- * that is itself wrong, or violates a constraint, is no such failure.
+ * The database is down, read-only, out of resources, or slower than its time limit. `cause` is the driver's error.
+ * An invalid statement or a violated constraint is not this error.
  */
 export class DatabaseUnavailableError extends Error {
   override readonly name = 'DatabaseUnavailableError';
@@ -14,9 +14,9 @@ export class DatabaseUnavailableError extends Error {
 }
 
 /**
- * SQLSTATE classes of a server that fails whoever asks: connection exceptions, a transaction state such as read-only,
- * refused log-ins, no such database, rollbacks such as deadlocks, insufficient resources, a lock not to be had, operator
- * intervention, system errors, a broken configuration, internal errors.
+ * SQLSTATE classes of server failures, independent of the statement: 08 connection, 25 transaction state such as read-only,
+ * 28 refused log-in, 3D unknown database, 40 rollback such as a deadlock, 53 insufficient resources, 55P03 lock timeout,
+ * 57 operator intervention, 58 system error, F0 configuration, XX internal error.
  *
  * @see https://www.postgresql.org/docs/current/errcodes-appendix.html
  */
@@ -24,19 +24,19 @@ const UNAVAILABLE_SQLSTATE = /^(08|25|28|3D|40|53|55P03|57|58|F0|XX)/;
 
 const LOCK_NOT_AVAILABLE = '55P03';
 
-/** Of these, what befell one statement for the rows that it touched. */
-const ABOUT_ROWS_SQLSTATE = /^(40|55P03)/;
+/** The server failures that depend on the rows of the statement: deadlock, lock timeout. Other rows may succeed. */
+const ROW_SPECIFIC_SQLSTATE = /^(40|55P03)/;
 
 /**
- * Tells a failure of the database from one of the statement.
+ * Separates failures of the database from failures of the statement.
  *
- * @param error what the driver threw while it connected or ran a statement
- * @returns a {@link DatabaseUnavailableError} of it, or the error as it is
+ * @param error thrown by the driver while connecting or running a statement
+ * @returns a {@link DatabaseUnavailableError} with the error as cause, or the unchanged error
  */
 export function toDatabaseFailure(error: unknown): unknown {
   const sqlState = error instanceof pg.DatabaseError ? (error.code ?? '') : undefined;
-  // Without an SQLSTATE it is the driver's own: connections that are refused, cut, or silent for too long. Only values that
-  // it can't write into a statement are the caller's fault.
+  // An error without SQLSTATE comes from the driver: connection refused, connection lost, timeout.
+  // TypeError and RangeError are the caller's fault: values that the driver can't serialize.
   const unavailable =
     sqlState === undefined
       ? !(error instanceof TypeError || error instanceof RangeError)
@@ -44,40 +44,39 @@ export function toDatabaseFailure(error: unknown): unknown {
   return unavailable ? new DatabaseUnavailableError(error) : error;
 }
 
-/** Whether the server ended the connection with its error, or refused it: then its SQLSTATE may be any. */
+/** Whether the server closed or refused the connection. Such errors can have any SQLSTATE. */
 function endsConnection(error: unknown): boolean {
   return error instanceof pg.DatabaseError && (error.severity === 'FATAL' || error.severity === 'PANIC');
 }
 
 /**
- * Whether an error says that the server failed whoever asked, so that the same statement about other rows would have
- * failed as well.
+ * Whether an error is independent of the rows: the same statement on other rows would fail too.
  */
 export function concernsEveryStatement(error: unknown): boolean {
-  return error instanceof DatabaseUnavailableError && !ABOUT_ROWS_SQLSTATE.test(sqlState(error) ?? '');
+  return error instanceof DatabaseUnavailableError && !ROW_SPECIFIC_SQLSTATE.test(sqlState(error) ?? '');
 }
 
-/** Whether a lock was not to be had in time. */
+/** Whether the error is a lock timeout. */
 export function isLockFailure(error: unknown): boolean {
   return sqlState(error) === LOCK_NOT_AVAILABLE;
 }
 
 /**
- * The table of the row whose lock a statement waited for in vain. PostgreSQL names it in the error's context: by the query of
- * a foreign key's check, or in a sentence.
+ * The table of the locked row after a lock timeout. PostgreSQL names the table in the error's context: in the query of a
+ * foreign key check, or in a sentence.
  *
- * @returns an empty text where the context names no table; `undefined` for every other error, and for a lock of a whole
- *   table or an advisory lock, which have no context
+ * @returns an empty string when the context names no table; `undefined` for any other error. Table locks and advisory locks
+ *   have no context: also `undefined`.
  */
 export function lockedTable(error: unknown): string | undefined {
   const cause = driverError(error);
   if (!isLockFailure(error) || !(cause instanceof pg.DatabaseError) || !cause.where) return undefined;
-  const [, ofCheck, ofSentence] =
+  const [, inForeignKeyCheck, inSentence] =
     /FROM ONLY (?:"[^"]+"\.)?"([^"]+)" x WHERE|relation "([^"]+)"/.exec(cause.where) ?? [];
-  return ofCheck ?? ofSentence ?? '';
+  return inForeignKeyCheck ?? inSentence ?? '';
 }
 
-/** The code of a failed statement, such as `23505`, or of a failed connection, such as `ECONNREFUSED`. */
+/** The SQLSTATE of a failed statement, such as `23505`, or the code of a failed connection, such as `ECONNREFUSED`. */
 export function sqlState(error: unknown): string | undefined {
   const cause = driverError(error);
   return cause && 'code' in cause && typeof cause.code === 'string' ? cause.code : undefined;
@@ -89,7 +88,7 @@ export function violatedConstraint(error: unknown): string | undefined {
   return cause instanceof pg.DatabaseError ? cause.constraint : undefined;
 }
 
-/** The driver's error, which TypeORM and {@link DatabaseUnavailableError} wrap. */
+/** The driver's error, unwrapped from TypeORM's error or {@link DatabaseUnavailableError}. */
 export function driverError(error: unknown): Error | undefined {
   const wrapped: unknown =
     error instanceof DatabaseUnavailableError

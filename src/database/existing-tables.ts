@@ -1,17 +1,17 @@
 import type { QueryRunner } from 'typeorm';
 
-/** A table as section 3 of the requirements describes it, in PostgreSQL's own words. */
+/** A table from section 3 of the requirements, in the notation of PostgreSQL's catalog. */
 export type ExpectedTable = {
   readonly name: string;
-  /** Type and nullability, by column. */
+  /** Type and nullability by column name. */
   readonly columns: Readonly<Record<string, string>>;
-  /** Definitions, by the names that Laravel gives. */
+  /** Definitions by Laravel's constraint names. */
   readonly constraints: Readonly<Record<string, string>>;
-  /** Columns of the index, by its name. */
+  /** Indexed columns by index name. */
   readonly indexes: Readonly<Record<string, string>>;
 };
 
-/** `chat_images` as Laravel's migration in the requirements makes it on PostgreSQL. */
+/** `chat_images` as created by Laravel's migration in the requirements, on PostgreSQL. */
 export const CHAT_IMAGES_TABLE: ExpectedTable = {
   name: 'chat_images',
   columns: {
@@ -34,7 +34,7 @@ export const CHAT_IMAGES_TABLE: ExpectedTable = {
   indexes: { chat_images_appointment_id_created_at_index: '(appointment_id, created_at)' },
 };
 
-/** `chat_image_access` as the same migration makes it. */
+/** `chat_image_access` as created by the same migration. */
 export const CHAT_IMAGE_ACCESS_TABLE: ExpectedTable = {
   name: 'chat_image_access',
   columns: {
@@ -52,7 +52,7 @@ export const CHAT_IMAGE_ACCESS_TABLE: ExpectedTable = {
   indexes: { chat_image_access_chat_image_id_accessed_at_index: '(chat_image_id, accessed_at)' },
 };
 
-/** A table of the main application does not fit. `differences` holds a line each; nothing was changed. */
+/** A table of the main application differs from the requirements. One line per difference. Nothing was changed. */
 export class TableMismatchError extends Error {
   override readonly name = 'TableMismatchError';
 
@@ -61,16 +61,16 @@ export class TableMismatchError extends Error {
   }
 }
 
-/** Columns that say that a row no longer counts. This service would show its picture all the same. */
+/** Columns that mark a row as deleted. This service would still show the picture of such a row. */
 const SOFT_DELETE_COLUMNS = ['deleted_at'];
 
-/** By how much the time of a row and the one in its file name may differ: an upload takes its time. */
+/** Maximum difference between `created_at` and the time in the file name. An upload takes some time. */
 const MAX_SHIFT_SECONDS = 900;
 
 /**
- * Tells which tables are there already, and fit.
+ * The names of the tables that already exist and match the requirements.
  *
- * @throws TableMismatchError with every difference of every table
+ * @throws TableMismatchError with all differences of all tables
  */
 export async function existingTables(
   queryRunner: QueryRunner,
@@ -84,7 +84,7 @@ export async function existingTables(
     differences.push(...(await differencesOf(queryRunner, table)));
   }
   if (names.length > 0 && differences.length === 0)
-    differences.push(...(await differencesOfTimes(queryRunner, names)));
+    differences.push(...(await differencesInRows(queryRunner, names)));
   if (differences.length > 0) throw new TableMismatchError(differences);
   return new Set(names);
 }
@@ -142,8 +142,8 @@ async function differencesOf(queryRunner: QueryRunner, table: ExpectedTable): Pr
   ];
 }
 
-/** Differences in the rows: file names that stand twice, and times that are not UTC. */
-async function differencesOfTimes(
+/** Differences in the rows: duplicate file names, and times that are not UTC. */
+async function differencesInRows(
   queryRunner: QueryRunner,
   names: readonly string[],
 ): Promise<readonly string[]> {

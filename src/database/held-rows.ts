@@ -2,38 +2,39 @@ import { LRUCache } from 'lru-cache';
 import pLimit, { type LimitFunction } from 'p-limit';
 import { lockedTable } from './database-failure.js';
 
-/** A row that a statement may have to wait for: its table, and what the statement knows it by, such as `users 2`. */
+/** A row that a statement locks: its table and its key in the statement, such as `users 2`. */
 export type RowName = `${'users' | 'chat_images'} ${string | number}`;
 
-/** For how long a row counts as held after the last statement that failed on its lock, and how many are remembered. */
+/** How long a row counts as locked after the last lock timeout, and how many locked rows are remembered. */
 const REMEMBERED_MS = 3000;
 const MAX_REMEMBERED = 1000;
 
-/** The longest wait for a turn. The statement's own wait for the lock comes after it. */
+/** Maximum wait in the queue. The statement's lock timeout comes on top. */
 const MAX_WAIT_MS = 1000;
 
-/** A row whose lock another transaction holds. */
+/** A row that another transaction has locked. */
 type Held = {
-  /** Statements about one row wait one after the other: each would wait for the same lock. */
-  readonly turn: LimitFunction;
+  /** Runs the statements on one row one after the other: all of them wait for the same lock. */
+  readonly queue: LimitFunction;
+  /** The last lock timeout. */
   readonly error: unknown;
 };
 
 /**
- * Rows that another transaction has locked, with `SELECT … FOR UPDATE` or a deletion that is not committed. A new row with a
- * foreign key to such a row waits for the lock. Requests about held rows wait apart from all others: few statements at the
- * same time, on few connections, until the lock is released or their time is over.
+ * Rows that another transaction has locked, with `SELECT … FOR UPDATE` or an uncommitted DELETE. An INSERT with a foreign
+ * key to such a row waits for the lock. Requests on locked rows wait apart from all other requests, on few connections,
+ * until the lock is released or the request times out.
  */
 export class HeldRows {
   private readonly held = new LRUCache<RowName, Held>({ max: MAX_REMEMBERED, ttl: REMEMBERED_MS });
-  private readonly lane: LimitFunction;
+  private readonly lockWaits: LimitFunction;
 
-  /** @param statements how many statements may wait for locks at the same time */
+  /** @param statements maximum number of statements that wait for locks at the same time */
   constructor(statements: number) {
-    this.lane = pLimit(statements);
+    this.lockWaits = pLimit(statements);
   }
 
-  /** Whether one of the rows is known to be held. */
+  /** Whether one of the rows is known to be locked. */
   isHeld(rows: readonly RowName[]): boolean {
     return this.find(rows) !== undefined;
   }
@@ -41,14 +42,14 @@ export class HeldRows {
   /**
    * Runs a statement of one request.
    *
-   * @param rows that the statement may have to wait for
-   * @param quick runs it with a short lock timeout, perhaps together with others
-   * @param alone runs it with a long lock timeout, by itself
-   * @param hadRows whether a result shows that the statement had the rows' locks: they are held no more then
+   * @param rows rows that the statement locks
+   * @param shared runs the statement with a short lock timeout, perhaps for several requests
+   * @param alone runs the statement with a long lock timeout, for this request only
+   * @param hadRows whether a result proves that the statement acquired the locks. The rows then count as free again.
    */
   async run<T>(
     rows: readonly RowName[],
-    quick: () => Promise<T>,
+    shared: () => Promise<T>,
     alone: () => Promise<T>,
     hadRows: (result: T) => boolean = () => false,
   ): Promise<T> {
@@ -56,15 +57,15 @@ export class HeldRows {
     let held = this.find(rows);
     if (!held) {
       try {
-        return await quick();
+        return await shared();
       } catch (error) {
         if (lockedTable(error) === undefined) throw error;
         held = this.find(rows) ?? this.remember(rows, error);
       }
     }
-    const { turn, error } = held;
-    return turn(() =>
-      this.lane(async () => {
+    const { queue, error } = held;
+    return queue(() =>
+      this.lockWaits(async () => {
         if (performance.now() - since > MAX_WAIT_MS) throw error;
         try {
           const result = await alone();
@@ -87,12 +88,12 @@ export class HeldRows {
     return undefined;
   }
 
-  /** @returns what is remembered of the row; where none of the rows is of the locked table, something that is for this request alone */
+  /** @returns the entry of the locked row; an entry for this request only, when none of the rows is in the locked table */
   private remember(rows: readonly RowName[], error: unknown): Held {
     const table = lockedTable(error);
     const [first, ...others] = rows.filter((row) => table === '' || row.startsWith(`${table} `));
-    if (first === undefined) return { turn: pLimit(1), error };
-    const held = { turn: this.held.get(first)?.turn ?? pLimit(1), error };
+    if (first === undefined) return { queue: pLimit(1), error };
+    const held = { queue: this.held.get(first)?.queue ?? pLimit(1), error };
     for (const row of [first, ...others]) this.held.set(row, held);
     return held;
   }

@@ -1,24 +1,24 @@
 import pg from 'pg';
 
-/** What pg says when a statement got no answer within `query_timeout`. */
+/** pg's error message when `query_timeout` is over. */
 const READ_TIMEOUT = 'Query read timeout';
 
 /**
- * A connection that ends when a statement gets no answer in time. pg would keep it: with the statement still under way,
- * the next ones behind it, and a transaction open in which somebody else's statements would then be lost.
+ * A connection that closes itself after a `query_timeout`. pg keeps such a connection: the statement is still running, later
+ * statements queue behind it, and statements of other requests could land in its open transaction and be lost.
  */
 export class ImpatientClient extends pg.Client {
   constructor(config?: string | pg.ClientConfig) {
     super(config);
     const send = this.query.bind(this) as (...args: unknown[]) => unknown;
     this.query = ((...args: unknown[]): unknown => {
-      const answer = send(...args);
-      if (answer instanceof Promise) {
-        answer.catch((error: unknown) => {
+      const result = send(...args);
+      if (result instanceof Promise) {
+        result.catch((error: unknown) => {
           if (error instanceof Error && error.message === READ_TIMEOUT) this.end().catch(() => undefined);
         });
       }
-      return answer;
+      return result;
     }) as pg.Client['query'];
   }
 }

@@ -3,34 +3,34 @@ import { type DataSource, MigrationExecutor, type QueryRunner } from 'typeorm';
 import { refuseDataLoss } from './data-loss.js';
 import { sqlState } from './database-failure.js';
 
-/** Any number, the same in every instance: two that start at once must not migrate at once. */
+/** Key of the advisory lock. The same in every instance, so that only one instance migrates at a time. */
 const MIGRATION_LOCK = 7_241_090_145;
 
-/** How long one try waits for a lock. Short: while it waits for a table, whoever comes later waits behind it. */
+/** Lock timeout of one try. Short, because statements of requests queue behind a waiting table lock. */
 const LOCK_TIMEOUT_MS = 2000;
 
-/** How long all tries together wait, and the pause between two of them. */
+/** Maximum duration of all tries, and the pause between two tries. */
 const MAX_WAIT_MS = 60_000;
 const PAUSE_MS = 500;
 
 const LOCK_NOT_AVAILABLE = '55P03';
 
-/** Somebody else held a lock for longer than a migration waits. */
+/** Another connection held a lock for longer than a migration waits. */
 export class MigrationLockedError extends Error {
   override readonly name = 'MigrationLockedError';
 }
 
 type MigrateOptions = {
   readonly maxWaitMs?: number;
-  /** Told once, when a lock is waited for: by whom it is held. */
+  /** Called once when the migration waits for a lock, with the connections that hold it. */
   readonly onWait?: (holders: string) => void;
 };
 
 /**
- * Runs every migration that has not run yet, all in one transaction.
+ * Runs all pending migrations in one transaction.
  *
- * @returns their names
- * @throws MigrationLockedError when a lock is not to be had; TableMismatchError
+ * @returns the names of the migrations that ran
+ * @throws MigrationLockedError after a lock timeout; TableMismatchError
  */
 export function migrateUp(dataSource: DataSource, options: MigrateOptions = {}): Promise<readonly string[]> {
   return withLock(dataSource, options, async (executor) => {
@@ -40,11 +40,11 @@ export function migrateUp(dataSource: DataSource, options: MigrateOptions = {}):
 }
 
 /**
- * Takes the newest migration back.
+ * Reverts the newest migration.
  *
- * @param dropData whether rows, and values of columns, may go with it
- * @returns its name, or nothing when there is none
- * @throws MigrationLockedError when a lock is not to be had; DataLossError
+ * @param dropData whether the migration may delete rows and column values
+ * @returns the name of the reverted migration; an empty list when there is none
+ * @throws MigrationLockedError after a lock timeout; DataLossError
  */
 export function migrateDown(
   dataSource: DataSource,
@@ -64,7 +64,7 @@ export function migrateDown(
   });
 }
 
-/** Runs work in a transaction that no other migration is in; again when a lock of a table was not to be had. */
+/** Runs work in a transaction, under the advisory lock of migrations. Retries after a lock timeout. */
 async function withLock<T>(
   dataSource: DataSource,
   { maxWaitMs = MAX_WAIT_MS, onWait = () => undefined }: MigrateOptions,
@@ -114,7 +114,7 @@ async function backendOf(queryRunner: QueryRunner): Promise<number> {
   return row?.pid ?? 0;
 }
 
-/** Looks, until it is told to stop, for whom a connection waits. */
+/** Polls for the connections that block a connection, until the signal is aborted. */
 async function watchHolders(
   dataSource: DataSource,
   pid: number,

@@ -11,12 +11,12 @@ import {
 } from './database-failure.js';
 import { HeldRows, type RowName } from './held-rows.js';
 
-/** A statement that requests run over and over. */
+/** A statement that PostgreSQL parses and plans once per connection. */
 export type PreparedStatement = { readonly name: string; readonly text: string };
 
 /**
- * @param name unique among all; also stands in the statement, for those who look at what the server is doing
- * @param sql with `$1`, `$2`, … for its values
+ * @param name unique; also a comment in the SQL, so that the statement can be recognized in pg_stat_activity
+ * @param sql with the placeholders `$1`, `$2`, …
  */
 export function preparedStatement(name: string, sql: string): PreparedStatement {
   return { name, text: `/* ${name} */ ${sql}` };
@@ -28,28 +28,28 @@ export type RunStatement = <Row extends object>(
   values: readonly unknown[],
 ) => Promise<Row[]>;
 
-/** The address is a pooler's, but the settings say that it is the database's own. */
+/** DATABASE_URL leads to a connection pooler, but DATABASE_POOLER is not set. */
 export class PooledAddressError extends Error {
   override readonly name = 'PooledAddressError';
 }
 
-/** How many connections upkeep has of the process's share; requests have the others. */
+/** Connections reserved for upkeep. Requests use the rest of DATABASE_POOL_SIZE. */
 export const UPKEEP_CONNECTIONS = 1;
 
-/** The lock timeout of statements that requests share: whoever asks for a held row must not keep the others waiting. */
+/** Lock timeout of statements that several requests share: a locked row of one request must not delay the others. */
 const SHORT_LOCK_TIMEOUT_MS = 50;
 
-/** The lock timeout of a statement that waits by itself, before its request fails. */
+/** Lock timeout of a statement that belongs to one request. After it the request fails. */
 const LONG_LOCK_TIMEOUT_MS = 1000;
 
-/** How many connections may wait for held rows at the same time, where others are left for all other requests. */
+/** Maximum number of connections that wait for locked rows at the same time. All other connections stay free. */
 const WAITING_CONNECTIONS = 2;
 
 /**
- * One plan for all values, and only look-ups in indexes: every value is a key. Left to its statistics, the server would
- * read a small table from end to end, and keep doing so for some time while the table grows.
+ * Planner settings. Every parameter is an index key, so one generic plan fits all values. Without these settings PostgreSQL
+ * picks a sequential scan while a table is small, and keeps that plan for some time while the table grows.
  */
-const LOOK_UPS_ONLY = {
+const INDEX_LOOKUPS_ONLY = {
   plan_cache_mode: 'force_generic_plan',
   enable_seqscan: 'off',
   enable_hashjoin: 'off',
@@ -58,7 +58,7 @@ const LOOK_UPS_ONLY = {
   jit: 'off',
 };
 
-/** Whether the server has got the start-up parameters, and will take a row. */
+/** Checks that the server received the start-up parameters and is not read-only. */
 const STATE = preparedStatement(
   'state',
   `SELECT setting::int AS "statementTimeoutMs", current_setting('transaction_read_only')::boolean AS "readOnly"
@@ -66,12 +66,12 @@ const STATE = preparedStatement(
 );
 
 /**
- * Runs the few statements that most requests consist of, on connections of their own where each is parsed and planned
- * once: planning one takes longer than running it. The plan is made without looking at the values, as it should be where
- * every value is a key of an index; statements that depend on their values go through TypeORM.
+ * Connection pool for the prepared statements of requests. Each connection parses and plans a statement once: planning
+ * takes longer than running. The plan is generic, because every parameter is an index key. Statements whose plan depends on
+ * the values go through TypeORM.
  *
- * Behind a pooler in transaction mode each transaction may get another connection, so nothing is kept on one: statements
- * have no name, and the time limits and planner settings are set in each transaction, sent together with its statement.
+ * With a pooler in transaction mode, each transaction may get another connection. Statements are then unnamed. Each
+ * transaction sets the time limits and planner settings itself, in the same round trip as its statement.
  */
 @Injectable()
 export class RequestDatabase implements OnModuleInit, OnApplicationShutdown {
@@ -79,7 +79,7 @@ export class RequestDatabase implements OnModuleInit, OnApplicationShutdown {
   private readonly pooled: boolean;
   private readonly statementTimeoutMs: number;
   private readonly heldRows: HeldRows;
-  /** The SQL that begins a transaction, by its lock timeout. */
+  /** The SQL that begins a transaction with the short or the long lock timeout. */
   private readonly begin: { readonly short: string; readonly long: string };
 
   constructor(@Inject(SETTINGS) { database }: Settings) {
@@ -88,8 +88,8 @@ export class RequestDatabase implements OnModuleInit, OnApplicationShutdown {
     this.statementTimeoutMs = statementTimeoutMs;
     this.begin = pooled
       ? {
-          short: beginWith({ ...LOOK_UPS_ONLY, ...limits(statementTimeoutMs, SHORT_LOCK_TIMEOUT_MS) }),
-          long: beginWith({ ...LOOK_UPS_ONLY, ...limits(statementTimeoutMs, LONG_LOCK_TIMEOUT_MS) }),
+          short: beginWith({ ...INDEX_LOOKUPS_ONLY, ...limits(statementTimeoutMs, SHORT_LOCK_TIMEOUT_MS) }),
+          long: beginWith({ ...INDEX_LOOKUPS_ONLY, ...limits(statementTimeoutMs, LONG_LOCK_TIMEOUT_MS) }),
         }
       : { short: 'BEGIN', long: beginWith({ lock_timeout: LONG_LOCK_TIMEOUT_MS }) };
     const connections = poolSize - UPKEEP_CONNECTIONS;
@@ -100,26 +100,26 @@ export class RequestDatabase implements OnModuleInit, OnApplicationShutdown {
       application_name: 'chat-image-store requests',
       max: connections,
       connectionTimeoutMillis: connectTimeoutMs,
-      // A connection that was closed when idle would have to prepare all anew, for the first who asks again.
+      // Keep idle connections open: a new connection has to prepare all statements again.
       idleTimeoutMillis: 0,
       types: ID_TYPES,
       ...(pooled
         ? { pipeline: true }
         : {
             lock_timeout: SHORT_LOCK_TIMEOUT_MS,
-            options: Object.entries(LOOK_UPS_ONLY)
+            options: Object.entries(INDEX_LOOKUPS_ONLY)
               .map(([name, value]) => `-c ${name}=${value}`)
               .join(' '),
           }),
     });
     const logger = new Logger(RequestDatabase.name);
-    // Without listeners the process would end. What is lost while it is lent fails the statement on it.
+    // Without an `error` listener the process would end. A connection lost while in use fails its statement anyway.
     this.pool.on('connect', (client) => client.on('error', () => undefined));
-    // The pool replaces an idle connection.
+    // The pool replaces a lost idle connection.
     this.pool.on('error', ({ name }) => logger.warn(`an idle connection to the database is lost: ${name}`));
   }
 
-  /** @throws PooledAddressError where the start-up parameters got lost on their way: a pooler dropped them */
+  /** @throws PooledAddressError when the server did not receive the start-up parameters: a pooler dropped them */
   async onModuleInit(): Promise<void> {
     const [state] = await this.run<{ statementTimeoutMs: number }>(STATE, []);
     if (!this.pooled && state?.statementTimeoutMs !== this.statementTimeoutMs) {
@@ -128,11 +128,11 @@ export class RequestDatabase implements OnModuleInit, OnApplicationShutdown {
   }
 
   /**
-   * Runs a statement of one request, in a transaction of its own.
+   * Runs a statement of one request in its own transaction.
    *
-   * @param rows that it may have to wait for, where many requests may name the same; it has locked them when it returns any
-   * @returns its rows
-   * @throws DatabaseUnavailableError when the database failed, not the statement; also when a row is held for too long
+   * @param rows rows that the statement locks and that other requests may use too. A result with rows means: lock acquired.
+   * @returns the statement's rows
+   * @throws DatabaseUnavailableError when the database failed, not the statement; also when a row stays locked for too long
    */
   run<Row extends object>(
     statement: PreparedStatement,
@@ -148,23 +148,23 @@ export class RequestDatabase implements OnModuleInit, OnApplicationShutdown {
   }
 
   /**
-   * Runs a statement that several requests share, in a transaction of its own. It fails as soon as it has waited for a held
-   * row for a moment, so that {@link runAround} finds out whose row that is. Locks of a whole table are everybody's: they
-   * are waited for.
+   * Runs a statement that several requests share, in its own transaction. On a locked row the statement fails after
+   * {@link SHORT_LOCK_TIMEOUT_MS}. {@link runAround} then finds the request of that row. A locked table blocks every
+   * request: then the statement is run again with the long lock timeout.
    *
    * @throws DatabaseUnavailableError as {@link run}
    */
   runShared<Row extends object>(statement: PreparedStatement, values: readonly unknown[]): Promise<Row[]> {
-    return this.waitForTables((patience) => this.attempt<Row>(statement, values, patience));
+    return this.retryTableLock((lockTimeout) => this.attempt<Row>(statement, values, lockTimeout));
   }
 
   /**
-   * Does the work of one request, and keeps it apart from all others while another transaction holds one of its rows.
+   * Runs the work of one request. While another transaction locks one of the rows, the work runs apart from other requests.
    *
-   * @param rows that it may have to wait for
-   * @param shared does it in a statement that others may share
-   * @param alone does it in a statement of its own, which waits longer for the rows
-   * @param hadRows whether a result shows that the statement had the rows' locks
+   * @param rows rows that the statement locks
+   * @param shared runs the work in a statement that several requests may share
+   * @param alone runs the work in a separate statement with the long lock timeout
+   * @param hadRows whether a result proves that the statement acquired the row locks
    * @throws DatabaseUnavailableError as {@link run}
    */
   runAround<T>(
@@ -177,12 +177,12 @@ export class RequestDatabase implements OnModuleInit, OnApplicationShutdown {
     return this.heldRows.run(rows, shared, () => alone(run), hadRows);
   }
 
-  /** Whether another transaction is known to hold one of the rows. */
+  /** Whether one of the rows is known to be locked by another transaction. */
   isHeld(rows: readonly RowName[]): boolean {
     return this.heldRows.isHeld(rows);
   }
 
-  private async waitForTables<T>(attempt: (patience: 'short' | 'long') => Promise<T>): Promise<T> {
+  private async retryTableLock<T>(attempt: (lockTimeout: 'short' | 'long') => Promise<T>): Promise<T> {
     try {
       return await attempt('short');
     } catch (error) {
@@ -194,22 +194,23 @@ export class RequestDatabase implements OnModuleInit, OnApplicationShutdown {
   private attempt<Row extends object>(
     statement: PreparedStatement,
     values: readonly unknown[],
-    patience: 'short' | 'long',
+    lockTimeout: 'short' | 'long',
   ): Promise<Row[]> {
-    if (this.pooled) return this.attemptPooled(statement, values, patience);
-    if (patience === 'long') return this.attemptTransaction((run) => run<Row>(statement, values), patience);
+    if (this.pooled) return this.attemptPooled(statement, values, lockTimeout);
+    if (lockTimeout === 'long')
+      return this.attemptTransaction((run) => run<Row>(statement, values), lockTimeout);
     return this.withClient((client) => rowsOf(query<Row>(client, { ...statement, values: [...values] })));
   }
 
-  /** One round trip: the driver sends all three before it waits. After a failure the last one rolls back. */
+  /** One round trip: the driver sends BEGIN, statement and COMMIT at once. After a failure COMMIT rolls back. */
   private attemptPooled<Row extends object>(
     statement: PreparedStatement,
     values: readonly unknown[],
-    patience: 'short' | 'long',
+    lockTimeout: 'short' | 'long',
   ): Promise<Row[]> {
     return this.withClient(async (client) => {
       const [begun, result, committed] = await Promise.allSettled([
-        query(client, this.begin[patience]),
+        query(client, this.begin[lockTimeout]),
         rowsOf(query<Row>(client, { text: statement.text, values: [...values] })),
         query(client, 'COMMIT'),
       ]);
@@ -220,25 +221,25 @@ export class RequestDatabase implements OnModuleInit, OnApplicationShutdown {
   }
 
   /**
-   * Runs several statements in one transaction, which is rolled back when `work` rejects. Where a lock is not to be had at
-   * once, all of it is done again.
+   * Runs several statements in one transaction. Rolls back when `work` rejects. After a short lock timeout, `work` is run
+   * again with the long lock timeout.
    *
-   * @throws DatabaseUnavailableError as {@link run}, and what `work` throws
+   * @throws DatabaseUnavailableError as {@link run}, and any error of `work`
    */
   transaction<T>(work: (run: RunStatement) => Promise<T>): Promise<T> {
     return this.heldRows.run(
       [],
-      () => this.waitForTables((patience) => this.attemptTransaction(work, patience)),
+      () => this.retryTableLock((lockTimeout) => this.attemptTransaction(work, lockTimeout)),
       () => this.attemptTransaction(work, 'long'),
     );
   }
 
   private attemptTransaction<T>(
     work: (run: RunStatement) => Promise<T>,
-    patience: 'short' | 'long',
+    lockTimeout: 'short' | 'long',
   ): Promise<T> {
     return this.withClient(async (client) => {
-      await query(client, this.begin[patience]);
+      await query(client, this.begin[lockTimeout]);
       try {
         const result = await work(
           <Row extends object>({ name, text }: PreparedStatement, values: readonly unknown[]) =>
@@ -254,9 +255,9 @@ export class RequestDatabase implements OnModuleInit, OnApplicationShutdown {
   }
 
   /**
-   * Asks, through the connections that requests use, whether the database would take their rows.
+   * Checks, on a connection of the request pool, that the database is writable.
    *
-   * @throws DatabaseUnavailableError also when it is read-only, as a standby is
+   * @throws DatabaseUnavailableError also when the database is read-only, such as a standby
    */
   async ping(): Promise<void> {
     const [state] = await this.run<{ readOnly: boolean }>(STATE, []);
@@ -268,7 +269,9 @@ export class RequestDatabase implements OnModuleInit, OnApplicationShutdown {
     await this.pool.end();
   }
 
-  /** Lends a connection. One on which the database has failed is closed, and another one made for the next who asks. */
+  /**
+   * Runs work on a connection of the pool. After a database failure the connection is closed, and the pool opens a new one.
+   */
   private async withClient<T>(work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
     const client = await this.pool.connect().catch((error: unknown) => {
       throw new DatabaseUnavailableError(error);
@@ -309,7 +312,7 @@ function beginWith(settings: Readonly<Record<string, number | string>>): string 
   return ['BEGIN', ...statements].join('; ');
 }
 
-/** Ids are numbers: they are checked to be at most 2^53 - 1 before they get into a statement. */
+/** Parses bigint as a JavaScript number: ids are at most 2^53 - 1, checked before they reach a statement. */
 const ID_TYPES: pg.CustomTypesConfig = {
   getTypeParser: (
     ...[oid, format]: Parameters<typeof pg.types.getTypeParser>

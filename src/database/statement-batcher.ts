@@ -1,34 +1,34 @@
 import pLimit from 'p-limit';
 
-/** How many items of a failed batch are tried at the same moment. */
-const ALONE_AT_ONCE = 4;
+/** How many items of a failed batch are retried at the same time. */
+const PARALLEL_RETRIES = 4;
 
 type Waiting<Item, Result> = {
   readonly item: Item;
-  /** By the clock of `performance.now()`. */
+  /** From `performance.now()`. */
   readonly since: number;
   readonly resolve: (result: Result) => void;
   readonly reject: (error: unknown) => void;
 };
 
 export type BatchLimits = {
-  /** How many items may share one statement. */
+  /** Maximum number of items in one statement. */
   readonly maxItems: number;
-  /** How many statements may be under way at the same moment. */
+  /** Maximum number of statements running at the same time. */
   readonly maxInFlight: number;
-  /** Who has waited for so long when a statement fails for a reason that is everybody's, fails with it. */
+  /** When a statement fails with an error that concerns all items, waiting items older than this fail with that error. */
   readonly maxWaitMs: number;
 };
 
 /**
- * Lets requests that wait at the same moment share one statement. An item that comes while nothing is under way goes at
- * once; one that comes while a place is free, with what else arrives in the same turn of the event loop; those that come
- * while all places are taken go together when one becomes free. So nobody waits for a clock, and the busier the database,
- * the larger the batches.
+ * Runs the items of several requests in one statement. There is no timer; a busier database gets larger batches:
+ * - No statement running: a new item starts a statement at once.
+ * - Less than `maxInFlight` statements running: the statement also takes the items of the same event loop turn.
+ * - `maxInFlight` statements running: new items wait, and the next statement takes all of them.
  *
- * Each item gets its own result or its own error: when a batch fails for a reason that may be one item's, each of its
- * items is run once more, alone, a few at a time. When it fails for a reason that is everybody's, such as a server that does not answer, those
- * who have long waited for a place fail with it, instead of one batch after the other.
+ * Each item gets its own result or error. When one item may have caused the failure of a batch, each item is retried alone,
+ * a few at a time. When the failure concerns all items, such as a server that does not respond, long-waiting items fail too.
+ * Otherwise they would fail later, one batch after the other.
  */
 export class StatementBatcher<Item, Result> {
   private readonly waiting: Waiting<Item, Result>[] = [];
@@ -36,11 +36,11 @@ export class StatementBatcher<Item, Result> {
   private scheduled = false;
 
   /**
-   * @param run runs one statement for all items; resolves to one result for each, in their order, or rejects with
-   *   nothing done
-   * @param concernsAll whether an error would be every item's own, so that trying each alone is no use
-   * @param isHeld whether an item would alone only wait for what is held from another item too: it fails with its batch's
-   *   error then
+   * @param run runs one statement for all items. Resolves to one result per item, in the same order. Rejects when nothing
+   *   was done.
+   * @param concernsAll whether an error concerns every item, so that retrying each item alone is useless
+   * @param isHeld whether the item's row is known to be locked. Such an item is not retried: it fails with the error of its
+   *   batch.
    */
   constructor(
     private readonly run: (items: readonly Item[]) => Promise<readonly Result[]>,
@@ -54,8 +54,8 @@ export class StatementBatcher<Item, Result> {
       this.waiting.push({ item, since: performance.now(), resolve, reject });
       if (this.scheduled || this.inFlight >= this.limits.maxInFlight) return;
       this.scheduled = true;
-      // Nothing under way: at once, with what the same piece of code submits beside it. Else with all that this turn of
-      // the event loop brings.
+      // A microtask still collects the items that the same synchronous code submits. setImmediate collects all items of
+      // this event loop turn.
       const schedule = this.inFlight === 0 ? queueMicrotask : setImmediate;
       schedule(() => {
         this.scheduled = false;
@@ -87,18 +87,18 @@ export class StatementBatcher<Item, Result> {
     } catch (error) {
       if (this.concernsAll(error)) for (const { reject } of [...batch, ...this.takeOverdue()]) reject(error);
       else if (lastTry) for (const { reject } of batch) reject(error);
-      else await pLimit(ALONE_AT_ONCE).map(batch, (one) => this.settleAlone(one, error));
+      else await pLimit(PARALLEL_RETRIES).map(batch, (waiting) => this.retryAlone(waiting, error));
     }
   }
 
-  private async settleAlone(one: Waiting<Item, Result>, error: unknown): Promise<void> {
-    if (this.isHeld(one.item)) one.reject(error);
-    else await this.settle([one], true);
+  private async retryAlone(waiting: Waiting<Item, Result>, error: unknown): Promise<void> {
+    if (this.isHeld(waiting.item)) waiting.reject(error);
+    else await this.settle([waiting], true);
   }
 
   private takeOverdue(): readonly Waiting<Item, Result>[] {
-    const overdue = performance.now() - this.limits.maxWaitMs;
-    const kept = this.waiting.findIndex(({ since }) => since > overdue);
-    return this.waiting.splice(0, kept === -1 ? this.waiting.length : kept);
+    const oldest = performance.now() - this.limits.maxWaitMs;
+    const firstKept = this.waiting.findIndex(({ since }) => since > oldest);
+    return this.waiting.splice(0, firstKept === -1 ? this.waiting.length : firstKept);
   }
 }

@@ -4,43 +4,43 @@ import type { ImageFormat } from './image-format.js';
 const MIB = 1024 * 1024;
 
 /**
- * The limit of memory for one picture: a picture that takes more is refused. Fifty megapixels fit in every form that cameras
- * and phones write. A progressive JPEG of four colours may be too large from 44 megapixels on.
+ * Memory limit for one picture. A picture that needs more is refused. Pictures of 50 megapixels fit, in every format that
+ * cameras and phones write. A progressive CMYK JPEG may exceed the limit from 44 megapixels on.
  */
 export const MAX_DECODE_BYTES = 400 * MIB;
 
-/** The limit of a light picture. A photograph in one scan is light, whatever its size. */
+/** Memory limit of a light picture. A photograph in one scan is light at any size. */
 export const LIGHT_DECODE_BYTES = 64 * MIB;
 
-/** Memory for rows, tables, and the decoder's own needs, whatever the picture. */
+/** Memory for rows, tables and the decoder itself, for every picture. */
 const BASE_BYTES = 32 * MIB;
 
-/** The bytes are in the memory of a decoding process as they were handed over, as they were taken out, and cleaned. */
+/** Copies of the file in memory: the shared file, the buffer read from it, and the cleaned picture. */
 const COPIES = 3;
 
-/** Bytes for each pixel, measured with libvips 8.18: the canvas, and what is composed on it. */
+/** Bytes per pixel, measured with libvips 8.18: the canvas and the frame composed on it. */
 const GIF_BYTES_PER_PIXEL = 5;
 const WEBP_LOSSLESS_BYTES_PER_PIXEL = 7;
 const WEBP_LOSSY_BYTES_PER_PIXEL = 2;
 
-/** A hostile JPEG has a million segments before its frame: it is refused later, and not looked through here. */
+/** Stop after this many segments: a hostile JPEG has a million segments before its frame, and is refused later. */
 const MAX_SEGMENTS = 1000;
 
-/** Marker, length, and a frame of 255 components, of which no decoder takes more than four. */
+/** Marker, length, and a frame header of 255 components. Decoders accept at most four components. */
 const SEGMENT_START_BYTES = 4 + 6 + 3 * 255;
 
-/** The size of a PNG, GIF or WebP lies in these first bytes. */
+/** The dimensions of a PNG, GIF or WebP are within these first bytes. */
 const HEADER_BYTES = 30;
 
 const SOS = 0xda;
 const NOT_A_FRAME = [0xc4, 0xc8, 0xcc];
 
 /**
- * Estimates from a picture's header how much memory its decoder will hold, before anything is decoded. What can be read
- * row by row takes little; a picture in several scans or passes is in memory whole. A header that can't be read counts as
- * little: a decoder that takes more than was estimated is ended.
+ * Estimates the memory of the decoder from a picture's header, before decoding. A picture that is decoded row by row takes
+ * little memory. A picture in several scans or passes is in memory as a whole. An unreadable header counts as little: a
+ * decoding process that uses more memory than estimated is killed.
  *
- * @returns bytes; more than {@link MAX_DECODE_BYTES} where that is too much
+ * @returns bytes; more than {@link MAX_DECODE_BYTES} when the picture must be refused
  */
 export function decodeMemory(pieces: BytePieces, format: ImageFormat): number {
   const pixelBytes =
@@ -48,19 +48,19 @@ export function decodeMemory(pieces: BytePieces, format: ImageFormat): number {
   return BASE_BYTES + COPIES * lengthOf(pieces) + pixelBytes;
 }
 
-/** By the first bytes of a picture. */
+/** Memory for the pixels, from the first bytes of a picture. */
 const PIXEL_BYTES: Readonly<Record<Exclude<ImageFormat, 'jpeg'>, (bytes: Buffer) => number>> = {
   png: pngBytes,
   gif: gifBytes,
   webp: webpBytes,
 };
 
-/** A copy of some of the bytes; fewer, where they end. */
+/** A copy of `count` bytes; fewer at the end of the file. */
 function bytesAt(pieces: BytePieces, at: number, count: number): Buffer {
   return Buffer.concat(rangeOf(pieces, at, at + count));
 }
 
-/** A JPEG in several scans: two bytes for the coefficient of each sample. */
+/** A JPEG in several scans: two bytes per sample for the coefficients. In one scan: nothing. */
 function jpegBytes(pieces: BytePieces): number {
   let frame: { readonly data: Buffer; readonly isProgressive: boolean } | undefined;
   let at = 2;
@@ -84,21 +84,21 @@ function jpegBytes(pieces: BytePieces): number {
   return 0;
 }
 
-/** Over all components of a frame, each with its own sampling (T.81 B.2.2, A.1.1). */
+/** The samples of all components of a frame, each with its own sampling factors (T.81 B.2.2, A.1.1). */
 function samplesOf(frame: Buffer): number {
   const components = frame[5] ?? 0;
   if (6 + 3 * components > frame.length) return 0;
   const pixels = frame.readUInt16BE(1) * frame.readUInt16BE(3);
   const sampling = Array.from({ length: components }, (_, index) => frame[7 + 3 * index] ?? 0);
   const [widest, highest] = [
-    Math.max(...sampling.map((it) => it >> 4)),
-    Math.max(...sampling.map((it) => it & 15)),
+    Math.max(...sampling.map((factors) => factors >> 4)),
+    Math.max(...sampling.map((factors) => factors & 15)),
   ];
-  const shares = sampling.map((it) => ((it >> 4) * (it & 15)) / Math.max(1, widest * highest));
+  const shares = sampling.map((factors) => ((factors >> 4) * (factors & 15)) / Math.max(1, widest * highest));
   return pixels * shares.reduce((sum, share) => sum + share, 0);
 }
 
-/** An interlaced PNG: all pixels. A pixel of a palette counts as its colours and transparency. */
+/** An interlaced PNG: all pixels. A palette pixel counts as red, green, blue and transparency. */
 function pngBytes(bytes: Buffer): number {
   if (bytes.length < 29 || bytes[28] !== 1) return 0;
   const samples = [2, 0, 4, 4, 2, 0, 4][bytes[25] ?? 0] ?? 0;

@@ -1,26 +1,27 @@
 import { overloaded, PictureError } from './picture-error.js';
 
 export type DecodeQueueLimits = {
-  /** How many pictures are decoded at the same moment. */
+  /** Maximum number of pictures decoded at the same time. */
   readonly slots: number;
-  /** How many of these may be one user's. */
+  /** Maximum number of slots for one user. */
   readonly slotsPerUser: number;
-  /** Up to so many bytes of memory a picture is light: it never waits for memory. */
+  /** A picture that needs at most this much memory is light: it never waits for memory. */
   readonly lightBytes: number;
-  /** The limit of memory of all pictures that are not light, together. */
+  /** Memory limit for the sum of all heavy pictures. */
   readonly heavyBytes: number;
-  /** How long a picture may wait for its turn. */
+  /** Maximum wait in the queue. */
   readonly maxWaitMs: number;
 };
 
 type Waiter = { readonly user: number; readonly bytes: number; readonly start: () => void };
 
 /**
- * Whose picture is decoded next. Users take turns, however many pictures one of them sends, and no user takes all
- * slots: one is left for the next who comes. A picture that does not fit into the memory lets light ones pass, but no heavy ones.
+ * Decides which picture is decoded next. Users take turns (round robin), regardless of how many pictures each user sends.
+ * No user gets all slots: one slot stays free for the next user. A picture that does not fit into the memory limit is
+ * overtaken by light pictures, but not by heavy pictures.
  */
 export class DecodeQueue {
-  /** Waiting pictures by user, in the order of the users' turns. */
+  /** Waiting pictures by user. The map's order is the order of the users' turns. */
   private readonly waiting = new Map<number, Waiter[]>();
   private readonly running = new Map<number, number>();
   private slotsTaken = 0;
@@ -29,30 +30,30 @@ export class DecodeQueue {
   constructor(private readonly limits: DecodeQueueLimits) {}
 
   /**
-   * Runs the work in its turn.
+   * Runs the work when its turn comes.
    *
-   * @param bytes the memory that it takes
-   * @param left aborted when nobody waits for the result any more; then it does not begin
-   * @throws PictureError when it has waited too long, or its sender has gone
+   * @param bytes memory that the work needs
+   * @param senderLeft aborted when the client has disconnected; waiting work is then dropped
+   * @throws PictureError after the maximum wait, or when the client has disconnected
    */
-  async run<T>(user: number, bytes: number, left: AbortSignal, work: () => Promise<T>): Promise<T> {
-    await this.turn(user, bytes, left);
+  async run<T>(user: number, bytes: number, senderLeft: AbortSignal, work: () => Promise<T>): Promise<T> {
+    await this.turn(user, bytes, senderLeft);
     try {
       return await work();
     } finally {
       this.slotsTaken -= 1;
       if (bytes > this.limits.lightBytes) this.heavyBytesTaken -= bytes;
-      const others = (this.running.get(user) ?? 1) - 1;
-      if (others === 0) this.running.delete(user);
-      else this.running.set(user, others);
+      const stillRunning = (this.running.get(user) ?? 1) - 1;
+      if (stillRunning === 0) this.running.delete(user);
+      else this.running.set(user, stillRunning);
       this.startNext();
     }
   }
 
-  private turn(user: number, bytes: number, left: AbortSignal): Promise<void> {
+  private turn(user: number, bytes: number, senderLeft: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
       const giveUp = (error: PictureError): void => {
-        this.leave(waiter);
+        this.remove(waiter);
         settle();
         reject(error);
         this.startNext();
@@ -65,7 +66,7 @@ export class DecodeQueue {
       );
       const settle = (): void => {
         clearTimeout(timer);
-        left.removeEventListener('abort', onLeft);
+        senderLeft.removeEventListener('abort', onLeft);
       };
       const waiter: Waiter = {
         user,
@@ -78,8 +79,8 @@ export class DecodeQueue {
       const ofUser = this.waiting.get(user);
       if (ofUser) ofUser.push(waiter);
       else this.waiting.set(user, [waiter]);
-      if (left.aborted) onLeft();
-      else left.addEventListener('abort', onLeft);
+      if (senderLeft.aborted) onLeft();
+      else senderLeft.addEventListener('abort', onLeft);
       this.startNext();
     });
   }
@@ -89,10 +90,10 @@ export class DecodeQueue {
       const next = this.next();
       if (!next) return;
       const { user, bytes, start } = next;
-      this.leave(next);
+      this.remove(next);
       const ofUser = this.waiting.get(user);
       if (ofUser) {
-        // Behind all others.
+        // Move this user to the end of the map.
         this.waiting.delete(user);
         this.waiting.set(user, ofUser);
       }
@@ -120,7 +121,7 @@ export class DecodeQueue {
     return this.heavyBytesTaken === 0 || this.heavyBytesTaken + bytes <= this.limits.heavyBytes;
   }
 
-  private leave(waiter: Waiter): void {
+  private remove(waiter: Waiter): void {
     const ofUser = this.waiting.get(waiter.user) ?? [];
     const index = ofUser.indexOf(waiter);
     if (index !== -1) ofUser.splice(index, 1);

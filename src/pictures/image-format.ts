@@ -1,14 +1,14 @@
 import { invalidPicture } from './picture-error.js';
 
-/** At most this many pixels, over all frames of an animation. */
+/** Maximum number of pixels, summed over all frames of an animation. */
 export const MAX_PIXELS = 50_000_000;
 
 export type ImageFormat = 'jpeg' | 'png' | 'gif' | 'webp';
 
 /**
- * Names the format by the bytes' signature.
+ * Detects the format by the signature of the bytes.
  *
- * @throws PictureError with a sentence on what was sent instead
+ * @throws PictureError with a sentence that names the format of the bytes, if known
  */
 export function detectFormat(bytes: Buffer): ImageFormat {
   if (bytes.length === 0) throw invalidPicture('The file is empty.');

@@ -4,22 +4,21 @@ import { type ImageFormat, MAX_PIXELS } from './image-format.js';
 import { invalidPicture } from './picture-error.js';
 
 /**
- * What libjpeg complains about in photographs that are whole: some phones write these. Any other complaint means that
- * image data is missing or wrong.
+ * Warnings of libjpeg for complete photographs of some phones. Any other warning means missing or corrupt image data.
  */
 const HARMLESS_JPEG_WARNING =
   /Invalid SOS parameters|extraneous bytes before marker|Unknown Adobe color|JFIF/;
 
 export type InspectedImage = {
   readonly mimeType: `image/${ImageFormat}`;
-  /** Without dot. */
+  /** Without the dot. */
   readonly extension: 'jpg' | 'png' | 'gif' | 'webp';
-  /** Pixels, as a viewer shows the picture: after its orientation is applied. */
+  /** In pixels, after the orientation is applied. */
   readonly width: number;
   readonly height: number;
 };
 
-// Of libvips' many loaders only those of the accepted formats run, whatever the bytes claim to be.
+// Allow only the libvips loaders of the accepted formats, regardless of the signature in the bytes.
 sharp.block({ operation: ['VipsForeignLoad'] });
 sharp.unblock({
   operation: [
@@ -29,13 +28,13 @@ sharp.unblock({
     'VipsForeignLoadWebpBuffer',
   ],
 });
-// Pictures are seen once: a cache of them would only hold memory. One thread for each, so that many can go on.
+// No cache: each picture is decoded once, and a cache would only use memory. One thread per picture.
 sharp.cache(false);
 sharp.concurrency(1);
 
 /**
- * Reads the header of a picture, before anything is decoded. Of an animation that is told in a list of all frames, made
- * on the event loop: their number must have been limited before.
+ * Reads the header of a picture without decoding pixels. For an animation, sharp builds a list of all frames on the event
+ * loop. The caller must have limited the number of frames before.
  *
  * @throws PictureError with a sentence that names the reason
  */
@@ -46,7 +45,7 @@ export async function readHeader(bytes: Buffer, format: ImageFormat): Promise<In
       throw invalidPicture('The image is damaged. Please send it again.', error);
     });
   if (header.format !== format) throw invalidPicture('The image is damaged. Please send it again.');
-  // Decoders make do with the size of the first frame; viewers may believe the screen that a GIF asks for.
+  // Decoders use the size of the first frame. Viewers may use the logical screen size of a GIF.
   const screen = format === 'gif' ? bytes.readUInt16LE(6) * bytes.readUInt16LE(8) : 0;
   const pixels = Math.max(header.width * header.height, screen);
   if (pixels > MAX_PIXELS)
@@ -61,8 +60,8 @@ export async function readHeader(bytes: Buffer, format: ImageFormat): Promise<In
 }
 
 /**
- * Decodes a picture to its end, to find out whether it is whole. The result is thrown away: making one pixel of all of
- * it takes little memory.
+ * Decodes the whole picture, to find out whether the picture is complete. The output is one pixel, which needs little
+ * memory, and is thrown away.
  *
  * @throws PictureError with a sentence that names the reason
  */
@@ -73,7 +72,7 @@ export async function decode(bytes: Buffer, format: ImageFormat): Promise<void> 
       sequentialRead: true,
       animated: true,
       limitInputPixels: MAX_PIXELS,
-      // Of colours nothing is asked here.
+      // Colours do not matter here.
       ignoreIcc: true,
     })
       .resize(1, 1, { fit: 'fill' })

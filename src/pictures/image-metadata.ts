@@ -17,24 +17,23 @@ const CLEANERS: Readonly<Record<ImageFormat, (bytes: Buffer) => CleanedImage>> =
 };
 
 /**
- * Copies a picture without anything that can tell who, where or with what it was taken, and without anything that
- * follows or hides beside the image data. What decodes to pixels is copied as it is, so no pixel changes.
+ * Copies a picture without metadata (person, place, device), and without hidden data beside or after the image data.
+ * Image data is copied unchanged, so no pixel changes.
  *
- * Only what is known to be needed is kept: image data, the colour profile, the orientation, what an animation needs.
- * The rest is dropped, be it known or not: EXIF, XMP, IPTC, comments, maker notes, thumbnails, text, second pictures.
- * The orientation is read from EXIF and written back as EXIF of that one tag; one stated in XMP alone is lost, as
- * browsers do not honour it either.
+ * Allow-list: only image data, the colour profile, the orientation and the structure of an animation are kept. Everything
+ * else is dropped, known or unknown: EXIF, XMP, IPTC, comments, maker notes, thumbnails, text, second pictures. The
+ * orientation is read from EXIF and written back as EXIF with this one tag. An orientation in XMP only is lost; browsers
+ * ignore XMP orientation too.
  *
- * Not covered, as it would take an encoder and change bytes that make pixels: data drawn into the pixels themselves,
- * inside the colour profile, or where a decoder skips it silently within compressed data. Each format's file says
- * which those places are.
+ * Not covered: data drawn into the pixels, data inside the colour profile, and data that decoders skip silently within
+ * compressed data. Removing such data takes an encoder and changes image data. The file of each format lists these places.
  *
- * Linear in time, and never more than 64 bytes larger than the input. No npm library does this without loss for these
- * formats: exif-be-gone 1.5.1, the one that comes nearest, removes what it knows instead of keeping what it knows, leaves
- * JPEG comments and IPTC, loses the orientation and has no GIF; piexifjs reads JPEG's EXIF only.
+ * Linear time. The output is at most 64 bytes larger than the input. No npm library does this without loss for these
+ * formats. exif-be-gone 1.5.1 comes closest: it has a deny-list instead of an allow-list, leaves JPEG comments and IPTC,
+ * loses the orientation and has no GIF. piexifjs reads only EXIF of JPEG.
  *
  * @throws MalformedImageError when the structure of the file is broken
- * @throws ImageLimitError when reading it would cost more than any real picture does, see IMAGE_LIMITS; and nothing else
+ * @throws ImageLimitError when reading the file would cost more than any real picture, see IMAGE_LIMITS
  */
 export function withoutMetadata(bytes: Buffer, format: ImageFormat): CleanedImage {
   return CLEANERS[format](bytes);

@@ -9,32 +9,32 @@ import type { ImageEdit } from './image-process.js';
 import { ImageProcesses } from './image-processes.js';
 import { invalidPicture } from './picture-error.js';
 
-/** A picture as it will be stored: checked, and without metadata. Not a pixel is changed. */
+/** The checked picture without metadata, as it will be stored. No pixel is changed. */
 export type PreparedImage = InspectedImage & {
   readonly pieces: BytePieces;
   /** Bytes. */
   readonly size: number;
-  /** Digests of it, in hexadecimal. */
+  /** Digests of the stored picture, in hexadecimal. */
   readonly sha256: string;
   readonly md5: string | undefined;
-  /** SHA-256 of the picture as it was sent. */
+  /** SHA-256 of the picture as sent by the client. */
   readonly sha256Sent: string;
 };
 
-/** Whose picture it is, and whether its sender still waits. */
+/** The user who sent a picture, and whether the client still waits. */
 export type Sender = {
   readonly userId: number;
-  /** Aborted when the client has gone. */
+  /** Aborted when the client has disconnected. */
   readonly left: AbortSignal;
 };
 
-/** The signature of every format lies in these first bytes. */
+/** The signature of each format is within these first bytes. */
 const SIGNATURE_BYTES = 512;
 
-/** A cleaned picture may be larger than the picture that was sent by this many bytes. */
-const MOST_ADDED_BYTES = 64;
+/** Maximum number of bytes by which cleaning may enlarge a picture. */
+const MAX_ADDED_BYTES = 64;
 
-/** Makes of the bytes that a client sent the picture that is stored. */
+/** Converts the bytes sent by a client to the picture to store. */
 @Injectable()
 export class ImagePreparer {
   private readonly queue: DecodeQueue;
@@ -62,22 +62,22 @@ export class ImagePreparer {
     const memoryBytes = decodeMemory(pieces, format);
     if (memoryBytes > MAX_DECODE_BYTES)
       throw invalidPicture('The image takes too much memory to read. Please send it as JPEG.');
-    const answer = await this.queue.run(userId, memoryBytes, left, () =>
+    const result = await this.queue.run(userId, memoryBytes, left, () =>
       this.processes.run(pieces, { format, memoryBytes, withMd5: this.withMd5 }),
     );
-    if ('failure' in answer) throw new Error(answer.failure);
-    if ('refusal' in answer) throw invalidPicture(answer.refusal, new Error(answer.detail));
-    const { image, sha256Sent, edit } = answer;
+    if ('failure' in result) throw new Error(result.failure);
+    if ('refusal' in result) throw invalidPicture(result.refusal, new Error(result.detail));
+    const { image, sha256Sent, edit } = result;
     const { length: size, sha256, md5 } = edit;
-    return { ...image, pieces: edited(pieces, edit), size, sha256, md5, sha256Sent };
+    return { ...image, pieces: applyEdit(pieces, edit), size, sha256, md5, sha256Sent };
   }
 }
 
 /**
- * Makes the cleaned picture, as the decoding process has made it for itself. Nothing is copied; the storage holds it against
- * its digest.
+ * Builds the cleaned picture from the edit of the decoding process, without copying bytes. The storage compares the picture
+ * with its digest.
  */
-function edited(source: BytePieces, { length, copies, inserted }: ImageEdit): BytePieces {
+function applyEdit(source: BytePieces, { length, copies, inserted }: ImageEdit): BytePieces {
   const insertedBytes = Buffer.from(inserted.buffer, inserted.byteOffset, inserted.byteLength);
   const pieces: Buffer[] = [];
   let written = 0;
@@ -88,7 +88,7 @@ function edited(source: BytePieces, { length, copies, inserted }: ImageEdit): By
     used += to - written;
     written = to + count;
   }
-  if (lengthOf(pieces) !== length || length > lengthOf(source) + MOST_ADDED_BYTES)
+  if (lengthOf(pieces) !== length || length > lengthOf(source) + MAX_ADDED_BYTES)
     throw new Error('The cleaned picture has another length than the decoding process has said.');
   return pieces.filter((piece) => piece.length > 0);
 }

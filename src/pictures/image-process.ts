@@ -1,7 +1,7 @@
 /*
- * The program of a decoding process: it is given one picture at a time, cleans, reads and decodes it, and tells what it
- * found. It runs apart from the service so that it can be ended, and so that a decoder that fails, or is turned against the
- * service by a picture, has no key or token in its memory and no connection to anything.
+ * The program of a decoding process. It receives one picture at a time, cleans, reads and decodes the picture, and returns
+ * the result. Reasons for a separate process: the service can kill it, a crash of a decoder does not end the service, and a
+ * picture that exploits a decoder finds no key, no token and no connection.
  */
 import { createHash } from 'node:crypto';
 import { readSync, writeFileSync } from 'node:fs';
@@ -12,83 +12,83 @@ import { invalidPicture, PictureError } from './picture-error.js';
 import type { InspectedImage } from './image-inspector.js';
 import type { CleanedImage } from './image-metadata.js';
 
-/** The file in which pictures are handed over: behind the channel of messages. */
+/** File descriptor of the shared file with the picture. Descriptor 3 is the IPC channel. */
 const PICTURE_FD = 4;
 
-/** A message of the service: a picture lies ready in shared memory. */
+/** Message from the service: a picture is ready in the shared file. */
 export type PictureTask = {
   readonly format: ImageFormat;
-  /** How many bytes it has. */
+  /** Of the picture, in bytes. */
   readonly length: number;
-  /** How much memory decoding may take. */
+  /** Memory limit for decoding. */
   readonly memoryBytes: number;
-  /** Whether the storage asks for the MD5. */
+  /** Whether the storage needs the MD5. */
   readonly withMd5: boolean;
 };
 
-/** What comes back: of the picture that is to be stored only how it is made of the bytes that the service has. */
-export type PictureAnswer =
+/** Message to the service. It does not contain the cleaned picture, but the edit that makes it from the sent bytes. */
+export type PictureResult =
   | {
       readonly image: InspectedImage;
-      /** SHA-256 of the picture as it was sent, in hexadecimal. */
+      /** SHA-256 of the picture as sent by the client, in hexadecimal. */
       readonly sha256Sent: string;
       readonly edit: ImageEdit;
     }
-  /** The client's mistake: a sentence for it, and a detail for the log. */
+  /** The picture is refused: a sentence for the client, and a detail for the log. */
   | {
       readonly refusal: string;
       readonly detail: string;
-      /** The process ends with it. */
+      /** The process ends after this message. */
       readonly isLast?: true;
     }
-  /** A mistake of this program. */
+  /** A bug in this program. */
   | { readonly failure: string };
 
-/** How the cleaned picture is made of the one that was sent. */
+/** Instructions to make the cleaned picture from the sent picture. */
 export type ImageEdit = {
   /** Length of the cleaned picture, in bytes. Its digests are in hexadecimal. */
   readonly length: number;
   readonly sha256: string;
   readonly md5: string | undefined;
-  /** Three numbers for each range that is copied: to where, from where, how many bytes. In their order, without overlap. */
+  /** Three numbers per copied range: target offset, source offset, length. In order, without overlap. */
   readonly copies: readonly number[];
-  /** What stands between the copies, joined. */
+  /** The bytes between the copied ranges, concatenated. */
   readonly inserted: Uint8Array;
 };
 
-/** How much processor time a picture may take, in milliseconds. The worst that are accepted take less than half of it. */
+/** CPU time limit of one picture, in milliseconds. The slowest accepted pictures take less than half of it. */
 const MAX_CPU_MS = 10_000;
 
-/** By how much the decoder may be off its estimate. */
+/** How much memory the decoder may use beyond the estimate. */
 const MEMORY_SLACK_BYTES = 96 * 1024 * 1024;
 
-/** How often time and memory are looked at while a picture is decoded. */
-const WATCH_MS = 20;
+/** Interval of the CPU time and memory checks while a picture is decoded. */
+const CHECK_INTERVAL_MS = 20;
 
-// Behind the threads that answer requests: who asks for a URL does not wait for a picture to be decoded. Before the
-// libraries are loaded, as their threads are born with it.
+// Lower priority than the service: requests for URLs do not wait for decoding. Set before the libraries are loaded,
+// because their threads inherit the priority.
 setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
-sacrificeFirst();
+preferAsOomVictim();
 const { decode, readHeader } = await import('./image-inspector.js');
 const { ImageLimitError, MalformedImageError, withoutMetadata } = await import('./image-metadata.js');
 
-// A signal to the whole group is meant for the service, which ends this process when it needs it no more.
+// Ignore signals to the process group (Ctrl+C): the service ends this process itself.
 process.on('SIGINT', () => undefined).on('SIGTERM', () => undefined);
 process.on('disconnect', () => process.exit());
 process.on('message', (task: PictureTask) => {
-  void answer(task).then((result) => process.send?.(result));
+  void handleTask(task).then((result) => process.send?.(result));
 });
-// The service may have ended before anything here listened for that.
+// The service may have ended before the listener for `disconnect` was added.
 if (!process.connected) process.exit();
 process.send?.('ready');
 
-async function answer({ format, length, memoryBytes, withMd5 }: PictureTask): Promise<PictureAnswer> {
-  const bytes = receive(length);
-  const watch = watchOver(memoryBytes);
+async function handleTask({ format, length, memoryBytes, withMd5 }: PictureTask): Promise<PictureResult> {
+  const bytes = readPicture(length);
+  const limitCheck = enforceLimits(memoryBytes);
   try {
     const cleaned = clean(bytes, format);
     const image = await readHeader(cleaned.bytes, format);
-    // What is decoded is what is stored.
+    // Decode the cleaned bytes: exactly the bytes that will be stored.
     await decode(cleaned.bytes, format);
     return { image, sha256Sent: digest('sha256', bytes), edit: editOf(cleaned, withMd5) };
   } catch (error) {
@@ -96,12 +96,12 @@ async function answer({ format, length, memoryBytes, withMd5 }: PictureTask): Pr
       return { failure: isNativeError(error) ? error.message : 'unknown' };
     return { refusal: error.message, detail: isNativeError(error.cause) ? error.cause.message : '' };
   } finally {
-    clearInterval(watch);
+    clearInterval(limitCheck);
   }
 }
 
-/** Takes a picture out of the file in which it is handed over. */
-function receive(length: number): Buffer {
+/** Reads the picture from the shared file. */
+function readPicture(length: number): Buffer {
   const bytes = Buffer.allocUnsafe(length);
   for (let read = 0; read < length;) {
     const count = readSync(PICTURE_FD, bytes, read, length - read, read);
@@ -111,12 +111,12 @@ function receive(length: number): Buffer {
   return bytes;
 }
 
-/** Ends the process where a picture takes more time or memory than it may. Neither can be taken back from a library. */
-function watchOver(memoryBytes: number): NodeJS.Timeout {
+/** Kills the process when a picture exceeds its limit of CPU time or memory: a running library call can't be cancelled. */
+function enforceLimits(memoryBytes: number): NodeJS.Timeout {
   const { user, system } = process.cpuUsage();
-  const most = process.memoryUsage.rss() + memoryBytes + MEMORY_SLACK_BYTES;
+  const maxRssBytes = process.memoryUsage.rss() + memoryBytes + MEMORY_SLACK_BYTES;
   const end = (refusal: string, detail: string): void => {
-    process.send?.({ refusal, detail, isLast: true } satisfies PictureAnswer, () =>
+    process.send?.({ refusal, detail, isLast: true } satisfies PictureResult, () =>
       process.kill(process.pid, 'SIGKILL'),
     );
   };
@@ -124,9 +124,9 @@ function watchOver(memoryBytes: number): NodeJS.Timeout {
     const used = process.cpuUsage();
     if (used.user + used.system - user - system > MAX_CPU_MS * 1000)
       end('The image takes too long to read. Please send a smaller one.', 'too much time');
-    if (process.memoryUsage.rss() > most)
+    if (process.memoryUsage.rss() > maxRssBytes)
       end('The image takes too much memory to read. Please send it as JPEG.', 'too much memory');
-  }, WATCH_MS);
+  }, CHECK_INTERVAL_MS);
 }
 
 function clean(bytes: Buffer, format: ImageFormat): CleanedImage {
@@ -162,11 +162,11 @@ function digest(algorithm: 'sha256' | 'md5', bytes: Buffer): string {
   return createHash(algorithm).update(bytes).digest('hex');
 }
 
-/** Where memory runs out, Linux ends this process before the service (proc(5), `oom_score_adj`). */
-function sacrificeFirst(): void {
+/** When memory runs out, Linux kills this process before the service (proc(5), `oom_score_adj`). */
+function preferAsOomVictim(): void {
   try {
     writeFileSync('/proc/self/oom_score_adj', '1000');
   } catch {
-    // Another system.
+    // Not Linux.
   }
 }

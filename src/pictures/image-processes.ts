@@ -8,24 +8,24 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { type BytePieces, lengthOf, writePieces } from '../storage/byte-pieces.js';
-import type { PictureAnswer, PictureTask } from './image-process.js';
+import type { PictureResult, PictureTask } from './image-process.js';
 import { overloaded, PictureError } from './picture-error.js';
 
-/** The build's, also where TypeScript is run, as in the tests. */
+/** The compiled program, even when this file runs as TypeScript in tests. */
 const PROGRAM = fileURLToPath(new URL('../../dist/pictures/image-process.js', import.meta.url));
 
 /**
- * How long a picture may be with a process. Its own limit is of processor time; this one is for a process that hangs, and
- * for a machine that has no time for it.
+ * Deadline for one picture in a process. The process itself limits CPU time, not elapsed time. This deadline covers a
+ * process that hangs, and an overloaded machine.
  */
 const DEADLINE_MS = 15_000;
 
-/** How often a picture is tried whose process ended on its own: once more, as that may have had another cause. */
+/** Tries per picture. One retry after a process ended by itself, because the picture may not be the cause. */
 const ATTEMPTS = 2;
 
 /**
- * Settings of malloc (mallopt(3)). Buffers up to the size of a picture stay in the process for the next picture, because fresh
- * pages cost page faults. Larger buffers go back to the system.
+ * Settings of malloc (mallopt(3)). Buffers up to the size of a picture stay in the process for the next picture, because new
+ * pages cost page faults. Larger buffers are returned to the system.
  */
 const ENVIRONMENT = {
   MALLOC_ARENA_MAX: '1',
@@ -35,33 +35,33 @@ const ENVIRONMENT = {
 };
 
 /**
- * The folder in which pictures are handed over: shared memory, as Linux has it. A system without it, on which only developers
- * work, has the folder for temporary files. A pipe would take a picture in pieces of 200 KB, each after a turn of the event loop.
+ * The folder of the shared files: shared memory on Linux, the folder for temporary files elsewhere (developers' machines).
+ * A pipe would transfer a picture in chunks of 200 KB, with one event loop turn per chunk.
  */
 const SHARED_MEMORY = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
 
-/** A decoding process, and the nameless file in which it is given pictures. */
+/** A decoding process, and the unlinked file through which it receives pictures. */
 type DecodingProcess = { readonly child: ChildProcess; readonly picture: FileHandle };
 
-/** A process ended without an answer. */
+/** A process ended without a result. */
 class ProcessEndedError extends Error {
   override readonly name = 'ProcessEndedError';
 }
 
-/** A process is not ready: it has ended, or has not had the time for its start. Neither is the picture's fault. */
+/** A process did not start: it ended, or the start took too long. The picture is not the cause. */
 class ProcessNotReadyError extends Error {
   override readonly name = 'ProcessNotReadyError';
 }
 
 /**
- * Processes that decode pictures, each one after the other. They get nothing of the service but the pictures: no
- * environment, no connection. One that does not answer in time is killed, and another takes its place.
+ * Pool of decoding processes. Each process decodes one picture at a time. The processes get only pictures from the service:
+ * no environment variables, no connections. A process that misses the deadline is killed and replaced.
  */
 @Injectable()
 export class ImageProcesses implements OnApplicationShutdown {
   private readonly logger = new Logger(ImageProcesses.name);
   private readonly idle: DecodingProcess[] = [];
-  /** Each with the end of it. */
+  /** All running processes, each with a promise of its end. */
   private readonly all = new Map<DecodingProcess, Promise<unknown>>();
   /** @internal shortened by tests */
   deadlineMs = DEADLINE_MS;
@@ -69,10 +69,10 @@ export class ImageProcesses implements OnApplicationShutdown {
   constructor(@Inject(SETTINGS) private readonly settings: Settings) {}
 
   /**
-   * Starts all of them, so that the first pictures need not wait. One that a busy machine has no time for is started again
-   * when it is needed.
+   * Starts all processes, so that the first pictures need not wait. A process that starts too slowly, on a busy machine, is
+   * started again when needed.
    *
-   * @throws ProcessNotReadyError when they end, as they do where the installation is not whole
+   * @throws ProcessNotReadyError when a process ends at start, such as in an incomplete installation
    */
   async start(): Promise<void> {
     const { decodeProcesses } = this.settings.uploads;
@@ -85,14 +85,15 @@ export class ImageProcesses implements OnApplicationShutdown {
   }
 
   /**
-   * Has a picture cleaned, read and decoded. The caller sees to it that no more run at once than there are processes.
+   * Cleans, reads and decodes a picture in a process. The caller limits the calls at the same time to the number of
+   * processes.
    *
-   * @throws PictureError when no process had time for it, or there is no room to hand it over
+   * @throws PictureError when no process is ready in time, or the shared file has no space for the picture
    */
-  async run(pieces: BytePieces, task: Omit<PictureTask, 'length'>): Promise<PictureAnswer> {
+  async run(pieces: BytePieces, task: Omit<PictureTask, 'length'>): Promise<PictureResult> {
     for (let attempt = 1; ; attempt += 1) {
       try {
-        // Another try has a new process: what has ended one may have ended those that are idle as well.
+        // A retry uses a new process: the idle processes may have ended for the same reason.
         const decoder = (attempt === 1 ? this.idle.pop() : undefined) ?? (await this.spawn());
         return await this.attempt(decoder, pieces, { ...task, length: lengthOf(pieces) });
       } catch (error) {
@@ -117,16 +118,16 @@ export class ImageProcesses implements OnApplicationShutdown {
     decoder: DecodingProcess,
     pieces: BytePieces,
     task: PictureTask,
-  ): Promise<PictureAnswer> {
+  ): Promise<PictureResult> {
     const { child, picture } = decoder;
     try {
       await writePieces(picture, pieces).catch((cause: unknown) => {
         throw overloaded('There is no room to hand a picture over.', cause);
       });
       child.send(task);
-      const answer = await this.answerOf(child);
-      if (!('isLast' in answer)) this.idle.push(decoder);
-      return answer;
+      const result = await this.nextMessage(child);
+      if (!('isLast' in result)) this.idle.push(decoder);
+      return result;
     } catch (error) {
       child.kill('SIGKILL');
       throw error;
@@ -134,7 +135,7 @@ export class ImageProcesses implements OnApplicationShutdown {
   }
 
   private async spawn(): Promise<DecodingProcess> {
-    const picture = await openNameless();
+    const picture = await openUnlinkedFile();
     const child = fork(PROGRAM, [], {
       env: ENVIRONMENT,
       execArgv: [],
@@ -151,10 +152,10 @@ export class ImageProcesses implements OnApplicationShutdown {
       });
     });
     this.all.set(decoder, ended);
-    // Told by its exit as well.
+    // The `close` event handles errors as well.
     child.on('error', () => undefined);
     try {
-      await this.answerOf(child);
+      await this.nextMessage(child);
       return decoder;
     } catch (error) {
       child.kill('SIGKILL');
@@ -163,15 +164,15 @@ export class ImageProcesses implements OnApplicationShutdown {
   }
 
   /** The next message of a process. */
-  private answerOf(child: ChildProcess): Promise<PictureAnswer> {
+  private nextMessage(child: ChildProcess): Promise<PictureResult> {
     return new Promise((resolve, reject) => {
       const settle = (): void => {
         clearTimeout(timer);
-        child.off('message', answered).off('exit', ended).off('error', failed);
+        child.off('message', received).off('exit', ended).off('error', failed);
       };
-      const answered = (answer: unknown): void => {
+      const received = (message: unknown): void => {
         settle();
-        resolve(answer as PictureAnswer);
+        resolve(message as PictureResult);
       };
       const ended = (code: number | null, signal: NodeJS.Signals | null): void => {
         settle();
@@ -185,7 +186,7 @@ export class ImageProcesses implements OnApplicationShutdown {
         settle();
         reject(overloaded('A picture took too long to decode.'));
       }, this.deadlineMs);
-      child.on('message', answered).on('exit', ended).on('error', failed);
+      child.on('message', received).on('exit', ended).on('error', failed);
     });
   }
 }
@@ -193,8 +194,8 @@ export class ImageProcesses implements OnApplicationShutdown {
 const isSlowStart = (error: unknown): boolean =>
   error instanceof ProcessNotReadyError && error.cause instanceof PictureError;
 
-/** A file that is gone with the last process that has it open. */
-async function openNameless(): Promise<FileHandle> {
+/** An open file without a name. The system deletes it when the last process closes it. */
+async function openUnlinkedFile(): Promise<FileHandle> {
   const path = join(SHARED_MEMORY, `chat-image-${randomUUID()}`);
   const file = await open(path, 'wx+', 0o600);
   await unlink(path);

@@ -1,11 +1,11 @@
-/** Why a picture is not prepared: it is no acceptable image, no process had time or room for it, or its sender has gone. */
+/** Why a picture is not prepared: the image is not acceptable, no process or memory is free, or the client disconnected. */
 export type PictureFailure = 'invalid' | 'overloaded' | 'sender-left';
 
-/** The one error of this folder towards its callers. */
+/** The only error that this folder throws to its callers. */
 export class PictureError extends Error {
   override readonly name = 'PictureError';
 
-  /** @param message of an invalid picture: a sentence for its sender, which says what to do */
+  /** @param message for an invalid picture: a sentence for the client that says what to do */
   constructor(
     readonly failure: PictureFailure,
     message: string,
@@ -15,7 +15,7 @@ export class PictureError extends Error {
   }
 }
 
-/** @param reason a sentence for the sender */
+/** @param reason a sentence for the client */
 export function invalidPicture(reason: string, cause?: unknown): PictureError {
   return new PictureError('invalid', reason, cause);
 }

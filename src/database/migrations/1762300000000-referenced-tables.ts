@@ -1,9 +1,8 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
 
 /**
- * `users` and `appointments` belong to the main application. Where they do not exist, as on a developer's machine,
- * the few columns that this service reads are made; an existing table is neither altered nor, on the way down,
- * dropped.
+ * `users` and `appointments` belong to the main application. When they do not exist, as on a developer's machine, this
+ * migration creates them with the few columns that this service reads. Existing tables are never altered or dropped.
  */
 export class ReferencedTables1762300000000 implements MigrationInterface {
   readonly name = 'ReferencedTables1762300000000';
@@ -19,6 +18,6 @@ export class ReferencedTables1762300000000 implements MigrationInterface {
     `);
   }
 
-  /** Leaves both tables: nothing tells whether the main application has taken them over since. */
+  /** Keeps both tables: the main application may use them by now. */
   async down(): Promise<void> {}
 }

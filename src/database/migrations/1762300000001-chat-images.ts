@@ -3,14 +3,13 @@ import type { DroppingMigration } from '../data-loss.js';
 import { CHAT_IMAGE_ACCESS_TABLE, CHAT_IMAGES_TABLE, existingTables } from '../existing-tables.js';
 
 /**
- * The tables of pictures and of audit rows. Names are those that Laravel gives. Tables that the main
- * application has made itself, as section 3 of the requirements says, are adopted: their rows stay, count as stored
- * pictures, and get the columns that are missing.
+ * The tables of pictures and audit rows, with Laravel's naming. Tables that the main application already created, as in
+ * section 3 of the requirements, are adopted: missing columns are added, and existing rows count as stored pictures.
  */
 export class ChatImages1762300000001 implements DroppingMigration {
   readonly name = 'ChatImages1762300000001';
 
-  /** @throws TableMismatchError, one line a difference, for a table that is there and is not as the requirements say */
+  /** @throws TableMismatchError when an existing table differs from the requirements, with one line per difference */
   async up(queryRunner: QueryRunner): Promise<void> {
     const existing = await existingTables(queryRunner, [CHAT_IMAGES_TABLE, CHAT_IMAGE_ACCESS_TABLE]);
     await queryRunner.query('CREATE TABLE chat_image_adopted_tables (name varchar(63) PRIMARY KEY)');
@@ -32,7 +31,7 @@ export class ChatImages1762300000001 implements DroppingMigration {
     ];
   }
 
-  /** Gives adopted tables back as they were, with all their pictures; drops those that it made. */
+  /** Restores adopted tables with all their pictures. Drops the tables that this migration created. */
   async down(queryRunner: QueryRunner): Promise<void> {
     const adopted = await adoptedTables(queryRunner);
     if (adopted.has('chat_image_access')) {
@@ -44,7 +43,7 @@ export class ChatImages1762300000001 implements DroppingMigration {
       await queryRunner.query('DROP TABLE chat_image_access');
     }
     if (adopted.has('chat_images')) {
-      // Uploads that never ended are no pictures; without their state they would become some.
+      // Unfinished uploads are not pictures. Without the column `state` they would count as pictures.
       await queryRunner.query(`DELETE FROM chat_images WHERE state <> 'stored'`);
       await queryRunner.query('DROP INDEX chat_images_filename_unique');
       await queryRunner.query(`
@@ -87,7 +86,7 @@ async function createChatImages(queryRunner: QueryRunner): Promise<void> {
   );
 }
 
-/** Laravel writes times without a zone, and in UTC. A row without a time gets the one in its file name. */
+/** Laravel writes timestamps without time zone, in UTC. A row without timestamp gets the timestamp in its file name. */
 async function adoptChatImages(queryRunner: QueryRunner): Promise<void> {
   await queryRunner.query(`
     ALTER TABLE chat_images
@@ -134,7 +133,7 @@ async function adoptChatImageAccess(queryRunner: QueryRunner): Promise<void> {
 }
 
 async function adoptedTables(queryRunner: QueryRunner): Promise<ReadonlySet<string>> {
-  // Not there where this migration ran before it could adopt.
+  // Missing when an earlier version of this migration ran, which could not adopt tables.
   if (!(await queryRunner.hasTable('chat_image_adopted_tables'))) return new Set();
   const rows = (await queryRunner.query('SELECT name FROM chat_image_adopted_tables')) as { name: string }[];
   return new Set(rows.map(({ name }) => name));

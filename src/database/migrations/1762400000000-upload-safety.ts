@@ -1,7 +1,7 @@
 import type { QueryRunner } from 'typeorm';
 import type { DroppingMigration } from '../data-loss.js';
 
-/** What makes uploads verifiable and repeatable: digests on the row, and the keys that clients name their tries by. */
+/** Makes uploads verifiable and repeatable: digests of the picture, and the idempotency keys of clients. */
 export class UploadSafety1762400000000 implements DroppingMigration {
   readonly name = 'UploadSafety1762400000000';
 
@@ -11,11 +11,11 @@ export class UploadSafety1762400000000 implements DroppingMigration {
         ADD COLUMN sha256_sent char(64),
         ADD COLUMN sha256_stored char(64)
     `);
-    // Finds the earlier copies of a picture that is sent again.
+    // Finds duplicates: earlier uploads of the same picture.
     await queryRunner.query(
       'CREATE INDEX chat_images_uploaded_by_sha256_sent_index ON chat_images (uploaded_by, sha256_sent, created_at)',
     );
-    // Finds what the sweeper has to look at, among millions that are done.
+    // Finds unfinished uploads for the sweeper, among millions of stored pictures.
     await queryRunner.query(
       `CREATE INDEX chat_images_unfinished_index ON chat_images (created_at) WHERE state <> 'stored'`,
     );

@@ -2,16 +2,16 @@ import type { QueryRunner } from 'typeorm';
 import type { DroppingMigration } from '../data-loss.js';
 
 /**
- * After this time no request to write the object can take effect any more: S3 refuses one whose signature is older than
- * 15 minutes, and an upload tries for less than one.
+ * After this time no PUT of the object can succeed: S3 refuses requests whose signature is older than 15 minutes, and an
+ * upload retries for less than one minute.
  */
 const SETTLE_TIME = "interval '20 minutes'";
 
 /**
- * Tombstones, for a database and a bucket that others use as well. A row of this service that goes away, by
- * whatever hand, leaves a tombstone with the key of its object in the same transaction; only from that is the object
- * deleted. Only rows with `sha256_stored` do: this service alone writes that digest, of an object that it has written. A
- * row whose `file_path` somebody changes loses it, as the path then names an object that may be another's.
+ * Tombstones, for a database and a bucket shared with other applications. A trigger writes a tombstone with the object key
+ * when a row of this service is deleted, by any client, in the same transaction. The sweeper deletes only objects that have
+ * a tombstone. Only rows with `sha256_stored` leave tombstones: only this service writes that digest, for objects that it
+ * wrote itself. When `file_path` of a row changes, the row loses the digest: the new path may name a foreign object.
  */
 export class Tombstones1764000000000 implements DroppingMigration {
   readonly name = 'Tombstones1764000000000';
@@ -20,7 +20,8 @@ export class Tombstones1764000000000 implements DroppingMigration {
     const [row] = (await queryRunner.query('SELECT quote_ident(current_schema()) AS schema')) as {
       schema: string;
     }[];
-    // Rights of the owner, and names that nobody else can stand in for: whoever deletes a row need not know of the table.
+    // SECURITY DEFINER: a role that deletes a row needs no rights on the tombstones. The fixed search_path prevents that
+    // another schema's table is used instead.
     const asOwner = `LANGUAGE plpgsql SECURITY DEFINER SET search_path = ${row?.schema ?? 'public'}, pg_temp`;
     await queryRunner.query(`
       CREATE TABLE chat_image_tombstones (
@@ -74,7 +75,7 @@ export class Tombstones1764000000000 implements DroppingMigration {
         EXECUTE FUNCTION chat_images_disown()
     `);
 
-    // Finds the row of an object, in the order in which a bucket is listed: that of the bytes.
+    // Finds the row of an object. Collation "C" is byte order, the order of a bucket listing.
     await queryRunner.query(
       'CREATE INDEX chat_images_file_path_index ON chat_images (file_path COLLATE "C")',
     );
@@ -86,7 +87,7 @@ export class Tombstones1764000000000 implements DroppingMigration {
       )
     `);
 
-    // The main application may write a row without its times, as Laravel's columns let it.
+    // The main application may write rows without timestamps: Laravel's timestamp columns are nullable.
     await queryRunner.query(`
       CREATE FUNCTION chat_images_fill_times() RETURNS trigger LANGUAGE plpgsql AS $$
       BEGIN
@@ -105,7 +106,7 @@ export class Tombstones1764000000000 implements DroppingMigration {
     return Promise.resolve(['chat_image_tombstones']);
   }
 
-  /** The objects of tombstones that are left stay in the storage, and are reported there as unknown. */
+  /** Objects of remaining tombstones stay in the storage. The reconciler reports them as unknown. */
   async down(queryRunner: QueryRunner): Promise<void> {
     await queryRunner.query('DROP TRIGGER chat_images_fill_times ON chat_images');
     await queryRunner.query('DROP FUNCTION chat_images_fill_times()');

@@ -1,7 +1,7 @@
 import type { QueryRunner } from 'typeorm';
 import type { DroppingMigration } from '../data-loss.js';
 
-/** Records of stable addresses that were opened without a token, in the phases of the migration that allow it. */
+/** Log of stable addresses opened without a token, in the migration phases that allow this. */
 export class LinkOpens1764000000001 implements DroppingMigration {
   readonly name = 'LinkOpens1764000000001';
 

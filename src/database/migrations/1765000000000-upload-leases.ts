@@ -1,6 +1,6 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
 
-/** A pending upload's lease, which its process renews. A row of a version before this one has none. */
+/** The lease of a pending upload, renewed by its process. Rows of earlier versions have no lease. */
 export class UploadLeases1765000000000 implements MigrationInterface {
   readonly name = 'UploadLeases1765000000000';
 

@@ -1,10 +1,10 @@
 import { ANIMATION_TOO_LARGE, ImageLimitError, TOO_MANY_FRAMES } from './image-limit-error.js';
 import { IMAGE_LIMITS } from './image-limits.js';
 
-/** In pixels, on the canvas. */
+/** In pixels on the canvas. */
 type Area = { readonly left: number; readonly top: number; readonly width: number; readonly height: number };
 
-/** Adds up what the frames of an animation cost, while they are walked through. */
+/** Sums up the cost of an animation's frames while the file is parsed. */
 export class AnimationSize {
   readonly #canvas: Pick<Area, 'width' | 'height'>;
   #frames = 0;
@@ -17,7 +17,7 @@ export class AnimationSize {
     this.#canvas = canvas;
   }
 
-  /** @throws ImageLimitError when the frames so far go beyond what an animation may have */
+  /** @throws ImageLimitError when the frames so far exceed a limit of animations */
   addFrame({ left, top, width, height }: Area): void {
     this.#frames += 1;
     this.#pixels += Math.max(width * height, this.#canvas.width * this.#canvas.height);
@@ -27,7 +27,7 @@ export class AnimationSize {
     if (this.#frames > frames) {
       throw new ImageLimitError(TOO_MANY_FRAMES, `The animation has more than ${frames} frames.`);
     }
-    // A picture that does not move has the limits of pictures.
+    // A single frame is not an animation: other limits apply.
     if (this.#frames === 1) return;
     if (this.#pixels > animationPixels) {
       throw new ImageLimitError(
@@ -35,7 +35,7 @@ export class AnimationSize {
         `The animation has more than ${animationPixels} pixels.`,
       );
     }
-    // Some readers of GIF take what the frames cover as the canvas.
+    // Some GIF decoders use the area covered by all frames as the canvas.
     if (this.#isNarrow(this.#canvas) || this.#isNarrow({ width: this.#right, height: this.#bottom })) {
       throw new ImageLimitError(ANIMATION_TOO_LARGE, 'The animation has too many lines for its width.');
     }

@@ -6,9 +6,9 @@ const TAG_LENGTH = 12;
 const MULTI_PROCESS_ELEMENTS = 0x6d706574;
 
 /**
- * Refuses a colour profile (ICC.1:2022) that has multi-process elements: chains of any number of steps that are computed
- * for each pixel, of which thousands can be stated in some hundred bytes. A PNG of 256 pixels and 600 bytes took the
- * decoder over 100 s, another one 1.5 GB. No camera, phone or editor of pictures writes such profiles.
+ * Refuses a colour profile (ICC.1:2022) with multi-process elements: chains of steps computed for each pixel. A few hundred
+ * bytes can contain thousands of steps. A PNG of 256 pixels and 600 bytes took the decoder over 100 s; another PNG took
+ * 1.5 GB. No camera, phone or image editor writes such profiles.
  *
  * @throws ImageLimitError
  */

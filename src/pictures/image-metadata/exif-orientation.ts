@@ -1,14 +1,14 @@
-/** As the pixels lie: what a picture without an orientation has. */
+/** No rotation: the orientation of a picture without the tag. */
 export const UPRIGHT = 1;
 
 const ORIENTATION_TAG = 0x0112;
 const SHORT = 3;
 
 /**
- * Reads the orientation out of EXIF: a TIFF header and the tags of its first directory (Exif 2.32 §4.5, TIFF 6.0 §2).
+ * Reads the orientation from EXIF: a TIFF header and the tags of the first directory (Exif 2.32 §4.5, TIFF 6.0 §2).
  *
  * @param tiff begins with the byte order
- * @returns 1 to 8; 1 where there is none or the block can't be read, as viewers do
+ * @returns 1 to 8; 1 when the tag is missing or EXIF can't be read, as in viewers
  */
 export function readOrientation(tiff: Buffer): number {
   if (tiff.length < 8) return UPRIGHT;
@@ -30,11 +30,11 @@ export function readOrientation(tiff: Buffer): number {
   return UPRIGHT;
 }
 
-/** EXIF that states an orientation and nothing else: 26 bytes, without the `Exif\0\0` that a JPEG puts before it. */
+/** EXIF with only the orientation tag: 26 bytes, without the prefix `Exif\0\0` of a JPEG. */
 export function orientationExif(orientation: number): Buffer {
   return Buffer.from([
     ...[0x4d, 0x4d, 0, 42, 0, 0, 0, 8], // MM, 42, the directory follows
-    ...[0, 1], // of one tag
+    ...[0, 1], // one tag
     ...[ORIENTATION_TAG >> 8, ORIENTATION_TAG & 0xff, 0, SHORT, 0, 0, 0, 1, 0, orientation, 0, 0],
     ...[0, 0, 0, 0], // no further directory
   ]);

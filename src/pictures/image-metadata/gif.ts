@@ -8,18 +8,17 @@ const IMAGE = 0x2c;
 const TRAILER = 0x3b;
 const GRAPHIC_CONTROL = 0xf9;
 const APPLICATION = 0xff;
-/** Introducer, label, length and name of the application that an extension is for. */
+/** Introducer, label, length and application name of an application extension. */
 const APPLICATION_HEADER_LENGTH = 14;
 const LOOPING_APPLICATIONS = ['NETSCAPE2.0', 'ANIMEXTS1.0'];
 
 /**
- * Keeps of a GIF (GIF89a specification) its screen, colour tables, frames with the graphic control that precedes each,
- * and the loop count of NETSCAPE2.0 or ANIMEXTS1.0. Comments, other applications' blocks (XMP is one), plain text, which
- * no viewer shows, and all that follows the trailer are dropped. The last control or loop count wins where there are
- * several, as in decoders.
+ * Keeps the logical screen, colour tables, frames with their graphic control, and the loop count (NETSCAPE2.0, ANIMEXTS1.0)
+ * of a GIF (GIF89a specification). Dropped: comments, other application extensions such as XMP, plain text, which no viewer
+ * shows, and all bytes after the trailer. With several graphic controls or loop counts, the last one wins, as in decoders.
  *
- * A frame's LZW codes are followed to their end, and what comes behind it in the frame's blocks is cut. What stays
- * possible is a colour table or a frame that is never visible, and at most seven bits behind each end.
+ * The LZW codes of a frame are followed to their end, and the bytes after the end code are cut. Not covered: a colour table
+ * or a frame that is never visible, and at most seven bits after each end code.
  */
 export function gifWithoutMetadata(bytes: Buffer): CleanedImage {
   if (bytes.length < 13 || !/^GIF8[79]a$/.test(bytes.toString('latin1', 0, 6))) {
@@ -74,7 +73,7 @@ function colourTableLength(flags = 0): number {
   return (flags & 0x80) === 0 ? 0 : 3 * 2 ** ((flags & 0x07) + 1);
 }
 
-/** The position behind the terminator of the data sub-blocks that begin at `from`. */
+/** The position after the terminator of the data sub-blocks that begin at `from`. */
 function endOfBlocks(bytes: Buffer, from: number, parts: PartCount): number {
   let at = from;
   for (let length = bytes[at]; length !== 0; length = bytes[at]) {
@@ -85,7 +84,7 @@ function endOfBlocks(bytes: Buffer, from: number, parts: PartCount): number {
   return at + 1;
 }
 
-/** The two bytes of a looping application's count: the sub-block that has the identifier 1. */
+/** The two bytes of the loop count in a looping extension: the sub-block with identifier 1. */
 function loopCountAt(bytes: Buffer, extension: number): Buffer | undefined {
   const blocks = extension + APPLICATION_HEADER_LENGTH;
   if (bytes[extension + 2] !== 11) return undefined;
@@ -98,7 +97,7 @@ function loopCountAt(bytes: Buffer, extension: number): Buffer | undefined {
   return undefined;
 }
 
-/** Keeps the extension's header and leaves room for its one sub-block, of which the count is filled in later. */
+/** Keeps the extension's header and reserves its single sub-block. The loop count is filled in later. */
 function reserveLoop(extension: number, kept: KeptBytes): Buffer {
   kept.keep(extension, extension + APPLICATION_HEADER_LENGTH);
   const block = kept.reserve(5);
@@ -106,15 +105,15 @@ function reserveLoop(extension: number, kept: KeptBytes): Buffer {
   return block;
 }
 
-/** What is shared by all frames. */
+/** State shared by all frames. */
 type Frames = {
-  /** How many pixels each code draws; one table for all frames, as a file may have very many. */
+  /** How many pixels each LZW code draws. One table for all frames, because a file may have many frames. */
   readonly lengths: Uint16Array;
   readonly parts: PartCount;
   readonly animation: AnimationSize;
 };
 
-/** @returns the position behind the frame */
+/** @returns the position after the frame */
 function keepFrame(bytes: Buffer, start: number, kept: KeptBytes, frames: Frames): number {
   const data = start + 10 + colourTableLength(bytes[start + 9]) + 1;
   const codeSize = bytes[data - 1];
@@ -144,7 +143,7 @@ function keepFrame(bytes: Buffer, start: number, kept: KeptBytes, frames: Frames
   return end;
 }
 
-/** The data of the sub-blocks from `from` to `end`, joined, and the zeros that a code may be read over their end. */
+/** The concatenated data of the sub-blocks, plus two zero bytes so that a code at the end can be read safely. */
 function joined(bytes: Buffer, from: number, end: number): { data: Buffer; length: number } {
   const data = Buffer.allocUnsafe(end - from + 2);
   let length = 0;
@@ -156,9 +155,9 @@ function joined(bytes: Buffer, from: number, end: number): { data: Buffer; lengt
 }
 
 /**
- * How many bytes of data a frame's LZW codes take: up to the end code, or to the code that would draw behind the last
- * pixel. The width of each code follows from how many came before it, and its number of pixels from the code's parent,
- * so nothing has to be drawn. A clear code behind which nothing was drawn counts as a part.
+ * The number of bytes of a frame's LZW codes: up to the end code, or up to the first code beyond the last pixel. Nothing is
+ * drawn: the width of a code follows from the number of codes before, and its pixel count from the parent code. A clear code
+ * right after another clear code counts as a part.
  */
 function lengthOfCodes(
   { data, length }: { data: Buffer; length: number },

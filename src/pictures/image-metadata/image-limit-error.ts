@@ -1,4 +1,4 @@
-/** What the client is told: what is wrong with the picture, and what to do. */
+/** Sentences for the client: the problem, and what to do. */
 export const TOO_MANY_FRAMES = 'The animation has too many frames. Please send a shorter one.';
 export const ANIMATION_TOO_LARGE = 'The animation is too large. Please send a smaller or shorter one.';
 export const TOO_MANY_PARTS = 'The image is built of too many parts. Please save it anew and send that.';
@@ -6,12 +6,12 @@ export const TOO_COMPLEX = 'The image takes too long to read. Please save it as 
 export const NOT_SHOWN =
   'The image is coded in a way that phones do not show. Please save it as a plain JPEG and send that.';
 
-/** A picture goes beyond one of the IMAGE_LIMITS, or uses what makes it slow to read and no real picture has. */
+/** A picture exceeds one of the IMAGE_LIMITS, or uses a slow feature that no real picture uses. */
 export class ImageLimitError extends Error {
   override readonly name = 'ImageLimitError';
 
   /**
-   * @param sentence for the client: one of those above
+   * @param sentence for the client: one of the constants above
    * @param detail for the log
    */
   constructor(

@@ -19,31 +19,31 @@ const APP1 = 0xe1;
 const APP2 = 0xe2;
 const APP14 = 0xee;
 
-/** Marker, length and what JFIF 1.02 gives APP0 before the thumbnail. */
+/** Marker, length and the fields of APP0 before the thumbnail (JFIF 1.02). */
 const JFIF_LENGTH = 18;
 /** Marker, length and the twelve bytes of Adobe's APP14. */
 const ADOBE_LENGTH = 16;
-/** Marker, length, `Exif\0\0` and the one tag. */
+/** Marker, length, `Exif\0\0` and the orientation tag. */
 const EXIF_LENGTH = 36;
-/** Marker, length, `ICC_PROFILE\0`, the number of this part of the profile and how many there are. */
+/** Marker, length, `ICC_PROFILE\0`, the sequence number of this part of the profile, and the number of parts. */
 const PROFILE_HEADER_LENGTH = 18;
 const HEAD_LENGTH = 2 + JFIF_LENGTH + EXIF_LENGTH + ADOBE_LENGTH;
 
-/** Baseline, extended and progressive, all of Huffman coding: browsers and phones show no others. */
+/** Baseline, extended and progressive with Huffman coding: the only frame types that browsers and phones show. */
 const SHOWN_FRAMES = [0xc0, 0xc1, 0xc2];
 
-/** Where a segment lies: from its 0xff up to the next byte after it. Its data begin at `data`. */
+/** Offsets of a segment: `start` is its 0xff, `data` its first data byte, `end` the first byte after it. */
 type Segment = { readonly start: number; readonly data: number; readonly end: number };
 
 /**
- * Keeps of a JPEG (ITU-T T.81 Annex B) what decoding needs: tables, frame, scans, JFIF without its thumbnail, the ICC
- * profile and Adobe's colour transform. All else is dropped, bytes between the segments and behind the first EOI too:
- * with these go the second pictures of MPF and gain maps, motion photos and appended archives.
+ * Keeps the parts of a JPEG (ITU-T T.81 Annex B) that decoding needs: tables, frame, scans, JFIF without thumbnail, the ICC
+ * profile and Adobe's colour transform. Everything else is dropped, including bytes between segments and after the first
+ * EOI. This removes second pictures (MPF, gain maps), motion photos and appended archives.
  *
- * A part of the colour profile that is not the next one by its number is dropped too.
+ * A part of the colour profile with an unexpected sequence number is dropped.
  *
- * JFIF and Adobe count only before the first scan, and the last of each wins, as in libjpeg. Bytes that hide in a scan
- * behind its last block, or in tables that no scan uses, stay: finding them takes a whole Huffman decoder.
+ * JFIF and Adobe segments count only before the first scan, and the last of each wins, as in libjpeg. Not covered: hidden
+ * bytes after the last block of a scan, and in unused tables. Finding these bytes takes a whole Huffman decoder.
  */
 export function jpegWithoutMetadata(bytes: Buffer): CleanedImage {
   if (bytes[0] !== 0xff || bytes[1] !== SOI) throw new MalformedImageError('The JPEG has no start.');
@@ -95,7 +95,7 @@ export function jpegWithoutMetadata(bytes: Buffer): CleanedImage {
     } else if (marker === APP14 && isNamed(bytes, segment, 'Adobe', 12)) {
       adobe = withLength(bytes, segment, ADOBE_LENGTH);
     } else if (marker === APP2 && isNamed(bytes, segment, 'ICC_PROFILE\0', 14)) {
-      // Decoders put the parts together by their numbers. In any other order the profile would not be the one checked here.
+      // Decoders join the parts by sequence number. With parts in another order, they would use an unchecked profile.
       if (bytes[segment.data + 12] === profile.length + 1) {
         profile.push(bytes.subarray(segment.start + PROFILE_HEADER_LENGTH, segment.end));
         kept.keep(segment.start, segment.end);
@@ -108,7 +108,7 @@ export function jpegWithoutMetadata(bytes: Buffer): CleanedImage {
   expectPlainProfile(Buffer.concat(profile));
   kept.write(Buffer.from([0xff, EOI]));
 
-  // What goes first is known last, and is put against the end of the room that was left for it.
+  // The head is known only now. Write it to the end of the reserved bytes, and cut the unused bytes before it.
   const first = Buffer.concat([
     Buffer.from([0xff, SOI]),
     jfif,
@@ -120,9 +120,9 @@ export function jpegWithoutMetadata(bytes: Buffer): CleanedImage {
   return kept.finish(unused);
 }
 
-/** What the scans of a frame cost. */
+/** Counts the cost of a frame's scans. */
 class Frame {
-  /** Blocks of 8 × 8 of a component. Those of a coarser component count as much, so that the sum is the most it can be. */
+  /** Blocks of 8 × 8 per component. Subsampled components count as full size, so the sum is an upper bound. */
   readonly #blocks: number;
   #scans = 0;
   #coefficients = 0;
@@ -132,7 +132,7 @@ class Frame {
     this.#blocks = Math.ceil(width / 8) * Math.ceil(height / 8);
   }
 
-  /** @throws ImageLimitError when the scans so far go over more than any real picture's */
+  /** @throws ImageLimitError when the scans so far exceed a limit */
   addScan(bytes: Buffer, { data, end }: Segment): void {
     const components = bytes[data] ?? 0;
     const band = Math.max(1, (bytes[end - 2] ?? 0) - (bytes[end - 3] ?? 0) + 1);
@@ -151,7 +151,7 @@ class Frame {
   }
 }
 
-/** The position of the next marker's code, behind fill bytes and whatever is no marker (T.81 B.1.1.2). */
+/** The position of the next marker's code. Skips fill bytes and bytes that are not a marker (T.81 B.1.1.2). */
 function markerAfter(bytes: Buffer, from: number): number {
   for (let at = from; ; at += 1) {
     at = afterFill(bytes, indexOf0xff(bytes, at));
@@ -159,7 +159,7 @@ function markerAfter(bytes: Buffer, from: number): number {
   }
 }
 
-/** The position of the marker that ends a scan: the first that is neither a stuffed zero nor a restart (T.81 B.1.1.5). */
+/** The position of the marker that ends a scan: not a stuffed zero and not a restart marker (T.81 B.1.1.5). */
 function endOfScan(bytes: Buffer, from: number): number {
   for (let at = from; ;) {
     const start = indexOf0xff(bytes, at);
@@ -171,7 +171,7 @@ function endOfScan(bytes: Buffer, from: number): number {
 }
 
 function indexOf0xff(bytes: Buffer, from: number): number {
-  // A look at the next few saves the native call where a hostile file has nothing but 0xff 0x00.
+  // Check the next 16 bytes in JavaScript first: a hostile file of only 0xff 0x00 would cost a native call per two bytes.
   const near = Math.min(from + 16, bytes.length);
   for (let at = from; at < near; at += 1) if (bytes[at] === 0xff) return at;
   const found = bytes.indexOf(0xff, near);
@@ -195,19 +195,19 @@ function segmentAt(bytes: Buffer, code: number): Segment {
   return { start: code - 1, data, end };
 }
 
-/** @param length as the segment states it: with its own two bytes */
+/** @param length as in the segment's length field, which counts its own two bytes */
 function expectLength(segment: Segment, length: number): void {
   if (segment.end - segment.data + 2 !== length) {
     throw new MalformedImageError('A segment of the JPEG has a wrong length.');
   }
 }
 
-function isNamed(bytes: Buffer, segment: Segment, name: string, leastLength: number): boolean {
+function isNamed(bytes: Buffer, segment: Segment, name: string, minLength: number): boolean {
   const { data, end } = segment;
-  return end - data >= leastLength && bytes.toString('latin1', data, data + name.length) === name;
+  return end - data >= minLength && bytes.toString('latin1', data, data + name.length) === name;
 }
 
-/** A copy of the segment's first bytes, with the length field made to fit. */
+/** A copy of the segment's first bytes with an adjusted length field. */
 function withLength(bytes: Buffer, segment: Segment, length: number): Buffer<ArrayBuffer> {
   const copy = Buffer.alloc(length);
   bytes.copy(copy, 0, segment.start, segment.start + length);

@@ -1,16 +1,16 @@
 /** A picture without its metadata. */
 export type CleanedImage = {
   readonly bytes: Buffer;
-  /** Three numbers for each range that was copied: to where, from where, how many bytes. In their order. */
+  /** Three numbers per copied range: target offset, source offset, length. In order. */
   readonly copies: readonly number[];
 };
 
-/** More than any format adds to what it copies. */
+/** More bytes than any format adds to the copied bytes. */
 const ROOM_FOR_ADDITIONS = 128;
 
 /**
- * The copy of a picture while it is being made. Neighbouring ranges are joined before they are copied, so that a file
- * of a million tiny blocks costs neither a million copies nor a million objects.
+ * Builds the copy of a picture. Adjacent ranges are merged before copying, so that a file of a million tiny blocks needs
+ * neither a million copies nor a million objects.
  */
 export class KeptBytes {
   readonly #source: Buffer;
@@ -25,12 +25,12 @@ export class KeptBytes {
     this.#copy = Buffer.allocUnsafe(source.length + ROOM_FOR_ADDITIONS);
   }
 
-  /** Where the next byte goes. */
+  /** Length of the copy so far: the offset of the next byte. */
   get length(): number {
     return this.#length + this.#to - this.#from;
   }
 
-  /** Copies the source's bytes of `from` up to, not including, `to`. */
+  /** Copies the source's bytes from `from` (inclusive) to `to` (exclusive). */
   keep(from: number, to: number): void {
     if (from !== this.#to) {
       this.#flush();
@@ -39,14 +39,14 @@ export class KeptBytes {
     this.#to = to;
   }
 
-  /** Writes bytes that are not the source's. */
+  /** Writes bytes that are not in the source. */
   write(bytes: Uint8Array): void {
     this.#flush();
     this.#copy.set(bytes, this.#length);
     this.#length += bytes.length;
   }
 
-  /** Leaves room for what is known only later; the caller fills all of it. */
+  /** Reserves bytes whose content is known only later. The caller fills all of them. */
   reserve(length: number): Buffer {
     this.#flush();
     this.#length += length;
@@ -54,7 +54,7 @@ export class KeptBytes {
   }
 
   /**
-   * @param skipped how many of the first bytes, none of them copied, are left out
+   * @param skipped how many bytes to cut from the start; none of them may be copied from the source
    */
   finish(skipped = 0): CleanedImage {
     this.#flush();

@@ -1,4 +1,4 @@
-/** The structure of a picture's file is broken, so what is in it can't be told apart. The message names the reason. */
+/** The file structure of a picture is broken, so its parts can't be separated. The message names the reason. */
 export class MalformedImageError extends Error {
   override readonly name = 'MalformedImageError';
 }

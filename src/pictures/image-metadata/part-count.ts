@@ -1,7 +1,7 @@
 import { ImageLimitError, TOO_MANY_PARTS } from './image-limit-error.js';
 import { IMAGE_LIMITS } from './image-limits.js';
 
-/** Counts the parts that a file is built of, while it is walked through. */
+/** Counts the parts (segments, chunks, blocks) of a file while it is parsed. */
 export class PartCount {
   readonly #limit: number;
   #parts = 0;
@@ -11,7 +11,7 @@ export class PartCount {
     this.#limit = IMAGE_LIMITS.parts + Math.floor(fileLength / IMAGE_LIMITS.bytesPerFurtherPart);
   }
 
-  /** @throws ImageLimitError when there are more parts than a file of this length needs */
+  /** @throws ImageLimitError when there are more parts than the limit for this file length */
   add(): void {
     this.#parts += 1;
     if (this.#parts > this.#limit) {

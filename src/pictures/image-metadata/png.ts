@@ -12,12 +12,12 @@ const SIGNATURE = '\x89PNG\r\n\x1a\n';
 const PALETTE = 3;
 
 /**
- * Pictures of up to so many bytes once decoded are decoded to find what follows the end of their compressed data: 16
- * megapixels of four bytes. More would take too much memory.
+ * Image data of at most this decoded size is decompressed to find the end of the compressed data: 16 megapixels of four
+ * bytes. Larger data would take too much memory.
  */
 const MAX_DECODED_LENGTH = 64 * 1024 * 1024;
 
-/** The lengths that the data of a kept ancillary chunk may have. Other lengths are ignored by decoders: dropped here. */
+/** Kept ancillary chunks and their valid data lengths. Decoders ignore chunks of other lengths, so they are dropped. */
 const ANCILLARY_LENGTHS: ReadonlyMap<string, readonly number[]> = new Map([
   ['gAMA', [4]],
   ['cHRM', [32]],
@@ -35,18 +35,17 @@ type Chunk = {
   readonly start: number;
   readonly data: number;
   readonly dataEnd: number;
-  /** Behind its CRC. */
+  /** After the CRC. */
   readonly end: number;
 };
 
 /**
- * Keeps of a PNG (PNG third edition, W3C) the picture, its palette and transparency, what tells its colours and density,
- * and the frames of an animation. Text, time and all other chunks are dropped, and what follows IEND. Of a chunk that may
- * occur once the first valid one is kept, in the place where it counts; the colour profile gets a name that says nothing.
+ * Keeps the picture, palette, transparency, colour and density chunks, and animation frames of a PNG (PNG third edition,
+ * W3C). Dropped: text, time, all other chunks, and all bytes after IEND. Of a chunk that may occur once, the first valid
+ * chunk in a valid position is kept. The colour profile gets a neutral name.
  *
- * What follows the end of the compressed data inside IDAT is cut when the decoded picture has at most 64 MiB. Not covered:
- * the same in larger pictures and in the frames behind the first, rows behind the last one inside the compressed data,
- * and colours of a palette that no pixel uses.
+ * Bytes after the end of the compressed data inside IDAT are cut when the decoded picture has at most 64 MiB. Not covered:
+ * such bytes in larger pictures and in later frames, extra rows inside the compressed data, and unused palette colours.
  */
 export function pngWithoutMetadata(bytes: Buffer): CleanedImage {
   if (bytes.toString('latin1', 0, 8) !== SIGNATURE)
@@ -56,7 +55,7 @@ export function pngWithoutMetadata(bytes: Buffer): CleanedImage {
     throw new MalformedImageError('The PNG has no header.');
   }
   expectCrc(bytes, header);
-  expectModestInterlacing(bytes, header);
+  expectInterlacingLimit(bytes, header);
   const kept = new KeptBytes(bytes);
   kept.keep(0, header.end);
   const colourType = bytes[header.data + 9] ?? 0;
@@ -112,9 +111,9 @@ export function pngWithoutMetadata(bytes: Buffer): CleanedImage {
       }
     } else if (type === 'iCCP') {
       const profile = isFirst && isBeforeImage && hasCrc(bytes, chunk) ? profileOf(bytes, chunk) : undefined;
-      once.add(type); // whatever is in it: decoding one after the other could take very long
+      once.add(type); // even if invalid: decompressing many profiles could take very long
       if (profile) {
-        // The name is free text, and "icc" is what libvips writes. The byte behind it stands for deflate.
+        // The name is free text; libvips writes "icc". The second zero byte means deflate.
         kept.write(newChunk(type, Buffer.concat([Buffer.from('icc\0\0'), profile])));
       }
     } else if (type === 'eXIf') {
@@ -145,7 +144,7 @@ export function pngWithoutMetadata(bytes: Buffer): CleanedImage {
         kept.keep(start, end);
       }
     } else if (type === 'fdAT') {
-      // Only what belongs to a frame that the animation counts.
+      // Only data of frames within the frame count of acTL.
       if (framesLeft >= 0 && framesLeft < frames && !isBeforeImage) {
         expectCrc(bytes, chunk);
         kept.keep(start, end);
@@ -163,7 +162,7 @@ export function pngWithoutMetadata(bytes: Buffer): CleanedImage {
   return kept.finish();
 }
 
-function expectModestInterlacing(bytes: Buffer, header: Chunk): void {
+function expectInterlacingLimit(bytes: Buffer, header: Chunk): void {
   const limit = IMAGE_LIMITS.pngInterlacedBytes;
   if (isInterlaced(bytes, header) && decodedLengthOf(bytes, header) > limit) {
     throw new ImageLimitError(TOO_COMPLEX, `The PNG is interlaced and decodes to more than ${limit} bytes.`);
@@ -205,7 +204,7 @@ function isTransparency(length: number, colourType: number, paletteEntries: numb
   return (colourType === 0 && length === 2) || (colourType === 2 && length === 6);
 }
 
-/** The compressed colour profile, up to its end; none when what is there can't be decompressed. */
+/** The compressed colour profile up to its end; `undefined` when it can't be decompressed. */
 function profileOf(bytes: Buffer, chunk: Chunk): Buffer | undefined {
   const nameEnd = bytes.indexOf(0, chunk.data);
   if (nameEnd === -1 || nameEnd - chunk.data > 79 || nameEnd + 2 > chunk.dataEnd) return undefined;
@@ -216,7 +215,9 @@ function profileOf(bytes: Buffer, chunk: Chunk): Buffer | undefined {
   return compressed.subarray(0, inflated.end);
 }
 
-/** Keeps the chunks of the image data as they are, or as one chunk without what follows the end of the compressed data. */
+/**
+ * Keeps the IDAT chunks unchanged. With bytes after the end of the compressed data: writes one chunk without these bytes.
+ */
 function keepImage(
   bytes: Buffer,
   image: { start: number; end: number },
@@ -236,7 +237,7 @@ function keepImage(
 }
 
 function dataOf(bytes: Buffer, { start, end }: { start: number; end: number }): Buffer {
-  // Not a list of parts: a hostile file has a million.
+  // One buffer instead of a list of parts: a hostile file has a million parts.
   const data = Buffer.allocUnsafe(end - start);
   let length = 0;
   for (let at = start; at < end;) {
@@ -247,7 +248,7 @@ function dataOf(bytes: Buffer, { start, end }: { start: number; end: number }): 
   return data.subarray(0, length);
 }
 
-/** The length of all rows, each with the byte of its filter, over the passes of Adam7 when the picture is interlaced. */
+/** The length of all rows, each with its filter byte; for an interlaced picture, of the rows of all Adam7 passes. */
 function decodedLengthOf(bytes: Buffer, header: Chunk): number {
   const width = bytes.readUInt32BE(header.data);
   const height = bytes.readUInt32BE(header.data + 4);
@@ -272,13 +273,13 @@ function decodedLengthOf(bytes: Buffer, header: Chunk): number {
 }
 
 /**
- * Decodes a zlib stream to see where it ends.
+ * Decompresses a zlib stream to find its end.
  *
- * @returns nothing when it is broken or decodes to more than the limit: decoders judge that
+ * @returns `undefined` when the stream is broken or decompresses to more than the limit: the image decoder decides then
  */
 function inflate(compressed: Buffer, limit: number): { data: Buffer; end: number } | undefined {
   try {
-    // With `info` the answer is an object, which the types do not say.
+    // With `info`, inflateSync returns an object. The types do not declare this.
     const { buffer, engine } = inflateSync(compressed, {
       info: true,
       maxOutputLength: Math.max(limit, 1),

@@ -10,15 +10,15 @@ const CODE_LENGTH_ORDER = [17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12,
 
 type Size = { readonly width: number; readonly height: number };
 
-/** A prefix code: how many codes there are of each length, and their symbols in the order of the codes. */
+/** A prefix code: the number of codes of each length, and the symbols in the order of the codes. */
 type PrefixCode = { readonly counts: Uint16Array; readonly symbols: Uint16Array };
 
 /**
- * Tells how many groups of prefix codes lossless image data of a WebP have (RFC 9649 §3.7.2.2), without decoding the
- * picture: what precedes them, the data of transforms and the map of groups, is read.
+ * Counts the groups of prefix codes in lossless image data of a WebP (RFC 9649 §3.7.2.2) without decoding the picture. Only
+ * the data before the groups is read: transforms and the map of groups.
  *
- * @param data of a VP8L chunk, which states its size; with `size`, the data behind the first byte of an ALPH chunk
- * @throws MalformedImageError when the data are broken so far
+ * @param data data of a VP8L chunk, which contains its size; with `size`: data of an ALPH chunk without its first byte
+ * @throws MalformedImageError when the data read is broken
  */
 export function prefixCodeGroups(data: Buffer, size?: Size): number {
   const bits = new Bits(data);
@@ -38,7 +38,7 @@ export function prefixCodeGroups(data: Buffer, size?: Size): number {
     } else if (transform === COLOUR_TABLE) {
       const colours = bits.read(8) + 1;
       largestGroup(bits, colours, 1);
-      // Pixels of few colours share a byte.
+      // With at most 16 colours, several pixels share one byte.
       width = shrunk(width, colours > 16 ? 0 : colours > 4 ? 1 : colours > 2 ? 2 : 3);
     }
   }
@@ -60,8 +60,8 @@ function cacheSize(bits: Bits): number {
 }
 
 /**
- * Reads a picture within the picture to its end. As a map of groups, its pixels are their numbers in red and green; the
- * largest one is among the pixels that are no copies.
+ * Reads an embedded picture to its end. In a map of groups, red and green of a pixel are the group number. Copied pixels
+ * repeat earlier pixels, so the largest group number is among the literal pixels.
  */
 function largestGroup(bits: Bits, width: number, height: number): number {
   const green = readCode(bits, LITERALS + LENGTHS + cacheSize(bits));
@@ -133,7 +133,7 @@ function prefixCode(lengths: Uint8Array): PrefixCode {
     places[length + 1] = (places[length] ?? 0) + count;
   }
   const used = places[LONGEST_CODE + 1] ?? 0;
-  // A code of one symbol takes no bits, whatever length it states.
+  // A code with a single symbol takes no bits, regardless of its stated length.
   if (used === 0 || (used > 1 && open !== 0)) throw broken();
   const symbols = new Uint16Array(used);
   for (const [symbol, length] of lengths.entries()) {
@@ -145,7 +145,7 @@ function prefixCode(lengths: Uint8Array): PrefixCode {
   return { counts, symbols };
 }
 
-/** Bits of bytes, the lowest first. */
+/** Reads bits from bytes, lowest bit first. */
 class Bits {
   #at = 0;
 
@@ -157,7 +157,7 @@ class Bits {
     return value;
   }
 
-  /** The next symbol of a code: code by code in their order, as all of one length follow each other. */
+  /** Decodes the next symbol. Codes of one length are consecutive numbers (canonical prefix code). */
   symbol({ counts, symbols }: PrefixCode): number {
     if (symbols.length === 1) return symbols[0] ?? 0;
     let code = 0;
@@ -174,7 +174,7 @@ class Bits {
     throw broken();
   }
 
-  /** A length or distance, of which the symbol tells the order of magnitude. */
+  /** Reads a length or distance. The symbol gives the order of magnitude. */
   length(symbol: number): number {
     if (symbol < 4) return symbol + 1;
     const further = (symbol - 2) >> 1;

@@ -8,7 +8,7 @@ import { MalformedImageError } from './malformed-image-error.js';
 import { PartCount } from './part-count.js';
 import { prefixCodeGroups } from './webp-prefix-codes.js';
 
-/** Of the flags in VP8X. */
+/** Flags in VP8X. */
 const HAS_PROFILE = 0x20;
 const HAS_ALPHA = 0x10;
 const HAS_EXIF = 0x08;
@@ -16,7 +16,7 @@ const IS_ANIMATION = 0x02;
 
 const RIFF_HEADER_LENGTH = 12;
 const CHUNK_HEADER_LENGTH = 8;
-/** What a frame of an animation states before its chunks. */
+/** Header of an animation frame, before its chunks. */
 const FRAME_HEADER_LENGTH = 16;
 
 type Chunk = {
@@ -24,15 +24,15 @@ type Chunk = {
   readonly start: number;
   readonly data: number;
   readonly dataEnd: number;
-  /** Behind its padding. */
+  /** After the padding. */
   readonly end: number;
 };
 
 /**
- * Keeps of a WebP (RFC 9649) the picture with its transparency, or the frames of an animation, and the colour profile.
- * XMP, unknown chunks, unused bits and padding, and all that follows the length in the RIFF header are dropped. A chunk that
- * VP8X does not announce is ignored by decoders: dropped here. Bytes behind the end of the data inside a VP8, VP8L or
- * ALPH chunk stay: finding them takes a decoder.
+ * Keeps the picture with its transparency, or the frames of an animation, and the colour profile of a WebP (RFC 9649).
+ * Dropped: XMP, unknown chunks, unused bits and padding, and all bytes after the length in the RIFF header. Chunks without
+ * their flag in VP8X are dropped too, because decoders ignore them. Not covered: bytes after the end of the image data
+ * inside a VP8, VP8L or ALPH chunk. Finding these bytes takes a decoder.
  */
 export function webpWithoutMetadata(bytes: Buffer): CleanedImage {
   if (bytes.length < RIFF_HEADER_LENGTH || !/^RIFF.{4}WEBP$/s.test(bytes.toString('latin1', 0, 12))) {
@@ -137,7 +137,7 @@ function keepFrame(
   header.writeUInt32LE(FRAME_HEADER_LENGTH + kept.length - from, 4);
 }
 
-/** Keeps the picture itself, and the transparency that may precede it. */
+/** Keeps the chunk of the picture, or the transparency chunk before it. */
 function keepImage(
   bytes: Buffer,
   chunk: Chunk,
@@ -158,7 +158,7 @@ function keepImage(
   }
 }
 
-/** Counts what reading the file costs beyond its bytes and pixels. */
+/** Counts the cost of reading the file, beyond the cost of its bytes and pixels. */
 class WebpLimits {
   readonly parts: PartCount;
   readonly #bytes: Buffer;
@@ -170,7 +170,7 @@ class WebpLimits {
     this.parts = new PartCount(bytes.length);
   }
 
-  /** Transparency, of the picture that follows. */
+  /** Adds the transparency of the next picture. */
   addAlpha({ data, dataEnd }: Chunk): void {
     const isLossless = ((this.#bytes[data] ?? 0) & 0x03) === 1;
     this.#alpha = isLossless ? this.#bytes.subarray(data + 1, dataEnd) : undefined;
@@ -181,7 +181,7 @@ class WebpLimits {
     const image = this.#bytes.subarray(data, dataEnd);
     if (type === 'VP8L') this.#groups += prefixCodeGroups(image);
     else if (this.#alpha && image.length >= 10) {
-      // The size in the header of VP8 (RFC 6386 §9.1), with two bits for scaling above each number.
+      // The size in the VP8 header (RFC 6386 §9.1): 14 bits each. The upper two bits are the scaling.
       const [width, height] = [image.readUInt16LE(6) & 0x3fff, image.readUInt16LE(8) & 0x3fff];
       this.#groups += prefixCodeGroups(this.#alpha, { width, height });
     }
@@ -203,7 +203,7 @@ function chunkAt(bytes: Buffer, start: number, limit: number): Chunk {
   const length = bytes.readUInt32LE(start + 4);
   const dataEnd = data + length;
   if (dataEnd > limit) throw new MalformedImageError('A chunk of the WebP runs over its end.');
-  // Some writers leave the padding of the last chunk out.
+  // Some encoders omit the padding of the last chunk.
   const end = Math.min(dataEnd + (length % 2), limit);
   return { type: bytes.toString('latin1', start, start + 4), start, data, dataEnd, end };
 }
@@ -218,7 +218,7 @@ function keepChunk(bytes: Buffer, { start, dataEnd, data, end }: Chunk, kept: Ke
   if (isPadded) kept.write(Buffer.of(0));
 }
 
-/** RFC 9649 wants the bare TIFF; many writers put JPEG's `Exif\0\0` before it, and readers accept both. */
+/** RFC 9649 requires bare TIFF. Many encoders add the JPEG prefix `Exif\0\0`, and decoders accept both. */
 function tiffOf(bytes: Buffer, { data, dataEnd }: Chunk): Buffer {
   const hasPrefix = bytes.toString('latin1', data, data + 6) === 'Exif\0\0';
   return bytes.subarray(hasPrefix ? data + 6 : data, dataEnd);
