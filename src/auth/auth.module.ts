@@ -4,7 +4,7 @@ import { JwtStrategy } from './jwt.strategy.js';
 import { SessionRevocations } from './session-revocations.js';
 import { TokenVerifier } from './token-verifier.js';
 
-/** Who the user is. The strategy registers itself with passport, for the JwtAuthGuard. */
+/** Authentication. The JwtStrategy registers itself with passport, for the JwtAuthGuard. */
 @Module({
   imports: [DatabaseModule],
   providers: [JwtStrategy, SessionRevocations, TokenVerifier],

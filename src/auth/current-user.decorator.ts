@@ -2,7 +2,7 @@ import { createParamDecorator, type ExecutionContext } from '@nestjs/common';
 import type { Request } from 'express';
 import type { AuthenticatedUser } from './token-verifier.js';
 
-/** The user that the request's bearer token names. */
+/** The user of the request's bearer token. */
 export const CurrentUser = createParamDecorator(
   (_: unknown, context: ExecutionContext): AuthenticatedUser => {
     const { user } = context.switchToHttp().getRequest<Request>();

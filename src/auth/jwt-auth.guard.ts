@@ -11,12 +11,12 @@ import type { AuthenticatedUser } from './token-verifier.js';
 import { OPEN_BY_LINK } from './open-by-link.decorator.js';
 import { PUBLIC } from './public.decorator.js';
 
-/** The header of an app without a token: none, an empty one, or the scheme alone. */
+/** The request header Authorization of an app without a token: missing, empty, or only the scheme. */
 const NO_TOKEN = /^(Bearer)? *$/i;
 
 /**
- * Refuses every request without a valid bearer token, on all routes but those marked with `@Public`. Refusals are
- * counted by the client's network, so that guessing tokens gets a 429 before long.
+ * Refuses requests without a valid bearer token, on all routes except those marked with `@Public`. Refused requests are
+ * counted per client network, so that guessing tokens leads to 429.
  */
 @Injectable()
 export class JwtAuthGuard extends AuthGuard('jwt') {
@@ -43,8 +43,8 @@ export class JwtAuthGuard extends AuthGuard('jwt') {
   }
 
   /**
-   * passport adds ten properties to the request that it gets. On Express' request they would make each later property slower,
-   * so passport gets an object of its own. The strategy reads the headers only.
+   * An object of its own for passport, which adds ten properties to the request that it gets. On Express' request they would
+   * make later properties slower. The JwtStrategy reads the headers only.
    */
   override getRequest(context: ExecutionContext): Pick<Request, 'headers'> {
     const { headers } = context.switchToHttp().getRequest<Request>();
@@ -52,8 +52,8 @@ export class JwtAuthGuard extends AuthGuard('jwt') {
   }
 
   /**
-   * @param reason why there is no user: not told to the client, but for a token that can't be verified now
-   * @returns the user that the strategy has found, if any
+   * @param reason why there is no user. Only an AppError is passed on: the token can't be verified now.
+   * @returns the user found by the JwtStrategy, if any
    */
   override handleRequest<User extends AuthenticatedUser>(
     error: unknown,

@@ -5,10 +5,10 @@ import { Strategy } from 'passport-jwt';
 import { SessionRevocations } from './session-revocations.js';
 import { type AuthenticatedUser, TokenVerifier } from './token-verifier.js';
 
-/** The scheme, and the token alone (RFC 6750, 2.1). */
+/** The scheme `Bearer` and a token (RFC 6750, 2.1). */
 const BEARER = /^Bearer +([\w.~+/-]+=*)$/i;
 
-/** The bearer token of a request; `null` when it has none, or something else in its place. */
+/** The bearer token of a request; `null` when the request header is missing or has another form. */
 export function bearerToken({ headers }: Request): string | null {
   return BEARER.exec(headers.authorization ?? '')?.[1] ?? null;
 }
@@ -16,18 +16,18 @@ export function bearerToken({ headers }: Request): string | null {
 type Done = (error: Error | null, user?: AuthenticatedUser) => void;
 
 /**
- * Replaces passport-jwt's verifier, which remembers no tokens. passport-jwt hands over what it holds for the key: here the
- * TokenVerifier, which has the keys.
+ * Replaces passport-jwt's verifier, which has no cache of tokens. passport-jwt passes the result of `secretOrKeyProvider`,
+ * normally a key. Here the result is the TokenVerifier.
  */
 const verifyToken = (token: string, tokens: TokenVerifier, _options: unknown, done: Done): void => {
   const invalid = new Error('The token is not valid.');
-  const tell = (user: AuthenticatedUser | undefined): void => done(user ? null : invalid, user);
+  const finish = (user: AuthenticatedUser | undefined): void => done(user ? null : invalid, user);
   const user = tokens.verify(token);
-  if (user instanceof Promise) user.then(tell, done);
-  else tell(user);
+  if (user instanceof Promise) user.then(finish, done);
+  else finish(user);
 };
 
-/** Names the user of a bearer token that is valid and not revoked. */
+/** Finds the user of a valid bearer token that is not revoked. */
 @Injectable()
 export class JwtStrategy extends PassportStrategy(Strategy) {
   static {
@@ -40,7 +40,7 @@ export class JwtStrategy extends PassportStrategy(Strategy) {
   ) {
     super({
       jwtFromRequest: bearerToken,
-      // Typed as a text or a Buffer. Only `verifyToken` gets it.
+      // passport-jwt's types allow only string or Buffer. The value reaches only `verifyToken`.
       secretOrKeyProvider: (_request, _token, done) => done(null, tokens as unknown as string),
     });
   }

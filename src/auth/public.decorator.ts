@@ -3,8 +3,8 @@ import { type CustomDecorator, SetMetadata } from '@nestjs/common';
 export const PUBLIC = 'public';
 
 /**
- * Lets a route answer without a bearer token. Every other route needs one, also one that declares nothing.
+ * Marks a route as public: no bearer token needed. Routes without this decorator need a bearer token.
  *
- * @param reason why nobody's data can leave through it
+ * @param reason why the route can't leak a user's data
  */
 export const Public = (reason: string): CustomDecorator => SetMetadata(PUBLIC, reason);

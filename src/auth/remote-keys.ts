@@ -5,45 +5,45 @@ import type { JwksSettings, JwtSettings } from '../config/settings.js';
 import { AppError } from '../errors/app-error.js';
 import { systemCode } from '../errors/system-code.js';
 
-/** How long the server of the keys may take. */
+/** Timeout of a JWKS request. */
 const TIMEOUT_MS = 5000;
 
-/** More than any set of keys, with certificates: of a longer answer the rest is left. */
+/** Maximum size of a JWKS response. More than any key set with certificates. A longer response is refused. */
 const MAX_BYTES = 64 * 1024;
 
-/** How long after an answer, or after none, the server is not asked again, whatever tokens name. */
+/** Pause after a JWKS request, successful or not. No request in between, even for tokens with unknown keys. */
 const COOL_DOWN_MS = 30_000;
 
-/** The same while no key is known at all, so that everybody waits. */
+/** Shorter pause while no key is known, because every request waits then. */
 const COOL_DOWN_WITHOUT_KEYS_MS = 5000;
 
-class TooLongError extends Error {
-  override readonly name = 'TooLongError';
+class ResponseTooLongError extends Error {
+  override readonly name = 'ResponseTooLongError';
 }
 
 /**
- * The keys that JWT_JWKS_URL publishes (RFC 7517), of those the ones that may sign with the configured algorithm.
+ * Cache of the keys published at JWT_JWKS_URL (RFC 7517), limited to keys of the configured algorithm.
  *
- * They are fetched anew in half of their cache time, by whatever request comes then, and requests wait for that only when
- * the keys have become older than allowed. A token that names an unknown key has them fetched too, once in a cool-down.
- * While the server does not answer, the keys that are known go on being used.
+ * The first request after half of the cache time starts a refresh in the background. Requests wait for a refresh only when
+ * the whole cache time is over. A token with an unknown `kid` starts a refresh too, at most once per cool-down. While the
+ * JWKS server does not respond, the known keys stay in use.
  */
 export class RemoteKeys {
   private readonly logger = new Logger(RemoteKeys.name);
   private readonly keySet: ReturnType<typeof createRemoteJWKSet>;
   private readonly cacheMs: number;
-  /** By `kid`, and under `undefined` all of them. */
+  /** The keys by `kid`. The entry `undefined` has all keys. */
   private keys: ReadonlyMap<unknown, readonly KeyObject[]> | undefined;
   private published = '';
   private generationNumber = 0;
   private failing = false;
   private pending: Promise<void> | undefined;
-  /** From when on the server may be asked again, by the clock of `performance.now()`, as the two below. */
-  private askableAt = 0;
-  /** From when on the keys are fetched anew, while the old ones still do. */
-  private renewableAt = 0;
-  /** From when on the old ones do no longer. */
-  private tooOldAt = 0;
+  /** End of the cool-down, from `performance.now()`, like the next two fields. */
+  private coolDownEndsAt = 0;
+  /** When the keys should be fetched again. The known keys are still valid. */
+  private refreshAt = 0;
+  /** When the known keys expire. */
+  private expiresAt = 0;
 
   constructor(
     { url, cacheSeconds }: JwksSettings,
@@ -52,27 +52,27 @@ export class RemoteKeys {
     this.cacheMs = cacheSeconds * 1000;
     this.keySet = createRemoteJWKSet(new URL(url), {
       timeoutDuration: TIMEOUT_MS,
-      // When it is asked is decided here.
+      // This class decides when to fetch.
       cacheMaxAge: Infinity,
       cooldownDuration: Infinity,
       [customFetch]: fetchBounded,
     });
   }
 
-  /** Counts the changes of the keys: what was verified by an earlier generation is verified anew. */
+  /** Number of key changes. Tokens verified in an earlier generation must be verified again. */
   get generation(): number {
     return this.generationNumber;
   }
 
-  /** Every key that is known and fits the algorithm. */
+  /** All known keys that fit the algorithm. */
   get usable(): readonly KeyObject[] {
     return this.keys?.get(undefined) ?? [];
   }
 
-  /** Fetches the keys, once for all who wait. Never rejects: what is known is kept while the server does not answer. */
+  /** Fetches the keys, once for all waiting requests. Never rejects: after a failure the known keys are kept. */
   renew(): Promise<void> {
     this.pending ??= this.load()
-      .catch((error: unknown) => this.keepOn(error))
+      .catch((error: unknown) => this.keepKnownKeys(error))
       .finally(() => {
         this.pending = undefined;
       });
@@ -80,34 +80,36 @@ export class RemoteKeys {
   }
 
   /**
-   * Sees to it that the keys are no older than allowed.
+   * Refreshes the keys when due.
    *
-   * @returns a promise only where that must be waited for
+   * @returns a promise only when the caller must wait, because the known keys have expired
    */
   renewal(): Promise<void> | undefined {
     const now = performance.now();
-    if (now < this.renewableAt || !this.keys) return undefined;
+    if (now < this.refreshAt || !this.keys) return undefined;
     const renewed = this.renew();
-    return now < this.tooOldAt ? undefined : renewed;
+    return now < this.expiresAt ? undefined : renewed;
   }
 
   /**
    * The keys that may have signed a token.
    *
-   * @param kid the `kid` of its header
-   * @returns a promise only where the server is asked
-   * @throws AppError OVERLOADED while nobody can say whether there is such a key
+   * @param kid the `kid` of the token's header
+   * @returns a promise only when the keys are fetched
+   * @throws AppError OVERLOADED when the key is unknown and the keys can't be fetched
    */
   find(kid: unknown): readonly KeyObject[] | Promise<readonly KeyObject[]> {
     const found = this.keys?.get(kid);
     if (found) return found;
-    return performance.now() < this.askableAt ? this.known(kid) : this.renew().then(() => this.known(kid));
+    return performance.now() < this.coolDownEndsAt
+      ? this.known(kid)
+      : this.renew().then(() => this.known(kid));
   }
 
   /**
    * Fetches the keys.
    *
-   * @throws what {@link reasonOf} tells the reason of
+   * @throws an error that {@link reasonOf} explains
    */
   async load(): Promise<void> {
     const start = performance.now();
@@ -124,36 +126,36 @@ export class RemoteKeys {
     }
     if (this.failing) this.logger.log('the keys of JWT_JWKS_URL can be fetched again');
     this.failing = false;
-    this.askableAt = performance.now() + COOL_DOWN_MS;
-    this.renewableAt = start + this.cacheMs / 2;
-    this.tooOldAt = start + this.cacheMs;
+    this.coolDownEndsAt = performance.now() + COOL_DOWN_MS;
+    this.refreshAt = start + this.cacheMs / 2;
+    this.expiresAt = start + this.cacheMs;
   }
 
-  private keepOn(error: unknown): void {
+  private keepKnownKeys(error: unknown): void {
     if (!this.failing)
       this.logger.warn(
         `the keys of JWT_JWKS_URL can not be fetched (${reasonOf(error)}): ${this.keys ? 'those that are known are kept' : 'nobody can be let in'}`,
       );
     this.failing = true;
-    this.askableAt = performance.now() + (this.keys ? COOL_DOWN_MS : COOL_DOWN_WITHOUT_KEYS_MS);
-    this.renewableAt = this.askableAt;
-    this.tooOldAt = Infinity;
+    this.coolDownEndsAt = performance.now() + (this.keys ? COOL_DOWN_MS : COOL_DOWN_WITHOUT_KEYS_MS);
+    this.refreshAt = this.coolDownEndsAt;
+    this.expiresAt = Infinity;
   }
 
   private known(kid: unknown): readonly KeyObject[] {
     const found = this.keys?.get(kid);
-    // A token by a new key would be refused for good, and its user logged out.
+    // OVERLOADED instead of a refusal: the key may be new, and a refused token logs its user out.
     if (!found && this.failing) throw new AppError('OVERLOADED');
     return found ?? [];
   }
 
-  /** The library knows which keys fit, by `kty`, `alg`, `use`, `key_ops` and `crv`. */
+  /** jose selects the keys that fit, by `kty`, `alg`, `use`, `key_ops` and `crv`. */
   private async select(kid: string | undefined): Promise<readonly KeyObject[]> {
     const header = { alg: this.algorithm, ...(kid === undefined ? {} : { kid }) };
     try {
       return [KeyObject.from(await this.keySet(header))];
     } catch (error) {
-      // No key fits, or one that is malformed.
+      // No key fits, or the key is malformed.
       if (!(error instanceof errors.JWKSMultipleMatchingKeys)) return [];
       const several: KeyObject[] = [];
       for await (const key of error) several.push(KeyObject.from(key));
@@ -162,11 +164,11 @@ export class RemoteKeys {
   }
 }
 
-/** Why the keys could not be fetched, in a few words without a value. */
+/** Why the keys could not be fetched, in a few words without any setting's value. */
 export function reasonOf(error: unknown): string {
   if (error instanceof errors.JWKSTimeout) return `no answer within ${TIMEOUT_MS / 1000} s`;
   if (error instanceof errors.JWKSInvalid) return 'the answer is no set of keys';
-  if (error instanceof TooLongError) return `the answer is longer than ${MAX_BYTES / 1024} KiB`;
+  if (error instanceof ResponseTooLongError) return `the answer is longer than ${MAX_BYTES / 1024} KiB`;
   if (error instanceof errors.JOSEError) return error.message;
   return systemCode(error) ?? 'no answer';
 }
@@ -178,7 +180,7 @@ const fetchBounded: FetchImplementation = async (url, options) => {
   for await (const chunk of (body ?? []) as AsyncIterable<Uint8Array>) {
     chunks.push(chunk);
     length += chunk.length;
-    if (length > MAX_BYTES) throw new TooLongError();
+    if (length > MAX_BYTES) throw new ResponseTooLongError();
   }
   return new Response(chunks.length === 0 ? null : Buffer.concat(chunks), { status });
 };

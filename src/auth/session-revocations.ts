@@ -5,17 +5,17 @@ import { concernsEveryStatement, sqlState } from '../database/database-failure.j
 import { preparedStatement, type PreparedStatement, RequestDatabase } from '../database/request-database.js';
 import { StatementBatcher } from '../database/statement-batcher.js';
 
-/** The main application's table has no such column, or this service's role may not read it. */
+/** The role of DATABASE_URL has no right to read the main application's table `user_sessions`. */
 export class UnreadableSessionsError extends Error {
   override readonly name = 'UnreadableSessionsError';
 }
 
-/** How many tokens are remembered as looked up. */
+/** Size of the cache of looked-up tokens. */
 const REMEMBERED_TOKENS = 50_000;
 
 const BATCH_LIMITS = { maxItems: 500, maxInFlight: 2, maxWaitMs: 1000 };
 
-/** The table, or one of its columns, is not there any more. */
+/** SQLSTATE: the table or one of its columns no longer exists. */
 const UNDEFINED = /^(42P01|42703)$/;
 
 const UUID = /^[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}$/i;
@@ -29,15 +29,14 @@ const FIND_TABLE = preparedStatement(
      AND EXISTS (SELECT FROM pg_attribute other WHERE other.attrelid = pg_attribute.attrelid AND other.attname = 'revoked_at')`,
 );
 
-/** How revoked tokens are found, once the table is known. */
+/** The statement that finds revoked tokens, and whether the column `jti` is of type uuid. */
 type LookUp = { readonly statement: PreparedStatement; readonly uuids: boolean };
 
 /**
- * Tells whether the main application has revoked a token: its table `user_sessions` has a row with the token's `jti` and
- * a `revoked_at`. A token without a row is valid, and so is every token where there is no such table.
+ * Checks whether the main application has revoked a token. A revoked token has a row in its table `user_sessions` with the
+ * token's `jti` and a `revoked_at`. A token without such a row is valid. Without the table, every token is valid.
  *
- * A look-up is good for REVOCATION_CACHE_SECONDS, counted from its start. Look-ups that wait at the same moment share one
- * statement.
+ * A look-up is cached for REVOCATION_CACHE_SECONDS, counted from its start. Simultaneous look-ups share one statement.
  */
 @Injectable()
 export class SessionRevocations implements OnModuleInit {
@@ -51,7 +50,7 @@ export class SessionRevocations implements OnModuleInit {
     BATCH_LIMITS,
   );
   private lookUp: LookUp | undefined;
-  /** Until when, by the clock of `performance.now()`, the table need not be looked for. */
+  /** Until when, from `performance.now()`, the table counts as missing. */
   private absentUntil = 0;
 
   constructor(
@@ -62,14 +61,14 @@ export class SessionRevocations implements OnModuleInit {
     this.known = new LRUCache({ max: REMEMBERED_TOKENS, ttl: Math.max(1, this.cacheMs) });
   }
 
-  /** @throws UnreadableSessionsError where the table is there, but this service may not read it */
+  /** @throws UnreadableSessionsError when the table exists, but this service has no right to read it */
   async onModuleInit(): Promise<void> {
     await this.findTable();
   }
 
   /**
-   * @param tokenId the token's `jti`; a token without one can't be revoked
-   * @returns at once when it is known
+   * @param tokenId the token's `jti`. A token without `jti` can't be revoked.
+   * @returns a boolean when cached, else a promise
    */
   isRevoked(tokenId: string | undefined): boolean | Promise<boolean> {
     if (tokenId === undefined) return false;
@@ -81,12 +80,12 @@ export class SessionRevocations implements OnModuleInit {
     const start = performance.now();
     const lookUp = this.lookUp ?? (await this.findTable());
     if (!lookUp) return tokenIds.map(() => false);
-    // No column of text holds a NUL.
-    const possible = tokenIds.filter((tokenId) =>
+    // PostgreSQL text can't contain NUL. A uuid column accepts only UUIDs.
+    const validTokenIds = tokenIds.filter((tokenId) =>
       lookUp.uuids ? UUID.test(tokenId) : !tokenId.includes('\0'),
     );
     try {
-      const rows = await this.database.run<{ jti: string }>(lookUp.statement, [possible]);
+      const rows = await this.database.run<{ jti: string }>(lookUp.statement, [validTokenIds]);
       const revoked = new Set(rows.map(({ jti }) => jti));
       return tokenIds.map((tokenId) => {
         const isRevoked = revoked.has(lookUp.uuids ? tokenId.toLowerCase() : tokenId);

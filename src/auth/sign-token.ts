@@ -3,12 +3,12 @@ import { randomUUID } from 'node:crypto';
 import type { JwtSettings } from '../config/settings.js';
 
 /**
- * A bearer token such as the main application issues, for development: HS256 with the shared secret, with all that the
- * settings pin.
+ * Signs a bearer token like a token of the main application, for development. HS256 with the shared secret, and all claims
+ * that the settings require.
  *
- * @param userId becomes `sub`
+ * @param userId the claim `sub`
  * @param expiresInSeconds from now
- * @throws Error where the settings name no key to sign with
+ * @throws Error when the settings contain no signing key
  */
 export function signToken(
   userId: number,

@@ -7,41 +7,41 @@ import { parseId } from '../database/parse-id.js';
 import { RemoteKeys } from './remote-keys.js';
 
 declare global {
-  // The types of passport and Express are extended by merging.
+  // Declaration merging extends the types of passport and Express.
   namespace Express {
     interface User {
       readonly id: number;
-      /** The `jti` of the token, by which the main application revokes it. */
+      /** The `jti` of the token. The main application revokes tokens by `jti`. */
       readonly tokenId?: string | undefined;
     }
   }
 }
 
-/** Who sends the request: `request.user` behind the JwtAuthGuard. */
+/** The user of the request: `request.user` after the JwtAuthGuard. */
 export type AuthenticatedUser = Express.User;
 
-/** How many characters of verified tokens are remembered: some twenty thousand tokens of the usual size. */
+/** Size of the cache of verified tokens, in characters: about twenty thousand tokens of usual size. */
 const REMEMBERED_CHARACTERS = 8 * 1024 * 1024;
 
-/** By how much the clock of the main application may be ahead of this one's: for `nbf` and `iat`, never for `exp`. */
+/** How much the main application's clock may be ahead of this machine's. Applies to `nbf` and `iat`, never to `exp`. */
 const LEEWAY_SECONDS = 60;
 
-/** The longest that a token may be valid from now on: a year. Tokens of the main application live for 30 days at most. */
+/** Maximum remaining lifetime of a token: a year. Tokens of the main application live at most 30 days. */
 export const MAX_TOKEN_SECONDS = 366 * 24 * 3600;
 
 type VerifiedToken = {
   readonly user: AuthenticatedUser;
   readonly expiresAtMs: number;
-  /** The generation of the keys by which it was verified. */
+  /** The generation of the keys when the token was verified. */
   readonly generation: number;
 };
 
 /**
- * Verifies the bearer tokens that the main application issues: the signature by the one configured algorithm and its keys,
- * `exp` (required, a year from now at most), `nbf` and `iat`, a `sub` that is a user's id, as text or as a number, and what
- * else the settings pin. Whether that user exists is the database's to say, with every request.
+ * Verifies the bearer tokens of the main application: the signature with the configured algorithm and keys, `exp` (required,
+ * at most a year from now), `nbf`, `iat`, `sub` (a user id as string or number), and the claims required by the settings.
+ * The database checks with every request whether the user exists.
  *
- * A verified token is remembered until it expires or the keys change, as an app sends the same one for days and checking
+ * A verified token is cached until the token expires or the keys change: an app sends the same token for days, and checking
  * an RS256 signature takes as long as the rest of a request.
  */
 @Injectable()
@@ -51,7 +51,7 @@ export class TokenVerifier implements OnModuleInit {
     sizeCalculation: (_, token) => token.length,
   });
   private readonly settings: JwtSettings;
-  /** The keys of the settings; there are none where they are fetched. */
+  /** The keys from the settings; empty with JWT_JWKS_URL. */
   private readonly keys: readonly KeyObject[];
   private readonly remoteKeys: RemoteKeys | undefined;
   private readonly options: jwt.VerifyOptions & { readonly complete: true };
@@ -65,33 +65,33 @@ export class TokenVerifier implements OnModuleInit {
     this.options = {
       complete: true,
       algorithms: [settings.algorithm],
-      // Looked at below, with a leeway that the library would allow `exp` as well.
+      // Checked by `hasBegun`: the leeway of the library would apply to `exp` as well.
       ignoreNotBefore: true,
       ...(settings.issuer === undefined ? {} : { issuer: settings.issuer }),
       ...(settings.audience === undefined ? {} : { audience: settings.audience }),
     };
   }
 
-  /** Has the keys fetched, where they are another server's, so that no request waits for them. */
+  /** Fetches the keys of JWT_JWKS_URL at start, so that no request waits for them. */
   async onModuleInit(): Promise<void> {
     await this.remoteKeys?.renew();
   }
 
   /**
-   * @returns the user that the token names; `undefined` when it is not valid now; a promise only where keys must be fetched
-   * @throws AppError OVERLOADED where they can not be, and the token's is not known
+   * @returns the user of the token; `undefined` when the token is not valid now; a promise only when keys must be fetched
+   * @throws AppError OVERLOADED when the token's key is unknown and the keys can't be fetched
    */
   verify(token: string): AuthenticatedUser | undefined | Promise<AuthenticatedUser | undefined> {
     const renewal = this.remoteKeys?.renewal();
     return renewal ? renewal.then(() => this.verifyNow(token)) : this.verifyNow(token);
   }
 
-  /** Verifies the token anew when it is sent again. */
+  /** Removes the token from the cache. The next request with the token verifies the token again. */
   forget(token: string): void {
     this.verified.delete(token);
   }
 
-  /** How many tokens are remembered. */
+  /** Number of cached tokens. */
   get remembered(): number {
     return this.verified.size;
   }
@@ -100,7 +100,7 @@ export class TokenVerifier implements OnModuleInit {
     const generation = this.remoteKeys?.generation ?? 0;
     const known = this.verified.get(token);
     if (known) {
-      // By the wall clock, as `exp` is: a clock that is set forward ends tokens at once.
+      // `exp` is wall clock time: when the clock is set forward, tokens expire at once.
       if (known.generation === generation && Date.now() < known.expiresAtMs) return known.user;
       this.verified.delete(token);
     }
@@ -115,7 +115,7 @@ export class TokenVerifier implements OnModuleInit {
     remoteKeys: RemoteKeys,
   ): readonly KeyObject[] | Promise<readonly KeyObject[]> {
     const header = headerOf(token);
-    // No key is fetched for a token that none could save.
+    // Fetch no keys for a token with a wrong algorithm: no key can make such a token valid.
     return header?.alg === this.settings.algorithm ? remoteKeys.find(header.kid) : [];
   }
 
@@ -142,16 +142,16 @@ export class TokenVerifier implements OnModuleInit {
   private claimsOf(token: string, key: KeyObject): jwt.JwtPayload | undefined {
     try {
       const { header, payload } = jwt.verify(token, key, this.options);
-      return typeof payload !== 'string' && this.isPinned(header, payload) ? payload : undefined;
+      return typeof payload !== 'string' && this.matchesSettings(header, payload) ? payload : undefined;
     } catch {
-      // Expired, not valid yet, wrongly signed; or not even JSON, of which the library throws what its decoder does.
+      // Expired, not valid yet, wrong signature, or invalid JSON: then jsonwebtoken throws the error of JSON.parse.
       return undefined;
     }
   }
 
-  /** Whether header and claims are as the settings say. */
-  private isPinned(header: jwt.JwtHeader, claims: jwt.JwtPayload): boolean {
-    // It names extensions that the receiver must understand (RFC 7515, 4.1.11). None is understood here.
+  /** Whether header and claims match the settings. */
+  private matchesSettings(header: jwt.JwtHeader, claims: jwt.JwtPayload): boolean {
+    // `crit` names extensions that the receiver must support (RFC 7515, 4.1.11). This service supports none.
     if ('crit' in header) return false;
     const { typ }: { readonly typ?: unknown } = header;
     if (this.types && !(typeof typ === 'string' && this.types.has(mediaTypeOf(typ)))) return false;
@@ -162,7 +162,7 @@ export class TokenVerifier implements OnModuleInit {
   }
 }
 
-/** As RFC 7515, 4.1.9 has it: in any case, and with or without `application/`. */
+/** Normalizes `typ` (RFC 7515, 4.1.9): case-insensitive, with or without `application/`. */
 function mediaTypeOf(typ: string): string {
   const type = typ.toLowerCase();
   const [, name] = /^application\/([^/]+)$/.exec(type) ?? [];
@@ -177,7 +177,7 @@ function headerOf(token: string): Partial<jwt.JwtHeader> | undefined {
   }
 }
 
-/** By `nbf` and `iat`, each where it is there. */
+/** Checks `nbf` and `iat`, if present. */
 function hasBegun({ nbf, iat }: jwt.JwtPayload): boolean {
   const latest = Date.now() / 1000 + LEEWAY_SECONDS;
   return [nbf, iat].every(
@@ -185,7 +185,7 @@ function hasBegun({ nbf, iat }: jwt.JwtPayload): boolean {
   );
 }
 
-/** Two libraries of the main application's kind differ: one writes `sub` as text, the other as a number. */
+/** JWT libraries of Laravel differ: `sub` can be a string or a number. */
 function userIdOf({ sub }: { readonly sub?: unknown }): number | undefined {
   if (typeof sub === 'string') return parseId(sub);
   return typeof sub === 'number' && Number.isSafeInteger(sub) && sub > 0 ? sub : undefined;
@@ -195,7 +195,7 @@ function textOf(claim: unknown): string | undefined {
   return ['string', 'number', 'boolean'].includes(typeof claim) ? String(claim) : undefined;
 }
 
-/** Made once: of a text the library would make a key for every token, and try it as a public key first. */
+/** Creates the keys once. From a string, jsonwebtoken would create a key per token, and try a public key first. */
 function verificationKeys({ algorithm, key, previousKey }: JwtSettings): readonly KeyObject[] {
   return [key, previousKey]
     .filter((text) => text !== undefined)

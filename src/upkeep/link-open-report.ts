@@ -2,17 +2,17 @@ import type { DataSource } from 'typeorm';
 import type { MigrationPhase } from '../config/settings.js';
 import { PHASE_RULES } from '../config/migration-phase.js';
 
-/** Opens of stable addresses without a token, by an app, in the days before now. */
+/** Counts of stable addresses opened without a token, by app version, in the last day, week and month. */
 export type LinkOpens = {
   readonly appVersion: string;
-  /** Whether the picture was not here yet, so that the request was sent on to its old place. */
+  /** Whether the request was redirected to the old address, because the picture was not in this service yet. */
   readonly sentOn: boolean;
   readonly day: number;
   readonly week: number;
   readonly month: number;
 };
 
-/** @returns the most frequent first */
+/** @returns sorted by frequency, highest first */
 export function countLinkOpens(dataSource: DataSource): Promise<readonly LinkOpens[]> {
   return dataSource.query<LinkOpens[]>(
     `SELECT app_version AS "appVersion", chat_image_id IS NULL AS "sentOn",
@@ -24,11 +24,12 @@ export function countLinkOpens(dataSource: DataSource): Promise<readonly LinkOpe
   );
 }
 
-/** One sentence: whether phase 4, in which a token is needed, would hurt anybody. */
+/** One sentence: whether phase 4, which requires a token, would affect users. */
 export function adviceOnPhase4(phase: MigrationPhase, opens: readonly LinkOpens[]): string {
   if (PHASE_RULES[phase].withoutToken === 'refused')
     return `Phase ${phase} is on: addresses without a token are refused, and not counted.`;
-  const sum = (of: 'week' | 'month'): number => opens.reduce((total, { [of]: count }) => total + count, 0);
+  const sum = (period: 'week' | 'month'): number =>
+    opens.reduce((total, { [period]: count }) => total + count, 0);
   if (sum('week') > 0)
     return `Phase 4 would hurt people: in the last 7 days pictures were opened ${sum('week')} times without a token.`;
   if (sum('month') > 0)

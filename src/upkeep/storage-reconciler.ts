@@ -8,34 +8,34 @@ import { ObjectNotFoundError } from '../storage/storage-errors.js';
 import { isStorageKey } from '../storage/storage-key.js';
 import { type ListedObject, StorageProvider } from '../storage/storage-provider.js';
 
-/** Objects that are compared in one statement. */
+/** Number of objects compared in one statement. */
 const PAGE = 1000;
 
-/** How many of each kind are named. */
-const SHOWN = 50;
+/** Maximum number of listed findings per list. */
+const MAX_LISTED = 50;
 
-/** All keys of the folder are between these two, in the order of their bytes. */
+/** In byte order, all keys of the folder are between these two keys. */
 const FIRST_KEY = `${STORAGE_FOLDER}/`;
 const AFTER_LAST_KEY = `${STORAGE_FOLDER}0`;
 
-/** The form of a key that no row names. */
+/** The kind of an object without a row, by its key. */
 export type UnknownKind =
-  /** A picture's: of this service, whose row was lost, or of the system before. */
+  /** Named like a picture: of this service, with a lost row, or of the previous system. */
   | 'picture'
-  /** Another name in the folder of a conversation. */
+  /** Another file name in the folder of a conversation. */
   | 'other name'
-  /** Anything else below the pictures' folder. */
+  /** Any other key in the folder of pictures. */
   | 'other folder';
 
 export type UnknownObject = ListedObject & { readonly kind: UnknownKind };
 
-/** How many there are, and the first of them. */
+/** The number of findings, and the first findings. */
 export type Found<T> = { readonly count: number; readonly first: readonly T[] };
 
-/** A stored image whose object is not there, or has another size. Nobody can mend that here. */
+/** A stored image whose object is missing or has another size. This service can't repair it. */
 export type DamagedImage = { readonly id: number; readonly filePath: string; readonly found: string };
 
-/** What a comparison of the storage with the rows has found. */
+/** The result of comparing the storage with the rows. */
 export type Comparison = {
   readonly objects: number;
   readonly images: number;
@@ -52,12 +52,12 @@ type ComparedPage = {
 };
 
 type CompareOptions = {
-  /** Told how many objects have been compared, and about how many there will be. */
+  /** Called with the number of compared objects and the estimated total. */
   readonly progress?: (done: number, about: number) => void;
   readonly signal?: AbortSignal;
 };
 
-/** Compares the whole storage with the rows, in both directions. It only reports; removing is a person's decision. */
+/** Compares the whole storage with the rows, in both directions. Only reports: a person decides on deletion. */
 @Injectable()
 export class StorageReconciler {
   constructor(
@@ -87,9 +87,9 @@ export class StorageReconciler {
   }
 
   /**
-   * @param olderThanSeconds how long ago the object was last written, at least, by the database's clock
-   * @param limit how many at most
-   * @returns objects that no row names, of the kinds named
+   * @param olderThanSeconds minimum age of the object, by the database's clock
+   * @param limit maximum number of objects
+   * @returns objects of these kinds without a row
    */
   async findUnknown(
     olderThanSeconds: number,
@@ -110,10 +110,10 @@ export class StorageReconciler {
   }
 
   /**
-   * Removes objects for good. Whoever calls this has asked a person.
+   * Deletes objects permanently. The caller must have asked a person.
    *
-   * @param onRemoved told of each, as a later one may fail
-   * @returns the keys that stay, because a row has come to name them since, or because they are none of this service's form
+   * @param onRemoved called after each deleted object, because a later deletion may fail
+   * @returns the keys that were kept: a row refers to the object by now, or the key has not this service's form
    */
   async removeUnknown(
     objects: readonly UnknownObject[],
@@ -136,10 +136,10 @@ export class StorageReconciler {
   }
 
   /**
-   * Makes uploads stored that are pending and whose object is there, whole: in a database that was restored to a moment
-   * within an upload, this is the picture that it became later.
+   * Marks pending uploads as stored when their complete object exists. For a database restored to a time during an upload:
+   * the upload was completed after that time.
    *
-   * @returns how many pictures it has saved, and how many uploads are still pending
+   * @returns the number of completed uploads and of uploads that are still pending
    */
   async completePending(): Promise<{ readonly completed: number; readonly pending: number }> {
     const uploads = await this.dataSource.manager.findBy(ChatImage, { state: 'pending' });
@@ -168,11 +168,11 @@ export class StorageReconciler {
   }
 
   /**
-   * Goes through storage and rows side by side, both in the order of their keys, a page of objects and the rows of that
-   * stretch at a time: no list of all is kept anywhere.
+   * Reads storage and rows in parallel, in key order. Each step compares one page of objects with the rows of the same key
+   * range, so that no complete list is in memory.
    */
   private async *pages(signal?: AbortSignal): AsyncGenerator<ComparedPage> {
-    // Rows are committed before their objects are written. An image of a time before the list began is complete in it.
+    // An image stored before the start of the listing has a row and an object, so both must be found.
     const start = await this.now();
     let after = FIRST_KEY;
     let page: ListedObject[] = [];
@@ -188,14 +188,14 @@ export class StorageReconciler {
     yield await this.comparePage(page, after, AFTER_LAST_KEY, start);
   }
 
-  /** The time of the database: that of one machine, whichever instance asks. */
+  /** The database's clock, the same for every instance. */
   private async now(): Promise<Date> {
     const [row] = await this.dataSource.query<{ now: Date }[]>('SELECT now() AS now');
     if (!row) throw new Error('The database answered without a row.');
     return row.now;
   }
 
-  /** @param after, upTo the stretch of keys that the page is all objects of */
+  /** @param after, upTo the key range of the page, `after` excluded */
   private async comparePage(
     page: readonly ListedObject[],
     after: string,
@@ -252,5 +252,5 @@ function kindOf(key: string): UnknownKind {
 
 function add<T>(to: { count: number; first: T[] }, found: readonly T[]): void {
   to.count += found.length;
-  to.first.push(...found.slice(0, SHOWN - to.first.length));
+  to.first.push(...found.slice(0, MAX_LISTED - to.first.length));
 }

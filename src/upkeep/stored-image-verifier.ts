@@ -13,11 +13,11 @@ export type Verdict = 'intact' | 'changed' | 'missing' | 'without digest';
 
 export type Verification = {
   readonly counts: Readonly<Record<Verdict, number>>;
-  /** The images that are changed or missing. */
+  /** Changed or missing images. */
   readonly damaged: readonly { readonly id: number; readonly filePath: string; readonly verdict: Verdict }[];
 };
 
-/** Reads stored pictures back and compares them with the digests that were taken when they were uploaded. */
+/** Reads stored pictures and compares their digests with the digests from the upload. */
 @Injectable()
 export class StoredImageVerifier {
   constructor(
@@ -26,9 +26,9 @@ export class StoredImageVerifier {
   ) {}
 
   /**
-   * @param since only images uploaded at or after this moment
-   * @param progress told how many images are done, of how many
-   * @throws StorageUnavailableError when the storage does not answer, which says nothing about the pictures
+   * @param since only images uploaded at or after this time
+   * @param progress called with the number of verified images and the total
+   * @throws StorageUnavailableError when the storage does not respond: no verdict on the picture
    */
   async verify(
     since: Date | undefined,
@@ -50,7 +50,7 @@ export class StoredImageVerifier {
       if (!last) return { counts, damaged };
       lastId = last.id;
       await limit.map(page, async (image) => {
-        const verdict = await this.judge(image);
+        const verdict = await this.verifyImage(image);
         counts[verdict] += 1;
         if (verdict === 'changed' || verdict === 'missing') {
           damaged.push({ id: image.id, filePath: image.filePath, verdict });
@@ -61,7 +61,7 @@ export class StoredImageVerifier {
     }
   }
 
-  private async judge(image: ChatImage): Promise<Verdict> {
+  private async verifyImage(image: ChatImage): Promise<Verdict> {
     try {
       const digest = createHash('sha256');
       for await (const chunk of await this.storage.get(image.filePath)) digest.update(chunk as Buffer);

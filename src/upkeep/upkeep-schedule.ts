@@ -14,14 +14,14 @@ import { StorageReconciler } from './storage-reconciler.js';
 import { UpkeepModule } from './upkeep.module.js';
 import { UploadSweeper } from './upload-sweeper.service.js';
 
-/** How often the whole bucket is compared with the rows, and how soon again when that failed. */
+/** Interval of comparing the whole bucket with the rows, and the retry delay after a failure. */
 const RECONCILE_INTERVAL_SECONDS = 24 * 3600;
 const RECONCILE_RETRY_SECONDS = 3600;
 
-/** How long the end of the process waits for the piece of work under way. Every piece may be cut off at any moment. */
-const PIECE_WAIT_MS = 1000;
+/** How long the shutdown waits for the running task. A task may be interrupted at any time. */
+const SHUTDOWN_WAIT_MS = 1000;
 
-/** Sweeps regularly, in every instance, and has one of them compare the storage with the rows once a day. */
+/** Runs the sweeper regularly in every instance. Once a day, one instance compares the storage with the rows. */
 @Injectable()
 export class UpkeepSchedule implements OnApplicationBootstrap, BeforeApplicationShutdown {
   private readonly stopping = new AbortController();
@@ -45,7 +45,7 @@ export class UpkeepSchedule implements OnApplicationBootstrap, BeforeApplication
     this.timer.unref();
   }
 
-  /** Begins no further piece of work. */
+  /** Starts no further work. */
   stop(): void {
     clearInterval(this.timer);
     this.stopping.abort();
@@ -53,16 +53,16 @@ export class UpkeepSchedule implements OnApplicationBootstrap, BeforeApplication
 
   async beforeApplicationShutdown(): Promise<void> {
     this.stop();
-    await Promise.race([this.running, setTimeout(PIECE_WAIT_MS, undefined, { ref: false })]);
+    await Promise.race([this.running, setTimeout(SHUTDOWN_WAIT_MS, undefined, { ref: false })]);
   }
 
-  /** Runs the tasks that are due now. Never rejects: a failed task is tried again later. */
+  /** Runs the tasks that are due. Never rejects: a failed task is retried later. */
   async run(): Promise<void> {
     const { signal } = this.stopping;
     try {
       const swept = await this.sweeper.sweep(signal);
       if (swept.uploads + swept.objects + swept.failures > 0) this.logger.info(swept, 'sweeper: done');
-      if (!signal.aborted && (await this.postpone('reconcile', RECONCILE_INTERVAL_SECONDS)))
+      if (!signal.aborted && (await this.claimDueTask('reconcile', RECONCILE_INTERVAL_SECONDS)))
         await this.reconcile(signal);
     } catch (error) {
       this.logger.warn(
@@ -72,7 +72,7 @@ export class UpkeepSchedule implements OnApplicationBootstrap, BeforeApplication
     }
   }
 
-  /** Only reports. What no row names may be somebody else's. */
+  /** Only reports. An object without a row may belong to another application. */
   private async reconcile(signal: AbortSignal): Promise<void> {
     try {
       const { objects, images, missing, unknown } = await this.reconciler.compare({ signal });
@@ -88,8 +88,8 @@ export class UpkeepSchedule implements OnApplicationBootstrap, BeforeApplication
     }
   }
 
-  /** Whether a task is due, for one of all who ask. The database remembers: restarts do not put it off. */
-  private async postpone(name: string, seconds: number): Promise<boolean> {
+  /** Whether a task is due: true in one instance only. The due time is in the database, so restarts do not delay a task. */
+  private async claimDueTask(name: string, seconds: number): Promise<boolean> {
     const rows = await this.dataSource.query<unknown[]>(
       `INSERT INTO chat_image_upkeep_tasks (name, due_at) VALUES ($1, now() + make_interval(secs => $2))
        ON CONFLICT (name) DO UPDATE SET due_at = excluded.due_at WHERE chat_image_upkeep_tasks.due_at <= now()
@@ -100,6 +100,6 @@ export class UpkeepSchedule implements OnApplicationBootstrap, BeforeApplication
   }
 }
 
-/** The schedule, for the server alone: a command that starts the application starts no upkeep with it. */
+/** The schedule, for the server only: commands that start the application run no scheduled upkeep. */
 @Module({ imports: [UpkeepModule], providers: [UpkeepSchedule] })
 export class UpkeepScheduleModule {}

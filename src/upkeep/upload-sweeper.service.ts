@@ -8,44 +8,43 @@ import { StorageUnavailableError } from '../storage/storage-errors.js';
 import { StorageProvider } from '../storage/storage-provider.js';
 import { IDEMPOTENCY_KEY_SECONDS } from '../uploads/upload-claims.js';
 
-/** How many unfinished uploads, and how many objects, one sweep removes, so that it ends soon. */
+/** Maximum number of unfinished uploads, and of objects, per sweep, to keep a sweep short. */
 const BATCH = 500;
 
-/** How many tombstones are claimed at once, and how many of their objects deleted at the same moment. */
+/** Number of tombstones claimed in one statement, and of objects deleted at the same time. */
 const CLAIM = 50;
 const CONCURRENCY = 8;
 
-/** The pause after a first failure, which doubles with each further one, and the longest. */
-const FIRST_PAUSE_SECONDS = 60;
-const LONGEST_PAUSE_SECONDS = 6 * 3600;
+/** Exponential backoff after failures: first delay and maximum delay. */
+const FIRST_RETRY_SECONDS = 60;
+const MAX_RETRY_SECONDS = 6 * 3600;
 
-/** For how long a request for an old picture that was sent on to its public place is remembered: it is counted, no more. */
-const SENT_ON_DAYS = 31;
+/** How long to keep log rows of redirects to the old public address of a picture. They are only counted. */
+const REDIRECT_DAYS = 31;
 
 /** A tombstone that this sweep has claimed. */
 type Tombstone = {
   readonly objectKey: string;
-  /** Whether a row names the object again: then it stays, and so does the tombstone, for when that row goes as well. */
+  /** Whether a row refers to the object again. Object and tombstone then stay until that row is deleted too. */
   readonly isNamed: boolean;
 };
 
-/** `kept` for a later sweep; `refused` by a storage that answers, and may well delete the next one. */
+/** `kept`: left for a later sweep. `refused`: the storage responded with an error; other objects may still be deleted. */
 type Outcome = 'deleted' | 'kept' | 'refused' | 'failed';
 
 /** The result of a sweep. */
 export type Sweep = {
-  /** Rows of uploads that never ended. */
+  /** Number of deleted rows of unfinished uploads. */
   readonly uploads: number;
-  /** Objects whose rows are gone. */
+  /** Number of deleted objects. */
   readonly objects: number;
-  /** Objects that the storage did not delete; they are tried again later. */
+  /** Number of objects that the storage did not delete. They are retried later. */
   readonly failures: number;
 };
 
 /**
- * Removes what the database says is this service's and no longer wanted: rows of uploads that never ended, and the objects
- * whose keys rows have left as tombstones. Looks at no other object. Any number of instances may sweep at the same time:
- * each claims rows that no other has.
+ * Deletes rows of unfinished uploads, and objects that have a tombstone. Never touches other objects. Several instances may
+ * sweep at the same time: each instance claims different rows.
  */
 @Injectable()
 export class UploadSweeper {
@@ -56,30 +55,30 @@ export class UploadSweeper {
     @Inject(LOGGER) private readonly logger: Logger,
   ) {}
 
-  /** @param signal ends the sweep before its next piece; what is left is for a later one */
+  /** @param signal stops the sweep before its next step; a later sweep does the rest */
   async sweep(signal?: AbortSignal): Promise<Sweep> {
-    await this.forgetExpired();
-    const uploads = await this.removeUnfinished();
-    const { objects, failures } = await this.removeObjects(signal);
+    await this.deleteExpiredRows();
+    const uploads = await this.deleteUnfinishedUploads();
+    const { objects, failures } = await this.deleteObjects(signal);
     return { uploads, objects, failures };
   }
 
-  private async forgetExpired(): Promise<void> {
+  private async deleteExpiredRows(): Promise<void> {
     await this.dataSource.query(
       'DELETE FROM chat_image_upload_keys WHERE created_at < now() - make_interval(secs => $1)',
       [IDEMPOTENCY_KEY_SECONDS],
     );
     await this.dataSource.query(
       'DELETE FROM chat_image_link_opens WHERE chat_image_id IS NULL AND opened_at < now() - make_interval(days => $1)',
-      [SENT_ON_DAYS],
+      [REDIRECT_DAYS],
     );
   }
 
   /**
-   * Rows leave tombstones. An upload whose row is removed can no longer become stored; one whose process still renews its
-   * lease is left alone.
+   * A trigger writes tombstones for the deleted rows. An upload without row can't become stored. Uploads whose process still
+   * renews the lease are kept.
    */
-  private async removeUnfinished(): Promise<number> {
+  private async deleteUnfinishedUploads(): Promise<number> {
     const [, removed] = await this.dataSource.query<[unknown, number]>(
       `DELETE FROM chat_images WHERE state <> 'stored' AND id IN (
          SELECT id FROM chat_images
@@ -92,23 +91,23 @@ export class UploadSweeper {
     return removed;
   }
 
-  private async removeObjects(signal: AbortSignal | undefined): Promise<Pick<Sweep, 'objects' | 'failures'>> {
+  private async deleteObjects(signal: AbortSignal | undefined): Promise<Pick<Sweep, 'objects' | 'failures'>> {
     const limit = pLimit(CONCURRENCY);
     const counts: Record<Outcome, number> = { deleted: 0, kept: 0, refused: 0, failed: 0 };
     for (let looked = 0; looked < BATCH && !signal?.aborted;) {
       const claimed = await this.claimTombstones();
       const outcomes = await limit.map(claimed, (tombstone) =>
-        signal?.aborted ? 'kept' : this.removeObject(tombstone),
+        signal?.aborted ? 'kept' : this.deleteObject(tombstone),
       );
       for (const outcome of outcomes) counts[outcome] += 1;
       looked += claimed.length;
-      // Nothing is left, or the storage is down: then it is not asked for all the others as well.
+      // Stop when no tombstone is left, or when every deletion failed: the storage is down.
       if (outcomes.every((outcome) => outcome === 'failed')) break;
     }
     return { objects: counts.deleted, failures: counts.refused + counts.failed };
   }
 
-  /** Also says when each is tried again, should this try not come to its end. */
+  /** Claims tombstones by setting their next try, with backoff. If this process dies, they are retried then. */
   private async claimTombstones(): Promise<readonly Tombstone[]> {
     const [claimed] = await this.dataSource.query<[Tombstone[], number]>(
       `UPDATE chat_image_tombstones SET attempts = attempts + 1,
@@ -120,13 +119,13 @@ export class UploadSweeper {
        RETURNING object_key AS "objectKey", EXISTS (
          SELECT FROM chat_images WHERE chat_images.file_path COLLATE "C" = chat_image_tombstones.object_key
        ) AS "isNamed"`,
-      [FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, CLAIM],
+      [FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS, CLAIM],
     );
     return claimed;
   }
 
-  /** Deletes an object, unless a row names it again. The tombstone stays while a write that was given up may still arrive. */
-  private async removeObject({ objectKey, isNamed }: Tombstone): Promise<Outcome> {
+  /** Deletes an object, unless a row refers to it again. The tombstone stays while a timed-out PUT may still arrive. */
+  private async deleteObject({ objectKey, isNamed }: Tombstone): Promise<Outcome> {
     if (isNamed) return 'kept';
     try {
       await this.storage.delete(objectKey);
