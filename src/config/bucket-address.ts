@@ -1,13 +1,13 @@
-/** A region's own address at DigitalOcean, and what may stand before it: a bucket, a bucket's CDN. */
+/** Host of a DigitalOcean region, with an optional prefix: a bucket, or the CDN of a bucket. */
 const SPACES_HOST = /^(?:(?<before>.+)\.)?(?<region>[a-z]+\d+)(?<cdn>\.cdn)?\.digitaloceanspaces\.com$/;
 
-/** The beginning of S3's own addresses once the bucket is taken away, e.g. `s3.eu-central-1.amazonaws.com`. */
+/** Start of an S3 host without the bucket, e.g. `s3.eu-central-1.amazonaws.com`. */
 const S3_HOST = /^s3[.-]/;
 
-/** From so many labels on, what follows the bucket in a host is taken for a storage's address, not for a domain. */
+/** With at least this many labels, the host after the bucket is assumed to be a storage host, not a domain. */
 const STORAGE_HOST_LABELS = 3;
 
-/** The variables that say where the bucket is. Whatever is malformed is left to the schema of its variable. */
+/** The variables with the bucket's address. The schema of each variable reports malformed values. */
 type BucketAddress = {
   readonly DO_SPACES_ENDPOINT?: string | undefined;
   readonly DO_SPACES_BUCKET?: string | undefined;
@@ -15,10 +15,10 @@ type BucketAddress = {
 };
 
 /**
- * The right `DO_SPACES_ENDPOINT`, where the given one names the bucket already. The service adds the bucket to the path, so such
- * an endpoint would lead to a bucket in the bucket.
+ * The corrected `DO_SPACES_ENDPOINT`, if the value already contains the bucket. The service appends the bucket to the path,
+ * so requests to such an endpoint would contain the bucket twice.
  *
- * @returns the right value; `undefined` where nothing is wrong
+ * @returns the corrected value; `undefined` when the value is right
  */
 export function endpointWithoutBucket({
   DO_SPACES_ENDPOINT: endpoint,
@@ -42,9 +42,10 @@ export function endpointWithoutBucket({
 }
 
 /**
- * The right `DO_SPACES_URL`, where the given one is the address of a CDN, which signatures are not made for, or names no bucket.
+ * The corrected `DO_SPACES_URL`, if the value is the address of a CDN or does not contain the bucket. Signatures are not
+ * valid on a CDN.
  *
- * @returns the right value, and what is wrong with the given one; `undefined` where nothing is
+ * @returns the corrected value and the mistake; `undefined` when the value is right
  */
 export function bucketUrl({
   DO_SPACES_ENDPOINT: endpoint,
@@ -62,16 +63,16 @@ export function bucketUrl({
     return undefined;
   }
   const name = bucket.toLowerCase();
-  const named = url.hostname.startsWith(`${name}.`) || endsWithSegment(pathOf(url), name);
-  if (!named && url.href === parseUrl(endpoint)?.href) {
+  const containsBucket = url.hostname.startsWith(`${name}.`) || endsWithSegment(pathOf(url), name);
+  if (!containsBucket && url.href === parseUrl(endpoint)?.href) {
     return { right: `${url.origin}${pathOf(url)}/${bucket}`, mistake: 'must name the bucket' };
   }
   return undefined;
 }
 
 /**
- * Whether a host without the bucket before it is the storage's. `storage.example.com` is no bucket `storage` of
- * `example.com`; and where clients find the bucket by its path, the host is the storage's as it stands.
+ * Whether the rest of a host after the bucket is a storage host. `storage.example.com` is not the bucket `storage` at
+ * `example.com`. If the public URL has the bucket in its path, the bucket is not in the host.
  */
 function isStorageHost(rest: string, bucket: string, publicUrl: URL | undefined): boolean {
   if (S3_HOST.test(rest)) return true;
@@ -83,7 +84,7 @@ function endsWithSegment(path: string, segment: string): boolean {
   return path.toLowerCase().endsWith(`/${segment}`);
 }
 
-/** The path without slashes at its end. */
+/** The path without trailing slashes. */
 function pathOf({ pathname }: URL): string {
   return pathname.replace(/\/+$/, '');
 }

@@ -1,21 +1,21 @@
 import type { MigrationPhase } from './settings.js';
 
-/** The rules of a phase of the requirements' migration path, for requests. Uploads are private in every phase. */
+/** Rules for requests in one phase of the requirements' migration path. Uploads are private in every phase. */
 export type PhaseRules = {
-  /** A stable address without a token: is opened for a short time and recorded, or is refused with a 401. */
+  /** A stable address without a token: a short-lived URL and a log row, or 401. */
   readonly withoutToken: 'opened by link' | 'refused';
-  /** The stable address of a picture that is not here yet: leads to LEGACY_MEDIA_URL where that is set, or is a 404. */
+  /** The stable address of a picture that is not imported yet: a redirect to LEGACY_MEDIA_URL if set, or 404. */
   readonly notHereYet: 'legacy address' | 'not found';
 };
 
-/** The one place that says what each phase does; `docs/migration.md` has the same table for people. */
+/** The rules of all phases; `docs/migration.md` has the same table. */
 export const PHASE_RULES: Readonly<Record<MigrationPhase, PhaseRules>> = {
-  // New endpoints beside the old.
+  // New endpoints beside the old endpoints.
   1: { withoutToken: 'opened by link', notHereYet: 'legacy address' },
-  // The new app version is in test.
+  // The new app version is being tested.
   2: { withoutToken: 'opened by link', notHereYet: 'legacy address' },
   // The old pictures are imported.
   3: { withoutToken: 'opened by link', notHereYet: 'not found' },
-  // Every app in the field sends its token.
+  // Every installed app sends its token.
   4: { withoutToken: 'refused', notHereYet: 'not found' },
 };

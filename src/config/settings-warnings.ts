@@ -1,27 +1,27 @@
 import { isUnencrypted, type Settings } from './settings.js';
 
-/** Settings that work, and that production should not have. */
+/** A setting that works, but is unsafe in production. */
 export type SettingsWarning = {
   readonly topic: 'encryption' | 'secrets';
-  /** One line for a person, with the variable's name and without its value. */
+  /** One line for the operator, with the variable's name, without its value. */
   readonly message: string;
 };
 
-/** Fewer bits can be guessed, if not today. Of random secrets of 32 hexadecimal digits, the least that count over 75. */
+/** Secrets of fewer bits may be guessed. Random secrets of 32 hexadecimal digits count as at least 75 bits. */
 const MIN_ENTROPY_BITS = 72;
 
-/** What to do about a secret that can be guessed. */
+/** Advice for a secret that can be guessed. */
 const ADVICE = {
   JWT_SECRET: 'make one with openssl rand -hex 32, and set it in the main application too',
   JWT_SECRET_PREVIOUS: 'take it away as soon as the main application signs with the new one',
   LOCAL_STORAGE_SECRET: 'make one with openssl rand -hex 32',
 };
 
-/** What people write in a secret's place. */
+/** Placeholder words in secrets. */
 const WORDS =
   /secrets?|passwords?|passwd|change-?_?me|example|default|production|development|signing|token|jwt|key|admin|test|your|very|long|base64|docavailable/gi;
 
-/** @returns nothing outside of production */
+/** @returns an empty list outside production */
 export function settingsWarnings({
   environment,
   appUrl,
@@ -58,9 +58,9 @@ export function settingsWarnings({
 }
 
 /**
- * How much a secret holds, roughly, and at most: enough to find the careless ones, while a sentence passes. It is Shannon's
- * entropy of the characters, or of the steps between them where that is less (`abcdef`), times the places but those that repeat
- * what was before. Words that people write in a secret's place count for nothing.
+ * Rough upper bound of a secret's entropy. Finds careless secrets; a whole sentence passes. The result is bits per character
+ * times the number of distinct character triples. Bits per character is Shannon's entropy of the characters, or of the
+ * differences between neighbours if smaller (`abcdef`). Placeholder words count as nothing.
  */
 export function entropyBits(secret: string): number {
   const codes = Array.from(secret.replaceAll(WORDS, ''), (character) => character.codePointAt(0) ?? 0);
@@ -69,7 +69,7 @@ export function entropyBits(secret: string): number {
   return Math.min(shannonBits(codes), shannonBits(steps)) * triples.size;
 }
 
-/** Bits for each of the values. */
+/** Shannon's entropy: bits per value. */
 function shannonBits(values: readonly number[]): number {
   const counts = new Map<number, number>();
   for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);

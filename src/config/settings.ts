@@ -12,7 +12,7 @@ export const SETTINGS = Symbol('Settings');
 /** The longest `APP_URL` with which every `media_url` still fits the 255 characters of an old client's column. */
 const APP_URL_MAX_LENGTH = 170;
 
-/** Long enough for a load balancer that asks every two seconds to see twice that the process is not ready. */
+/** A load balancer that checks readiness every two seconds sees the process not ready at least twice. */
 const SHUTDOWN_DELAY_IN_PRODUCTION_MS = 5000;
 
 const optionalWholeNumber = (min: number, max: number, example: number) =>
@@ -29,7 +29,7 @@ const optionalWholeNumber = (min: number, max: number, example: number) =>
 const wholeNumber = (min: number, max: number, fallback: number) =>
   optionalWholeNumber(min, max, fallback).default(fallback);
 
-/** How many decoding processes there are when nothing is set: one for each processor, but two, so that no user has all, and no more than four. */
+/** Default of DECODE_PROCESSES: one per processor, at least two so that no user occupies all, at most four. */
 const DEFAULT_DECODE_PROCESSES = Math.min(Math.max(availableParallelism(), 2), 4);
 
 const httpUrl = (example: string) =>
@@ -52,8 +52,8 @@ const jwtPublicKey = z
   .optional();
 
 /**
- * Every environment variable that the service reads, by name. Values are the raw strings of the environment; an
- * empty one counts as not set. `.env.example` is held against these keys by a test, both ways.
+ * Every environment variable that the service reads. Values are the raw strings of the environment; an empty string counts
+ * as not set. A test compares `.env.example` with these keys in both directions.
  */
 export const environmentSchema = z.object({
   NODE_ENV: z
@@ -215,36 +215,36 @@ type JwtEnvironment = Pick<
 /** A claim that a token must have. */
 export type RequiredClaim = {
   readonly name: string;
-  /** When set, the only accepted value, as text. */
+  /** If set, the only accepted value, as text. */
   readonly value: string | undefined;
 };
 
-/** The keys that tokens are verified with. */
+/** The keys for verifying tokens. */
 export type JwtKeys =
   | {
       /** The shared secret (HS256) or the public key in PEM form (RS256, ES256). */
       readonly key: string;
-      /** During a rotation, the key before: tokens by either are accepted. */
+      /** The previous key during a key rotation. Tokens signed with either key are accepted. */
       readonly previousKey?: string | undefined;
       readonly jwks?: undefined;
     }
   | { readonly key?: undefined; readonly previousKey?: undefined; readonly jwks: JwksSettings };
 
-/** A rotating set of public keys that another server publishes. */
+/** A key set (JWKS) published by another server. */
 export type JwksSettings = {
   readonly url: string;
-  /** How old the keys may be that a token is accepted by, while the server answers. */
+  /** Maximum age of cached keys, as long as the JWKS server responds. */
   readonly cacheSeconds: number;
 };
 
-/** How bearer tokens are verified: one algorithm, its keys, and what else is pinned. */
+/** How bearer tokens are verified: one algorithm, its keys, and required claims. */
 export type JwtSettings = JwtKeys & {
   readonly algorithm: 'HS256' | 'RS256' | 'ES256';
-  /** When set, the only accepted `iss`. */
+  /** If set, the only accepted `iss`. */
   readonly issuer: string | undefined;
-  /** When set, what `aud` must be, or hold. */
+  /** If set, `aud` must be or contain this value. */
   readonly audience?: string | undefined;
-  /** When set, the accepted values of the header's `typ`. */
+  /** If set, the accepted values of `typ` in the token's header. */
   readonly types?: readonly string[] | undefined;
   readonly requiredClaims?: readonly RequiredClaim[] | undefined;
 };
@@ -253,13 +253,13 @@ export type S3Settings = {
   readonly driver: 's3';
   readonly accessKeyId: string;
   readonly secretAccessKey: string;
-  /** Where the service itself reaches the storage. */
+  /** The address of the storage for the service itself. */
   readonly endpoint: string;
   readonly region: string;
   readonly bucket: string;
-  /** The bucket's own address as clients reach it; signed URLs are made for it, path included. */
+  /** The bucket's address for clients. Signed URLs are made for this address, including its path. */
   readonly publicUrl: string;
-  /** The `x-amz-acl` of every object; `none` for buckets that refuse ACLs, whose objects have their owner's rights alone. */
+  /** The `x-amz-acl` of every object; `none` for buckets that refuse ACLs, where only the owner has rights. */
   readonly objectAcl: 'private' | 'none';
   readonly connectTimeoutMs: number;
   readonly requestTimeoutMs: number;
@@ -269,73 +269,73 @@ export type S3Settings = {
 export type LocalStorageSettings = {
   readonly driver: 'local';
   readonly directory: string;
-  /** Signs the URLs that the service itself serves. */
+  /** Secret for signing the URLs that the service itself serves. */
   readonly secret: string;
 };
 
 export type DatabaseSettings = {
   readonly url: string;
-  /** The database's own address, for migrations, where `url` is a pooler's. */
+  /** The database's direct address for migrations, if `url` is the address of a pooler. */
   readonly directUrl: string | undefined;
-  /** Whether `url` is a pooler's that gives each transaction another connection (PgBouncer, `pool_mode = transaction`). */
+  /** Whether `url` is the address of a pooler in transaction mode (PgBouncer, `pool_mode = transaction`). */
   readonly pooled: boolean;
-  /** The certificate authority of the database, in PEM form, instead of the public ones. */
+  /** The certificate authority of the database in PEM form, instead of the public authorities. */
   readonly caCert: string | undefined;
-  /** How many connections the process holds at most, for requests and upkeep together. */
+  /** Maximum number of connections of the process, for requests and upkeep together. */
   readonly poolSize: number;
   readonly connectTimeoutMs: number;
   readonly statementTimeoutMs: number;
 };
 
-/** The requirements' migration path, from the old public pictures to private ones; `migration-phase.ts` says what each does. */
+/** Phase of the requirements' migration path from public to private pictures. See `migration-phase.ts`. */
 export type MigrationPhase = Environment['MIGRATION_PHASE'];
 
-/** The whole configuration, validated. Times end in `Ms` or `Seconds`, by their unit. */
+/** The validated configuration. Names of durations end in their unit, `Ms` or `Seconds`. */
 export type Settings = {
   readonly environment: Environment['NODE_ENV'];
   readonly port: number;
-  /** The service's own public address, without a slash at its end. */
+  /** The service's public address, without trailing slash. */
   readonly appUrl: string;
   readonly logLevel: Environment['LOG_LEVEL'];
   /** How long the port stays open after SIGTERM, with readiness false. */
   readonly shutdownDelayMs: number;
-  /** How long, after that, the process may take to end. */
+  /** Deadline for the process to end after the delay. */
   readonly shutdownTimeoutMs: number;
   readonly swaggerEnabled: boolean;
   readonly corsOrigins: readonly string[];
-  /** Express' `trust proxy`: how many proxies, or which addresses, may name the client's address. */
+  /** Express' `trust proxy`: the number or the addresses of proxies whose `X-Forwarded-For` is trusted. */
   readonly trustProxy: number | string;
   readonly database: DatabaseSettings;
   readonly jwt: JwtSettings;
-  /** The column of the main application's `users` that says whether a user may log in. */
+  /** The column of the main application's table `users` that says whether a user may log in. */
   readonly usersActiveColumn: string | undefined;
-  /** For how long a look at the main application's revoked tokens is good; 0 to look with every request. */
+  /** Cache time of look-ups of revoked tokens; 0 for a look-up with every request. */
   readonly revocationCacheSeconds: number;
   readonly storage: S3Settings | LocalStorageSettings;
   readonly uploads: {
-    /** How much memory the uploads of this process may hold together. */
+    /** Memory limit for all uploads of this process together. */
     readonly memoryBytes: number;
-    /** How long an upload may wait for memory, and again for its turn to be decoded. */
+    /** Maximum wait of an upload for memory, and again for decoding. */
     readonly waitMs: number;
-    /** How many processes decode pictures; one user's pictures never take all of them, unless there is but one. */
+    /** Number of decoding processes. One user's pictures never occupy all of them, unless there is only one. */
     readonly decodeProcesses: number;
-    /** For how long an upload may come more slowly than 8 KB/s; see `upload-pace.ts`. */
+    /** How long an upload may be slower than 8 KB/s; see `upload-pace.ts`. */
     readonly slowSeconds: number;
-    /** For how long the same picture, sent again by the same user to the same appointment, is the same image. */
+    /** How long a duplicate upload (same picture, user and appointment) returns the first image. */
     readonly dedupeSeconds: number;
-    /** After how long the sweeper removes an upload that has not ended, and an object that no row names is told of. */
+    /** Age after which the sweeper removes an unfinished upload, and an object without a row is reported. */
     readonly graceSeconds: number;
-    /** How often what crashes have left behind is looked for; 0 for never. */
+    /** Interval of the sweeper, which removes stale uploads after crashes; 0 for never. */
     readonly sweepIntervalSeconds: number;
   };
   readonly signedUrlExpiresSeconds: number;
-  /** For how long the URL of an image stays the same; 0 for a fresh one each time. At most half of its life. */
+  /** How long the signed URL of an image stays the same; 0 for a new URL each time. At most half of its lifetime. */
   readonly signedUrlWindowSeconds: number;
   readonly migration: {
     readonly phase: MigrationPhase;
-    /** Where the old pictures are public: it takes the place of `{appUrl}/storage` in their addresses. */
+    /** Public address of the old pictures. Replaces `{appUrl}/storage` in their addresses. */
     readonly legacyMediaUrl: string | undefined;
-    /** How long a URL works that is handed out to a request without a token. */
+    /** Lifetime of a signed URL for a request without a token. */
     readonly linkUrlExpiresSeconds: number;
   };
   readonly rateLimits: {
@@ -346,7 +346,7 @@ export type Settings = {
   };
 };
 
-/** The environment can't be used. `problems` holds one line per mistake and never a value. */
+/** The environment is invalid. `problems` has one line per mistake, without any value. */
 export class SettingsError extends Error {
   constructor(readonly problems: readonly string[]) {
     super(problems.join('\n'));
@@ -355,8 +355,8 @@ export class SettingsError extends Error {
 }
 
 /**
- * The process's environment, with `.env` of the working directory beneath it when there is one. The only reader
- * of `process.env`.
+ * The process's environment. Variables that are not set come from `.env` in the working directory, if the file exists. The
+ * only reader of `process.env`.
  */
 export function readEnvironment(): NodeJS.ProcessEnv {
   if (existsSync('.env')) process.loadEnvFile('.env');
@@ -376,7 +376,7 @@ export function loadSettings(environment: NodeJS.ProcessEnv): Settings {
     })
     .refine((values) => values.NODE_ENV !== 'production' || !isUnencrypted(values.JWT_JWKS_URL), {
       path: ['JWT_JWKS_URL'],
-      message: 'must be an https URL in production: whoever is between could put a key of its own in',
+      message: 'must be an https URL in production: an attacker on the network could replace the keys',
       when: () => true,
     });
   const env = parse(schema, environment);
@@ -423,7 +423,7 @@ export function loadSettings(environment: NodeJS.ProcessEnv): Settings {
 }
 
 /**
- * Validates only what concerns bearer tokens.
+ * Validates only the settings of bearer tokens.
  *
  * @throws SettingsError as {@link loadSettings}
  */
@@ -445,7 +445,7 @@ export function loadJwtSettings(environment: NodeJS.ProcessEnv): JwtSettings {
 }
 
 /**
- * Validates only what concerns the database.
+ * Validates only the settings of the database.
  *
  * @throws SettingsError as {@link loadSettings}
  */
@@ -463,7 +463,7 @@ export function loadDatabaseSettings(environment: NodeJS.ProcessEnv): DatabaseSe
 }
 
 /**
- * Validates only the phase of the migration path.
+ * Validates only MIGRATION_PHASE.
  *
  * @throws SettingsError as {@link loadSettings}
  */
@@ -471,7 +471,7 @@ export function loadMigrationPhase(environment: NodeJS.ProcessEnv): MigrationPha
   return parse(environmentSchema.pick({ MIGRATION_PHASE: true }), environment).MIGRATION_PHASE;
 }
 
-/** A variable that is needed only when another one has a certain value. */
+/** A variable that is required only when another variable has a certain value. */
 type Need = readonly [name: keyof Environment, when: keyof Environment, value: string];
 
 const STORAGE_NEEDS: readonly Need[] = [
@@ -485,7 +485,7 @@ const STORAGE_NEEDS: readonly Need[] = [
   ['LOCAL_STORAGE_SECRET', 'STORAGE_DRIVER', 'local'],
 ];
 
-/** Adds the conditional needs to a schema, checked also when other variables are wrong, so that all lines come at once. */
+/** Adds conditionally required variables to a schema. Checked even if other variables are wrong, to report all mistakes. */
 function withNeeds<S extends z.ZodType<Partial<Environment>>>(schema: S, needs: readonly Need[]): S {
   return needs.reduce<S>(
     (checked, [name, condition, value]) =>
@@ -498,10 +498,10 @@ function withNeeds<S extends z.ZodType<Partial<Environment>>>(schema: S, needs: 
   );
 }
 
-/** Adds which keys go with the algorithm, checked also when other variables are wrong. */
+/** Adds the keys required by the algorithm. Checked even if other variables are wrong. */
 function withJwtKeys<S extends z.ZodType<JwtEnvironment>>(schema: S): S {
   const isSet = (value: string | undefined): boolean => value !== undefined;
-  // Any other algorithm has a line of its own.
+  // An invalid algorithm is reported by the schema of JWT_ALGORITHM.
   const needsPublicKey = (env: JwtEnvironment): boolean => ['RS256', 'ES256'].includes(env.JWT_ALGORITHM);
   return withNeeds(schema, [['JWT_SECRET', 'JWT_ALGORITHM', 'HS256']])
     .refine((env) => !needsPublicKey(env) || isSet(env.JWT_PUBLIC_KEY) || isSet(env.JWT_JWKS_URL), {
@@ -522,12 +522,12 @@ function withJwtKeys<S extends z.ZodType<JwtEnvironment>>(schema: S): S {
     })
     .refine((env) => !isSet(env.JWT_PUBLIC_KEY_PREVIOUS) || !isSet(env.JWT_JWKS_URL), {
       path: ['JWT_PUBLIC_KEY_PREVIOUS'],
-      message: 'must not be set together with JWT_JWKS_URL, which publishes the key before as well',
+      message: 'must not be set together with JWT_JWKS_URL, which publishes the previous key as well',
       when: () => true,
     });
 }
 
-/** Adds what the addresses of the bucket must have in common, checked also when other variables are wrong. */
+/** Adds the checks across the addresses of the bucket. Checked even if other variables are wrong. */
 function withBucketAddress<S extends z.ZodType<Environment>>(schema: S): S {
   return schema
     .refine((env) => env.STORAGE_DRIVER !== 's3' || endpointWithoutBucket(env) === undefined, {
@@ -622,13 +622,13 @@ function storageSettings(env: Environment): S3Settings | LocalStorageSettings {
   };
 }
 
-/** Narrows what the needs have checked already. */
+/** Narrows the type of a variable that the schema has already checked. */
 function present(value: string | undefined): string {
   if (value === undefined) throw new Error('A needed variable was not checked.');
   return value;
 }
 
-/** What a missing variable should look like: the sentence that its schema gives for a value that can't be right. */
+/** The expected form of a missing variable: the error message of its schema for an empty string. */
 function expectationOf(name: string): string {
   const schema = environmentSchema.shape[name as keyof Environment];
   return schema.safeParse('').error?.issues[0]?.message ?? 'must be set';
@@ -640,19 +640,19 @@ function isHttpUrl(value: string): boolean {
   return /^https?:$/.test(url.protocol) && url.search === '' && url.hash === '' && url.username === '';
 }
 
-/** The address of a set of keys, which may have a query. */
+/** Whether the value is a valid address of a key set. The address may have a query. */
 function isKeysUrl(value: string): boolean {
   if (!URL.canParse(value)) return false;
   const { protocol, username, password, hash } = new URL(value);
   return /^https?:$/.test(protocol) && username + password + hash === '';
 }
 
-/** Whether what goes to an address can be read on its way. */
+/** Whether an address is http, not https. */
 export function isUnencrypted(url: string | undefined): boolean {
   return url !== undefined && URL.canParse(url) && new URL(url).protocol === 'http:';
 }
 
-/** Asked of the library that Express asks, which throws; it would take a number for an address too. */
+/** Validates with proxy-addr, the library of Express, which throws. proxy-addr alone would accept a number as an address. */
 function isTrustProxy(value: string): boolean {
   if (/^\d+$/.test(value)) return true;
   const addresses = listOf(value);
@@ -679,7 +679,7 @@ function isPostgresUrl(value: string): boolean {
   return URL.canParse(value) && /^postgres(ql)?:$/.test(new URL(value).protocol);
 }
 
-/** A text in PEM form as it is, with its line breaks; of anything else, the file of that name. */
+/** The value itself if it is PEM text, with real line breaks; else the content of the file with this path. */
 function readPem(value: string): string {
   if (value.includes('-----BEGIN ')) return value.replaceAll('\\n', '\n');
   try {
@@ -699,7 +699,7 @@ function isCertificate(value: string): boolean {
 
 function isPublicKey(value: string): boolean {
   try {
-    // Of several keys the first one would be read, and the others be left out without a word.
+    // With several keys, createPublicKey would silently use only the first key.
     return value.split('BEGIN PUBLIC KEY').length === 2 && createPublicKey(value).type === 'public';
   } catch {
     return false;

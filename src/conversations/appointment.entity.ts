@@ -1,6 +1,6 @@
 import { Column, Entity, PrimaryColumn } from 'typeorm';
 
-/** An appointment of the main application, which owns the table; read-only here. */
+/** An appointment of the main application. The main application owns the table; read-only here. */
 @Entity('appointments', { synchronize: false })
 export class Appointment {
   @PrimaryColumn({ type: 'bigint' })

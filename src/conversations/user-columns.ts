@@ -1,22 +1,22 @@
 import { preparedStatement } from '../database/request-database.js';
 
-/** A column of the main application's `users` that says whether a user is one still. */
+/** A column of the main application's table `users` that says whether a user is deleted or switched off. */
 export type UserColumn = {
   readonly name: string;
   readonly type: string;
-  /** Whether the role of DATABASE_URL may read it. */
+  /** Whether the role of DATABASE_URL may read the column. */
   readonly readable: boolean;
 };
 
-/** Which users there are, for the statements that decide. */
+/** Which rows of `users` count as users, for the statements that decide on access. */
 export type UserRule = {
-  /** What a row of `users` must fulfil beside its id: empty, or SQL that begins with AND. */
+  /** Additional SQL condition on a row of `users`: empty, or begins with AND. */
   readonly condition: string;
-  /** Follows a statement's name, as one name stands for one text. */
+  /** Suffix of the statement's name, because each SQL text needs its own name. */
   readonly suffix: string;
 };
 
-/** The rule where no column is known: whoever has a row is a user. */
+/** The rule without known columns: every row is a user. */
 export const EVERY_USER: UserRule = { condition: '', suffix: '' };
 
 /** USERS_ACTIVE_COLUMN names a column that can't be used. */
@@ -24,12 +24,12 @@ export class UnusableUsersError extends Error {
   override readonly name = 'UnusableUsersError';
 }
 
-/** Laravel's soft deletes: a row whose `deleted_at` is set counts as gone. */
+/** Laravel's soft deletes: a row with a `deleted_at` counts as deleted. */
 const DELETED_AT = 'deleted_at';
 
 const WHOLE_NUMBER = /^(smallint|integer|bigint)$/;
 
-/** Finds the columns: `deleted_at`, and the one named by `$1`. */
+/** Finds the column `deleted_at` and the column with the name `$1`. */
 export const FIND_USER_COLUMNS = preparedStatement(
   'find-user-columns',
   `SELECT attname AS name, format_type(atttypid, NULL) AS type, has_column_privilege(attrelid, attnum, 'SELECT') AS readable
@@ -38,7 +38,7 @@ export const FIND_USER_COLUMNS = preparedStatement(
 );
 
 /**
- * The rule that the columns make. An active column that is NULL switches off, as it does in PHP.
+ * Builds the rule from the columns. A user with NULL in the active column is switched off, as in PHP.
  *
  * @param activeColumn USERS_ACTIVE_COLUMN
  */
@@ -72,7 +72,7 @@ export function activeColumnMistake(
     : `USERS_ACTIVE_COLUMN names a column that can not be read: GRANT SELECT (${activeColumn}) ON users to the role of DATABASE_URL`;
 }
 
-/** @returns what to do where users have a `deleted_at` that can't be read */
+/** @returns what to do when `users` has a column `deleted_at` that can't be read */
 export function deletedAtMistake(columns: readonly UserColumn[]): string | undefined {
   return columns.some(({ name, readable }) => name === DELETED_AT && !readable)
     ? `users that are deleted by their ${DELETED_AT} are let in: GRANT SELECT (${DELETED_AT}) ON users to the role of DATABASE_URL`

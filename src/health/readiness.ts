@@ -7,22 +7,22 @@ import { AppError, type ErrorCode } from '../errors/app-error.js';
 import { describeFailure } from '../http/describe-failure.js';
 import { LOGGER } from '../observability/logger.js';
 
-/** How long each backend has for its answer, in milliseconds. */
+/** Timeout of each backend check. */
 const CHECK_TIMEOUT_MS = 2000;
 
-/** How long an answer is good for all who ask. */
-const FRESH_MS = 1000;
+/** Cache time of a check's result. */
+const CACHE_MS = 1000;
 
-/** How often the log is reminded of a backend that stays away. */
+/** Interval of repeated log lines about a backend that stays down. */
 const REMINDER_MS = 60_000;
 
-/** Whether the database and the storage answer. Anybody may ask as often as they like: the backends are not asked more. */
+/** Checks whether the database and the storage respond. Results are cached, so many requests cause few checks. */
 @Injectable()
 export class Readiness {
   private readonly backends: readonly Backend[];
-  private askedAt = -Infinity;
-  private asking = false;
-  private answer: Promise<ErrorCode | undefined> = Promise.resolve(undefined);
+  private checkedAt = -Infinity;
+  private checking = false;
+  private result: Promise<ErrorCode | undefined> = Promise.resolve(undefined);
 
   constructor(
     indicators: HealthIndicatorService,
@@ -42,33 +42,33 @@ export class Readiness {
   }
 
   /**
-   * Resolves when both answer. Whoever asks within a second of the last question, or before its answer, shares that.
+   * Resolves when both backends respond. Calls during a check, or within a second of its start, share its result.
    *
-   * @throws AppError DATABASE_UNAVAILABLE or STORAGE_UNAVAILABLE; the cause is logged when it is new, then once a minute
+   * @throws AppError DATABASE_UNAVAILABLE or STORAGE_UNAVAILABLE; a new cause is logged at once, then once a minute
    */
   async check(): Promise<void> {
-    if (!this.asking && performance.now() - this.askedAt >= FRESH_MS) {
-      this.asking = true;
-      this.askedAt = performance.now();
-      this.answer = this.ask().finally(() => (this.asking = false));
+    if (!this.checking && performance.now() - this.checkedAt >= CACHE_MS) {
+      this.checking = true;
+      this.checkedAt = performance.now();
+      this.result = this.checkBackends().finally(() => (this.checking = false));
     }
-    const code = await this.answer;
+    const code = await this.result;
     if (code !== undefined) throw new AppError(code, { logged: true });
   }
 
-  private async ask(): Promise<ErrorCode | undefined> {
-    const answers = await Promise.all(
+  private async checkBackends(): Promise<ErrorCode | undefined> {
+    const results = await Promise.all(
       this.backends.map(async (backend) => [backend, await backend.isUp()] as const),
     );
-    return answers.find(([, up]) => !up)?.[0].code;
+    return results.find(([, up]) => !up)?.[0].code;
   }
 }
 
-/** One backend, and what the log knows of it. */
+/** One backend, and its logged failures. */
 class Backend {
-  /** Also after nobody waits for it any more: a backend that hangs is not asked again before it has answered. */
+  /** The running check. Kept after its timeout: a backend that hangs gets no second check before it responds. */
   private pinging: Promise<void> | undefined;
-  /** Why it has been away since it was last there, and when each was logged. */
+  /** Causes since the backend was last up, and when each cause was logged. */
   private readonly logged = new Map<string, number>();
 
   constructor(
@@ -99,7 +99,7 @@ class Backend {
 
   private logFailure(failure: unknown): void {
     const { causes, ...description } = describeFailure(failure);
-    // Without the places in the code, which tell nothing of a backend.
+    // Without stack positions, which say nothing about a backend.
     const names = causes.map(({ name, code }) => ({ name, code }));
     const line = failure === undefined ? { silentMs: CHECK_TIMEOUT_MS } : { ...description, causes: names };
     const cause = JSON.stringify(line);

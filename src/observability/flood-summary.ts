@@ -1,11 +1,11 @@
 import type { Logger } from 'pino';
 
-/** How many lines of one kind are written in a period. The first of them always are. */
+/** How many lines of one kind are written per period. */
 export const LINES_PER_PERIOD = 20;
 
 const PERIOD_MS = 10_000;
 
-/** How many kinds are told apart in a period; what comes after them is one kind. */
+/** Maximum number of kinds per period. All further kinds count as one kind. */
 const MAX_KINDS = 1000;
 
 const OTHERS = { kind: 'others' };
@@ -13,8 +13,8 @@ const OTHERS = { kind: 'others' };
 type Kind = { readonly fields: object; lines: number };
 
 /**
- * Keeps floods of the same line out of the log: of each kind so many lines are written in ten seconds, and then one that
- * says how many more there were (`suppressed`). However many kinds there are, it needs little memory.
+ * Limits repeated log lines: at most {@link LINES_PER_PERIOD} lines of one kind in ten seconds, then one line with the
+ * number of omitted lines (`suppressed`). Memory is limited, regardless of the number of kinds.
  */
 export class FloodSummary {
   private readonly kinds = new Map<string, Kind>();
@@ -23,8 +23,8 @@ export class FloodSummary {
   constructor(private readonly logger: Logger) {}
 
   /**
-   * @param fields what makes the kind: lines that have these in common are alike
-   * @returns whether the line is to be written; otherwise it is counted
+   * @param fields lines with the same fields are of one kind
+   * @returns whether to write the line; otherwise the line is only counted
    */
   admits(fields: Readonly<Record<string, string | number | undefined>>): boolean {
     const kind = this.kindOf(fields);
@@ -32,7 +32,7 @@ export class FloodSummary {
     return kind.lines <= LINES_PER_PERIOD;
   }
 
-  /** Writes how many lines were left out, and begins a new period. */
+  /** Logs the number of omitted lines, and starts a new period. */
   flush(): void {
     clearTimeout(this.timer);
     this.timer = undefined;

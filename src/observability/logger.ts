@@ -6,9 +6,9 @@ import type { Settings } from '../config/settings.js';
 export const LOGGER = Symbol('Logger');
 
 /**
- * One JSON object a line; with `pretty`, coloured text for a person at a terminal.
+ * Writes one JSON object per line; with `pretty`, coloured text for a terminal.
  *
- * @param destination where the lines go; standard output when left out
+ * @param destination standard output if left out
  */
 export function createLogger(
   level: Settings['logLevel'],
@@ -25,11 +25,11 @@ export function createLogger(
   return destination ? pino(options, destination) : pino(options);
 }
 
-/** Lets NestJS' own messages go through the process's logger. */
+/** Passes NestJS' messages to the process's logger. */
 export class NestLogger implements LoggerService {
   constructor(private readonly logger: PinoLogger) {}
 
-  /** At start the framework tells of every route and module; that is for a developer. */
+  /** Level `debug`: at start, NestJS logs every route and module, which only developers need. */
   log(message: unknown, ...rest: unknown[]): void {
     this.write('debug', message, rest);
   }
@@ -54,14 +54,14 @@ export class NestLogger implements LoggerService {
     this.write('fatal', message, rest);
   }
 
-  /** NestJS passes the name of the logger as the last argument, and the stack of an error before it. */
+  /** NestJS passes the logger's name as the last argument, and the stack of an error before it. */
   private write(
     level: 'fatal' | 'error' | 'warn' | 'info' | 'debug' | 'trace',
     message: unknown,
     rest: unknown[],
   ): void {
     const context = rest.at(-1);
-    // A failure at start is thrown as well: whoever starts the application says in one line what to do about it.
+    // A failure at start is thrown as well. The command prints one line with advice.
     if (context === 'ExceptionHandler' || context === 'TypeOrmModule') return;
     const stack = rest.length > 1 ? rest[0] : undefined;
     this.logger[level](

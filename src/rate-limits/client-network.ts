@@ -2,13 +2,13 @@ import type { Request } from 'express';
 import ipaddr from 'ipaddr.js';
 import { LRUCache } from 'lru-cache';
 
-/** How many bits of an IPv6 address name the network of one subscriber. */
+/** Bits of an IPv6 address that identify the network of one subscriber. */
 const IPV6_PREFIX = 64;
 
-/** Each request asks for it, and reading an address takes longer than a look-up. */
+/** Cache: each request needs its network, and parsing an address takes longer than a look-up. */
 const known = new LRUCache<string, string>({ max: 10_000, memoMethod: networkOf });
 
-/** The network of the client: its IPv4 address, or the /64 of its IPv6 one, as a household has all of that. */
+/** The network of the client: the IPv4 address, or the /64 of the IPv6 address, because a household gets a whole /64. */
 export function clientNetwork({ ip = '' }: { readonly ip?: Request['ip'] }): string {
   return known.memo(ip);
 }

@@ -5,10 +5,10 @@ import { AppError } from '../errors/app-error.js';
 
 const MINUTE_SECONDS = 60;
 
-/** Requests that are counted per minute: by user, or without a valid token by the client's network. */
+/** Requests counted per minute: per user, or per client network without a valid token. */
 export type Budget = 'signed-urls' | 'uploads' | 'unauthenticated' | 'link-opens';
 
-/** Counts requests against the budgets of the settings, in minutes that begin with the first request. In this process only. */
+/** Counts requests against the budgets of the settings. A minute begins with the first request. Per process. */
 @Injectable()
 export class RateLimits {
   private readonly limiters: Readonly<Record<Budget, RateLimiterMemory>>;
@@ -26,13 +26,13 @@ export class RateLimits {
 
   /**
    * @param who a user's id, or a network
-   * @param points how much is asked for
-   * @throws AppError TOO_MANY_REQUESTS when the minute's budget does not allow it
+   * @param points cost of the request
+   * @throws AppError TOO_MANY_REQUESTS when the minute's budget is used up
    */
   consume(budget: Budget, who: string | number, points = 1): Promise<unknown> {
     return this.limiters[budget].consume(who, points).catch(async (error: unknown) => {
       if (!(error instanceof RateLimiterRes)) throw error;
-      // What was refused was not handed out: a request for less may still be answered.
+      // A refused request costs nothing: a cheaper request may still be served.
       await this.limiters[budget].reward(who, points);
       throw new AppError('TOO_MANY_REQUESTS', { retryAfterSeconds: Math.ceil(error.msBeforeNext / 1000) });
     });

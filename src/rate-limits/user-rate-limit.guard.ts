@@ -11,13 +11,13 @@ import { type Budget, RateLimits } from './rate-limits.js';
 
 const RATE_LIMIT = 'rate-limit';
 
-/** Counts the requests of a route against one of the user's budgets; routes that hand out the same thing share one. */
+/** Counts the requests of a route against a budget of the user. Routes that return the same thing share a budget. */
 export const RateLimited = (budget: Extract<Budget, 'signed-urls' | 'uploads'>): CustomDecorator =>
   SetMetadata(RATE_LIMIT, budget);
 
 /**
- * Holds each user to the budgets of the settings, on the routes marked with {@link RateLimited}. Runs behind the
- * JwtAuthGuard, so the counted user is the one that the token names.
+ * Enforces the budgets of the settings per user, on routes marked with {@link RateLimited}. Runs after the JwtAuthGuard,
+ * so the counted user is the user of the token.
  */
 @Injectable()
 export class UserRateLimitGuard implements CanActivate {
