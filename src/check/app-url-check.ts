@@ -1,8 +1,10 @@
 import type { Settings } from '../config/settings.js';
 import { type Finding, ok, warning } from './finding.js';
-import { get, NoAnswerError } from './http-answer.js';
+import { get, NoResponseError } from './http-response.js';
 
-/** Whether the service answers where every media_url leads. It need not run yet. */
+/**
+ * Checks that the service responds at APP_URL, the start of every media_url. Only a warning: the service may not run yet.
+ */
 export async function checkAppUrl({ appUrl }: Settings): Promise<Finding> {
   const name = 'APP_URL';
   const health = `${appUrl}/api/health`;
@@ -16,7 +18,7 @@ export async function checkAppUrl({ appUrl }: Settings): Promise<Finding> {
       `${health} is answered by something else (${status}): the reverse proxy must send this path to the service`,
     );
   } catch (error) {
-    if (!(error instanceof NoAnswerError)) throw error;
+    if (!(error instanceof NoResponseError)) throw error;
     return warning(
       name,
       `${health} does not answer (${error.reason}): start the service, or correct APP_URL`,

@@ -1,60 +1,60 @@
 import type { MigrationPhase, S3Settings } from '../config/settings.js';
 import { type Finding, ok, skipped, warning, wrong } from './finding.js';
-import { get, NoAnswerError } from './http-answer.js';
+import { get, NoResponseError } from './http-response.js';
 
-/** The beginning of a bucket's list, on every S3 server. */
+/** Start of a bucket listing, on every S3 server. */
 const LIST = '<ListBucketResult';
 
-/** From this phase on no old picture is needed in public any more. */
+/** From this phase on, old pictures need not be public. */
 const PRIVATE_FROM_PHASE = 3;
 
-/** Whether a signed URL works where clients use it, and brings the very bytes. */
+/** Checks that a signed URL works at DO_SPACES_URL and returns the written bytes. */
 export async function checkSignedUrl(
   url: string,
   bytes: Buffer,
   { endpoint, bucket }: S3Settings,
 ): Promise<Finding> {
   const name = 'signed URL';
-  const answer = await attempt(name, url);
-  if ('name' in answer) return answer;
-  if (answer.status === 200) {
-    return answer.bytes.equals(bytes)
+  const response = await attempt(name, url);
+  if ('name' in response) return response;
+  if (response.status === 200) {
+    return response.bytes.equals(bytes)
       ? ok(name, 'reads back at DO_SPACES_URL what was written')
       : wrong(name, 'something else answers at DO_SPACES_URL: write the address of the bucket itself');
   }
   const right = `one of them is right: ${withBucketHost(endpoint, bucket)} or ${endpoint}/${bucket}`;
-  if (answer.status === 404)
+  if (response.status === 404)
     return wrong(name, `DO_SPACES_URL is not the address of DO_SPACES_BUCKET (404); ${right}`);
-  if (answer.status === 403 || answer.status === 400) {
+  if (response.status === 403 || response.status === 400) {
     return wrong(
       name,
-      `refused at DO_SPACES_URL (${answer.status}), as where something between changes the host, such as a CDN; ${right}`,
+      `refused at DO_SPACES_URL (${response.status}), as where something between changes the host, such as a CDN; ${right}`,
     );
   }
-  return wrong(name, `answered ${answer.status} at DO_SPACES_URL; ${right}`);
+  return wrong(name, `answered ${response.status} at DO_SPACES_URL; ${right}`);
 }
 
-/** Whether nobody reads an object without a signature. */
+/** Checks that an object can't be read without a signature. */
 export async function checkAnonymousRead(url: string): Promise<Finding> {
   const name = 'anonymous read';
-  const answer = await attempt(name, url);
-  if ('name' in answer) return answer;
-  if (isRefusal(answer.status)) return ok(name, 'refused');
-  return answer.status === 200
+  const response = await attempt(name, url);
+  if ('name' in response) return response;
+  if (isRefusal(response.status)) return ok(name, 'refused');
+  return response.status === 200
     ? wrong(
         name,
         'anybody can read a picture without a signature: remove the policy of the bucket that lets them, and any public gateway',
       )
-    : warning(name, `answered ${answer.status} instead of being refused: look what is at DO_SPACES_URL`);
+    : warning(name, `answered ${response.status} instead of being refused: look what is at DO_SPACES_URL`);
 }
 
-/** Whether nobody lists the bucket. */
+/** Checks that the bucket can't be listed without a signature. */
 export async function checkAnonymousList(publicUrl: string, phase: MigrationPhase): Promise<Finding> {
   const name = 'anonymous list';
-  const answer = await attempt(name, `${publicUrl}/?list-type=2&max-keys=1`);
-  if ('name' in answer) return answer;
-  if (isRefusal(answer.status)) return ok(name, 'refused');
-  if (answer.status === 200 && answer.bytes.includes(LIST)) {
+  const response = await attempt(name, `${publicUrl}/?list-type=2&max-keys=1`);
+  if ('name' in response) return response;
+  if (isRefusal(response.status)) return ok(name, 'refused');
+  if (response.status === 200 && response.bytes.includes(LIST)) {
     return wrong(
       name,
       `anybody can list the bucket: restrict its file listing${
@@ -64,15 +64,15 @@ export async function checkAnonymousList(publicUrl: string, phase: MigrationPhas
       }`,
     );
   }
-  return warning(name, `answered ${answer.status} instead of being refused: look what is at DO_SPACES_URL`);
+  return warning(name, `answered ${response.status} instead of being refused: look what is at DO_SPACES_URL`);
 }
 
-/** Whether pages of an origin may read pictures, as a browser asks. */
+/** Checks with a browser's request that pages of an origin may read pictures. */
 export async function checkCors(url: string, origin: string): Promise<Finding> {
   const name = `CORS ${origin}`;
-  const answer = await attempt(name, url, { origin });
-  if ('name' in answer) return answer;
-  const allowed = answer.headers.get('access-control-allow-origin');
+  const response = await attempt(name, url, { origin });
+  if ('name' in response) return response;
+  const allowed = response.headers.get('access-control-allow-origin');
   return allowed === origin || allowed === '*'
     ? ok(name, 'its pages may read pictures from the bucket')
     : wrong(
@@ -81,7 +81,7 @@ export async function checkCors(url: string, origin: string): Promise<Finding> {
       );
 }
 
-/** An answer; or the finding that there is none. */
+/** The response, or the finding that there is no response. */
 async function attempt(
   name: string,
   url: string,
@@ -90,7 +90,7 @@ async function attempt(
   try {
     return await get(url, headers);
   } catch (error) {
-    if (!(error instanceof NoAnswerError)) throw error;
+    if (!(error instanceof NoResponseError)) throw error;
     return isLoopback(url)
       ? skipped(
           name,

@@ -6,9 +6,11 @@ import type { S3Settings, Settings } from '../config/settings.js';
 import { checkAnonymousList, checkAnonymousRead, checkCors, checkSignedUrl } from './bucket-access.js';
 import { judgeClock } from './clock.js';
 import { type Finding, ok, skipped, warning, wrong } from './finding.js';
-import { get, NoAnswerError } from './http-answer.js';
+import { get, NoResponseError } from './http-response.js';
 
-/** Below the folder of the pictures, where the rights of the key must reach; in a folder of its own, so that a leftover is known. */
+/**
+ * Inside the folder of pictures, where the key needs its rights. A separate folder, to recognize a remaining test object.
+ */
 const FOLDER = 'chat_images/check';
 const OBJECT = { contentType: 'application/octet-stream' };
 const OBJECT_BYTES = 1000;
@@ -16,10 +18,10 @@ const OBJECT_BYTES = 1000;
 const PING_TIMEOUT_MS = 10_000;
 const SIGNED_URL_SECONDS = 120;
 
-/** The header of an HTTP answer tells whole seconds. */
+/** The response header Date has whole seconds. */
 const DATE_RESOLUTION_MS = 1000;
 
-/** Looks at the bucket by writing an object to it, which is removed whatever happens. */
+/** Checks the bucket by writing a test object. The object is always removed. */
 export async function* checkBucket(settings: Settings, storage: S3Settings): AsyncGenerator<Finding> {
   const provider = new S3StorageProvider(storage);
   try {
@@ -43,7 +45,7 @@ async function checkReached(provider: S3StorageProvider): Promise<Finding> {
     return ok(name, 'answers at DO_SPACES_ENDPOINT, and takes the key');
   } catch (error) {
     const advice = adviceOn(error);
-    // A key without the right to list still serves; what else it lacks shows with the object.
+    // Only a warning: the service works without the right to list. The test object shows other missing rights.
     return error instanceof StorageUnavailableError && error.failure === 'access-denied'
       ? warning(name, advice)
       : wrong(name, advice);
@@ -64,7 +66,7 @@ async function checkClock({ endpoint, bucket }: S3Settings): Promise<Finding> {
       answeredAt: Date.now(),
     });
   } catch (error) {
-    if (error instanceof NoAnswerError) return skipped(name, 'the storage does not answer');
+    if (error instanceof NoResponseError) return skipped(name, 'the storage does not answer');
     throw error;
   }
 }
@@ -79,7 +81,7 @@ async function* checkObject(
   try {
     yield* checkWritten(provider, key, settings, storage);
   } finally {
-    // Also after a write that failed: it may have arrived all the same.
+    // Even after a failed write: the object may exist.
     removed = await remove(provider, key);
   }
   yield removed;
@@ -117,18 +119,18 @@ async function checkHead(provider: S3StorageProvider, key: string): Promise<Find
       );
 }
 
-/** Removes the object, and looks whether it is gone. */
+/** Removes the object, and checks that it is gone. */
 async function remove(provider: S3StorageProvider, key: string): Promise<Finding> {
   const name = 'bucket delete';
   const refused = await provider.delete(key).then(
     () => undefined,
     (error: unknown) => adviceOn(error),
   );
-  const left = await provider.head(key).then(
+  const stillExists = await provider.head(key).then(
     (object) => object !== undefined,
     () => true,
   );
-  if (!left) return ok(name, 'nothing is left of the object');
+  if (!stillExists) return ok(name, 'nothing is left of the object');
   return wrong(
     name,
     `the object may be left, remove it by hand: ${key}${refused === undefined ? '' : `; ${refused}`}`,

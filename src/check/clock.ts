@@ -1,27 +1,27 @@
 import { type Finding, ok, warning, wrong } from './finding.js';
 
-/** Apart by more, times in answers are visibly wrong; tokens' `nbf` and `iat` have a minute of leeway. */
+/** Above this difference, times in responses are visibly wrong. `nbf` and `iat` of tokens have a minute of leeway. */
 const NOTICEABLE_MS = 2000;
 
-/** Apart by more, tokens are refused and signed URLs end too early, or work before they are made. */
+/** Above this difference, tokens are refused, and signed URLs expire too early or are not valid yet. */
 const HARMFUL_MS = 30_000;
 
-/** The time of another machine, and when this one asked and had the answer, in milliseconds since 1970. */
+/** The time of another machine, and this machine's time before the request and after the response, in ms since 1970. */
 export type ClockReading = {
   readonly theirs: number;
-  /** How far the clock may be ahead of what it said: S3 tells whole seconds. */
+  /** Resolution of the reading: S3 sends whole seconds. */
   readonly resolutionMs: number;
   readonly askedAt: number;
   readonly answeredAt: number;
 };
 
-/** The SQL that tells the database's clock, in milliseconds since 1970. */
+/** The SQL that reads the database's clock, in milliseconds since 1970. */
 export const DATABASE_CLOCK = 'SELECT extract(epoch FROM clock_timestamp()) * 1000 AS now';
 
 /**
  * Reads the clock of a database.
  *
- * @param ask for what {@link DATABASE_CLOCK} tells
+ * @param ask runs {@link DATABASE_CLOCK}
  */
 export async function readDatabaseClock(ask: () => Promise<number>): Promise<ClockReading> {
   const askedAt = Date.now();
@@ -30,9 +30,9 @@ export async function readDatabaseClock(ask: () => Promise<number>): Promise<Clo
 }
 
 /**
- * Compares this machine's clock with another's.
+ * Compares this machine's clock with the clock of another machine.
  *
- * @param whose the other clock, e.g. `the database`
+ * @param whose the other machine, e.g. `the database`
  */
 export function judgeClock(name: string, whose: string, reading: ClockReading): Finding {
   const ahead = aheadMs(reading);
@@ -43,7 +43,7 @@ export function judgeClock(name: string, whose: string, reading: ClockReading): 
   return apart > HARMFUL_MS ? wrong(name, difference) : warning(name, difference);
 }
 
-/** How far this machine is ahead, at least: the time that the answer took, and the clock's own steps, count for neither. */
+/** Minimum lead of this machine's clock. The response time and the resolution count as no difference. */
 function aheadMs({ theirs, resolutionMs, askedAt, answeredAt }: ClockReading): number {
   const atMost = answeredAt - theirs;
   const atLeast = askedAt - theirs - resolutionMs;

@@ -4,16 +4,16 @@ import { type Finding, ok, warning, wrong } from './finding.js';
 
 const NAME = 'database address';
 
-/** How often two connections are compared before a pooler counts as one that keeps sessions. */
+/** Number of comparisons of two connections before a pooler counts as session pooler. */
 const COMPARISONS = 3;
 
-/** No server has it by itself. */
+/** A value that no server has by default. */
 const UNUSUAL_TIMEOUT_MS = 54_321;
 
-/** Opens one more connection to the address under test. */
+/** Opens another connection to the checked address. */
 type Connect = (startUp?: Pick<pg.ClientConfig, 'statement_timeout'>) => Promise<pg.Client>;
 
-/** Whether an address leads to the database itself, and whether DATABASE_POOLER agrees. */
+/** Checks whether an address leads to the database itself or to a pooler, and whether DATABASE_POOLER agrees. */
 export async function checkAddress({ pooled }: DatabaseSettings, open: Connect): Promise<Finding> {
   const pooling = await poolingOf(open);
   if (pooled) {
@@ -30,7 +30,7 @@ export async function checkAddress({ pooled }: DatabaseSettings, open: Connect):
       );
 }
 
-/** Whether DATABASE_DIRECT_URL leads to the database itself, as migrations need it. */
+/** Checks that DATABASE_DIRECT_URL leads to the database itself, which migrations need. */
 export async function checkDirectAddress(open: Connect): Promise<Finding> {
   const name = 'database direct address';
   return (await poolingOf(open)) === 'transaction'
@@ -39,30 +39,31 @@ export async function checkDirectAddress(open: Connect): Promise<Finding> {
 }
 
 /**
- * Tells a pooler by the process that serves a connection: the database names it when the connection is made, where a pooler
- * makes a number up. In transaction mode another process serves once the first is taken by somebody's transaction.
+ * Detects a pooler by the id of the server process. The database sends its process id when the connection is opened; a
+ * pooler sends another number. In transaction mode, while one connection has an open transaction, the next statement
+ * of the other connection runs in another server process.
  */
 async function poolingOf(open: Connect): Promise<'none' | 'session' | 'transaction'> {
-  const [one, other] = await openTwo(open);
+  const [firstClient, secondClient] = await openTwo(open);
   try {
-    const first = await backendOf(one);
-    if (first === announcedBackend(one)) return 'none';
+    const first = await backendOf(firstClient);
+    if (first === announcedBackend(firstClient)) return 'none';
     for (let comparison = 0; comparison < COMPARISONS; comparison += 1) {
-      const before = await backendOf(one);
-      await other.query('BEGIN');
-      await backendOf(other);
-      // A pool of a single connection has none left, and the statement waits until its time is over.
-      const after = await backendOf(one).catch(() => undefined);
-      await other.query('ROLLBACK');
+      const before = await backendOf(firstClient);
+      await secondClient.query('BEGIN');
+      await backendOf(secondClient);
+      // With a pool size of one, the statement fails with a timeout.
+      const after = await backendOf(firstClient).catch(() => undefined);
+      await secondClient.query('ROLLBACK');
       if (after !== before) return 'transaction';
     }
     return 'session';
   } finally {
-    await Promise.all([one, other].map((client) => client.end().catch(() => undefined)));
+    await Promise.all([firstClient, secondClient].map((client) => client.end().catch(() => undefined)));
   }
 }
 
-/** Whether the server gets the parameters that a connection is opened with: PgBouncer refuses them, or drops them. */
+/** Whether the server receives start-up parameters. PgBouncer refuses or drops them. */
 async function keepsStartUpParameters(open: Connect): Promise<boolean> {
   const client = await open({ statement_timeout: UNUSUAL_TIMEOUT_MS }).catch(() => undefined);
   if (!client) return false;
@@ -77,11 +78,11 @@ async function keepsStartUpParameters(open: Connect): Promise<boolean> {
 }
 
 async function openTwo(open: Connect): Promise<readonly [pg.Client, pg.Client]> {
-  const one = await open();
+  const firstClient = await open();
   try {
-    return [one, await open()];
+    return [firstClient, await open()];
   } catch (error) {
-    await one.end();
+    await firstClient.end();
     throw error;
   }
 }
@@ -91,7 +92,7 @@ async function backendOf(client: pg.Client): Promise<number | undefined> {
   return rows[0]?.pid;
 }
 
-/** The process that the server named when the connection was made. The types of pg leave it out. */
+/** The process id that the server sent when the connection was opened. pg's types do not declare it. */
 function announcedBackend(client: pg.Client & { readonly processID?: number | null }): number | undefined {
   return client.processID ?? undefined;
 }

@@ -12,7 +12,7 @@ import { type Finding, ok, skipped, warning, wrong } from './finding.js';
 import { checkMainTables, checkRevokedTokens, checkSwitchedOffUsers } from './main-tables.js';
 
 /**
- * Looks at the database, through connections as the service has them. Nothing is written.
+ * Checks the database with connections like those of the service. Writes nothing.
  *
  * @param usersActiveColumn USERS_ACTIVE_COLUMN
  */
@@ -87,7 +87,7 @@ async function checkClock(client: pg.Client): Promise<Finding> {
   return judgeClock('database clock', 'the database', reading);
 }
 
-/** A check that fails is a finding too, and not the end of the others. */
+/** A failed check becomes a finding. The other checks still run. */
 async function attempt(name: string, check: () => Promise<Finding>): Promise<Finding> {
   try {
     return await check();

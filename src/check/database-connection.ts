@@ -7,8 +7,8 @@ import { sqlState } from '../database/database-failure.js';
 /**
  * Opens one connection.
  *
- * @param settings the address and its time limits
- * @param startUp parameters that the server is sent with the first message; a pooler takes none
+ * @param settings the address and timeouts
+ * @param startUp start-up parameters for the server; a pooler refuses or drops them
  */
 export async function connect(
   settings: DatabaseSettings,
@@ -16,12 +16,12 @@ export async function connect(
 ): Promise<pg.Client> {
   const client = new pg.Client({
     ...connectionTarget(settings),
-    // A pooler refuses parameters that it is not asked to take; whether it does is one of the checks.
+    // No start-up parameters by default: a pooler may refuse them. A separate check tests this.
     ...connectionOptions({ ...settings, pooled: true }),
     connectionTimeoutMillis: settings.connectTimeoutMs,
     ...startUp,
   });
-  // A connection that is cut is told of by the statement on it.
+  // The running statement reports a lost connection.
   client.on('error', () => undefined);
   try {
     await client.connect();
@@ -32,7 +32,7 @@ export async function connect(
   }
 }
 
-/** The advice for a connection that fails. */
+/** Advice for a failed connection. */
 export function connectionAdvice(error: unknown): string {
   const hint = connectionHint(error) ?? `The database failed (${sqlState(error) ?? 'without a code'}).`;
   return hint.replace(/\.$/, '');

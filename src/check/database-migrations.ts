@@ -9,7 +9,7 @@ import { type Finding, ok, warning, wrong } from './finding.js';
 const NAME = 'database migrations';
 const INSUFFICIENT_PRIVILEGE = '42501';
 
-/** Whether `npm run migrate` has anything left to do. */
+/** Checks for pending migrations. */
 export async function checkMigrations(client: pg.Client, settings: DatabaseSettings): Promise<Finding> {
   const { migrationsTableName = 'migrations', migrations = [] } = dataSourceOptions(settings, ENTITIES);
   const known = Object.values(migrations).map(nameOf);
@@ -45,7 +45,7 @@ async function namesIn(client: pg.Client, table: string): Promise<readonly strin
   }
 }
 
-/** The name by which TypeORM remembers a migration. */
+/** The name of a migration in TypeORM's table. */
 function nameOf(migration: unknown): string {
   const { name } = new (migration as new () => MigrationInterface)();
   if (name === undefined) throw new Error('Every migration has a name.');

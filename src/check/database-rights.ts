@@ -2,9 +2,8 @@ import type pg from 'pg';
 import { type Finding, ok, warning, wrong } from './finding.js';
 
 /**
- * The least that the role in DATABASE_URL needs to serve: the columns that it reads of the main application, and
- * its privileges by table and by sequence. `docs/operations.md` has the SQL. Migrations run with the rights of the tables'
- * owner.
+ * Minimum rights of the role in DATABASE_URL: columns of the main application to read, and privileges per table and per
+ * sequence. `docs/operations.md` has the SQL. Migrations need the rights of the tables' owner.
  */
 export const NEEDED_RIGHTS = {
   columns: {
@@ -26,7 +25,7 @@ export const NEEDED_RIGHTS = {
   },
 } as const satisfies Record<'columns' | 'tables' | 'sequences', Readonly<Record<string, readonly string[]>>>;
 
-/** Whether the role has each of {@link NEEDED_RIGHTS}. A table that does not exist is another check's. */
+/** Checks that the role has all {@link NEEDED_RIGHTS}. Another check reports missing tables. */
 export async function checkRights(client: pg.Client): Promise<Finding> {
   const missing = [
     ...(await unreadableColumns(client)),
@@ -45,7 +44,7 @@ export async function checkRights(client: pg.Client): Promise<Finding> {
     : ok(name, 'the role in DATABASE_URL may do what the service does');
 }
 
-/** @returns a text each, such as `SELECT (id) on users` */
+/** @returns texts such as `SELECT (id) on users` */
 async function unreadableColumns(client: pg.Client): Promise<readonly string[]> {
   const wanted = Object.entries(NEEDED_RIGHTS.columns).flatMap(([table, columns]) =>
     columns.map((column) => ({ table, column })),
@@ -61,7 +60,7 @@ async function unreadableColumns(client: pg.Client): Promise<readonly string[]> 
   return rows.map(({ missing }) => missing);
 }
 
-/** @returns a text each, such as `INSERT on chat_images` */
+/** @returns texts such as `INSERT on chat_images` */
 async function missingRights(
   client: pg.Client,
   has: 'has_table_privilege' | 'has_sequence_privilege',

@@ -1,10 +1,10 @@
-/** A finding about one thing of an installation, and what a person is to do about it. */
+/** The result of one check of an installation, and what to do. */
 export type Finding = {
-  /** The name of the check; the same in every run, for machines. */
+  /** The name of the check; stable, for scripts. */
   readonly name: string;
-  /** `wrong`: the service does not work, or is not safe. `skipped`: there was nothing to look at, or no way to. */
+  /** `wrong`: the service does not work, or is not safe. `skipped`: there was nothing to check, or no way to check it. */
   readonly status: 'ok' | 'warning' | 'wrong' | 'skipped';
-  /** One line for a person, without any secret. */
+  /** One line for the operator, without any secret. */
   readonly message: string;
 };
 

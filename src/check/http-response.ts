@@ -2,31 +2,34 @@ import { systemCode } from '../errors/system-code.js';
 
 const TIMEOUT_MS = 10_000;
 
-/** More than any answer that is looked at; of a longer one the rest is left. */
+/** Maximum size of a response body. The rest of a longer body is not read. */
 const MAX_BYTES = 64 * 1024;
 
-export type HttpAnswer = {
+export type HttpResponse = {
   readonly status: number;
   readonly headers: Headers;
-  /** The body's beginning. */
+  /** The body, at most about {@link MAX_BYTES}. */
   readonly bytes: Buffer;
 };
 
-/** No answer came: the name of what the system said, or nothing when the time was over. */
-export class NoAnswerError extends Error {
-  override readonly name = 'NoAnswerError';
+/** No response. `reason` is the system's error code, or `too slow` after the timeout. */
+export class NoResponseError extends Error {
+  override readonly name = 'NoResponseError';
 
   constructor(readonly reason: string) {
-    super(`no answer (${reason})`);
+    super(`no response (${reason})`);
   }
 }
 
 /**
- * A GET as a phone or a browser sends it, without credentials of its own. Redirects are not followed.
+ * Sends a GET without credentials, like a phone or a browser. Does not follow redirects.
  *
- * @throws NoAnswerError
+ * @throws NoResponseError
  */
-export async function get(url: string, headers: Readonly<Record<string, string>> = {}): Promise<HttpAnswer> {
+export async function get(
+  url: string,
+  headers: Readonly<Record<string, string>> = {},
+): Promise<HttpResponse> {
   try {
     const response = await fetch(url, {
       headers,
@@ -35,7 +38,7 @@ export async function get(url: string, headers: Readonly<Record<string, string>>
     });
     return { status: response.status, headers: response.headers, bytes: await readBeginning(response) };
   } catch (error) {
-    throw new NoAnswerError(systemCode(error) ?? 'too slow');
+    throw new NoResponseError(systemCode(error) ?? 'too slow');
   }
 }
 

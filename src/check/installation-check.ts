@@ -8,8 +8,7 @@ import { checkLocalStorage } from './local-storage-check.js';
 import { checkTokens } from './token-check.js';
 
 /**
- * Goes through a whole installation, as its environment describes it, and leaves nothing behind. One finding after the
- * other, as they are made.
+ * Checks a whole installation by its environment, and removes all test data. Yields each finding as soon as it is known.
  */
 export async function* checkInstallation(environment: NodeJS.ProcessEnv): AsyncGenerator<Finding> {
   const settings = attempt(() => loadSettings(environment));

@@ -5,7 +5,7 @@ import { systemCode } from '../errors/system-code.js';
 import type { LocalStorageSettings, Settings } from '../config/settings.js';
 import { type Finding, ok, warning, wrong } from './finding.js';
 
-/** Looks at the folder of the local driver by writing a file to it, which is removed with every folder that was made for it. */
+/** Checks the folder of the local driver by writing a file. Removes the file and all folders created for it. */
 export async function* checkLocalStorage(
   { environment }: Settings,
   { directory }: LocalStorageSettings,
@@ -22,9 +22,9 @@ export async function* checkLocalStorage(
 async function checkFolder(folder: string): Promise<Finding> {
   const name = 'storage folder';
   const file = join(folder, `check-${randomUUID()}.tmp`);
-  let made: string | undefined;
+  let createdFolder: string | undefined;
   try {
-    made = await mkdir(folder, { recursive: true, mode: 0o700 });
+    createdFolder = await mkdir(folder, { recursive: true, mode: 0o700 });
     await writeFile(file, name, { flag: 'wx', mode: 0o600 });
     return (await readFile(file, 'utf8')) === name
       ? ok(name, 'can be written to and read')
@@ -35,6 +35,6 @@ async function checkFolder(folder: string): Promise<Finding> {
       `LOCAL_STORAGE_DIR can not be used (${systemCode(error) ?? 'unknown'}): name a folder that this user may write to`,
     );
   } finally {
-    await rm(made ?? file, { recursive: true, force: true }).catch(() => undefined);
+    await rm(createdFolder ?? file, { recursive: true, force: true }).catch(() => undefined);
   }
 }

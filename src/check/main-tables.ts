@@ -7,7 +7,7 @@ import {
 } from '../conversations/user-columns.js';
 import { type Finding, ok, skipped, warning, wrong } from './finding.js';
 
-/** The columns that are read of the main application's tables. */
+/** The columns of the main application's tables that the service reads. */
 const READ_COLUMNS = [
   ['users', 'id'],
   ['appointments', 'id'],
@@ -17,7 +17,7 @@ const READ_COLUMNS = [
 
 const WHOLE_NUMBERS = /^(smallint|integer|bigint)$/;
 
-/** Whether the main application's tables have the columns that the service reads. */
+/** Checks that the main application's tables have the columns that the service reads. */
 export async function checkMainTables(client: pg.Client): Promise<Finding> {
   const { rows } = await client.query<{ place: string; type: string | null }>(
     `SELECT relation || '.' || name AS place, format_type(atttypid, NULL) AS type
@@ -38,7 +38,7 @@ export async function checkMainTables(client: pg.Client): Promise<Finding> {
     : ok(name, 'users and appointments have the columns that are read');
 }
 
-/** Whether users that the main application has switched off, or deleted, are known as such. */
+/** Checks that switched-off and deleted users of the main application can be recognized. */
 export async function checkSwitchedOffUsers(
   client: pg.Client,
   activeColumn: string | undefined,
@@ -54,7 +54,7 @@ export async function checkSwitchedOffUsers(
     : skipped(name, 'users has no column deleted_at, and USERS_ACTIVE_COLUMN names none');
 }
 
-/** Whether revoked tokens can be looked up, and quickly, where the main application keeps them. */
+/** Checks that revoked tokens can be looked up in the main application's table, with an index. */
 export async function checkRevokedTokens(client: pg.Client): Promise<Finding> {
   const name = 'revoked tokens';
   const { rows } = await client.query<{

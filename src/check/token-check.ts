@@ -5,15 +5,15 @@ import { TokenVerifier } from '../auth/token-verifier.js';
 import type { JwtSettings, Settings } from '../config/settings.js';
 import { type Finding, ok, wrong } from './finding.js';
 
-/** Any user: the token is not used. */
+/** Any id: the token is only verified. */
 const USER_ID = 1;
 const TOKEN_SECONDS = 60;
 
-/** The least that the algorithm asks for (RFC 7518, 3.3 and 3.4). */
+/** Minimum required by the algorithm (RFC 7518, 3.3 and 3.4). */
 const RSA_BITS = 2048;
 const ES256_CURVE = 'prime256v1';
 
-/** Whether tokens of the configured kind can be verified. */
+/** Checks that tokens of the configured algorithm can be verified. */
 export async function checkTokens(settings: Settings): Promise<Finding> {
   const { jwt } = settings;
   const name = `token ${jwt.algorithm}`;
@@ -69,7 +69,7 @@ async function checkPublishedKeys(name: string, keys: RemoteKeys): Promise<Findi
       );
 }
 
-/** What is wrong with a key, after its name. */
+/** The mistake of a key, as the end of a sentence that begins with its name. */
 function mistakeOf(key: KeyObject, algorithm: JwtSettings['algorithm']): string | undefined {
   const { modulusLength = 0, namedCurve } = key.asymmetricKeyDetails ?? {};
   if (algorithm === 'RS256' && modulusLength < RSA_BITS)

@@ -11,7 +11,7 @@ const COLOURS = { ok: 'green', warning: 'yellow', wrong: 'red', skipped: 'gray' 
 
 await runCommand(async () => {
   const { json } = readArguments();
-  // An interrupted run would leave its object in the bucket. Every check ends within seconds.
+  // Ignore signals: an interrupted run would leave its test object in the bucket. All checks end within seconds.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(signal, () => process.stderr.write('Ends after the last check, to leave nothing behind.\n'));
   }

@@ -5,8 +5,8 @@ import { dataSourceOptions } from '../database/data-source-options.js';
 import { adviceOnPhase4, countLinkOpens } from '../upkeep/link-open-report.js';
 import { runCommand, UsageError } from './run-command.js';
 
-/** How many app versions are listed. */
-const SHOWN = 40;
+/** Maximum number of listed app versions. */
+const MAX_LISTED = 40;
 
 await runCommand(async () => {
   if (process.argv.length > 2) throw new UsageError('Usage: npm run migrate:status');
@@ -19,7 +19,7 @@ await runCommand(async () => {
     const opens = await countLinkOpens(dataSource);
     process.stdout.write(`MIGRATION_PHASE=${phase}\n\nPictures opened without a token, by app version:\n`);
     console.table(
-      opens.slice(0, SHOWN).map(({ appVersion, sentOn, day, week, month }) => ({
+      opens.slice(0, MAX_LISTED).map(({ appVersion, sentOn, day, week, month }) => ({
         'app version': appVersion,
         picture: sentOn ? 'not here yet' : 'here',
         '1 day': day,
@@ -27,7 +27,7 @@ await runCommand(async () => {
         '30 days': month,
       })),
     );
-    if (opens.length > SHOWN) process.stdout.write(`… and ${opens.length - SHOWN} more.\n`);
+    if (opens.length > MAX_LISTED) process.stdout.write(`… and ${opens.length - MAX_LISTED} more.\n`);
     process.stdout.write(`\n${adviceOnPhase4(phase, opens)}\n`);
   } finally {
     await dataSource.destroy();

@@ -1,6 +1,6 @@
 const WIDTH = 30;
 
-/** A progress bar on standard error, for a person at a terminal; nothing where nobody watches. */
+/** Shows a progress bar on standard error, only at a terminal. */
 export function showProgress(done: number, total: number): void {
   if (!process.stderr.isTTY) return;
   const share = total === 0 ? 1 : Math.min(1, done / total);

@@ -77,7 +77,7 @@ async function removeUnknown(
   { migration }: Settings,
   { olderThanSeconds, limit, yes }: Arguments,
 ): Promise<void> {
-  // Until they are imported, the pictures of the system before have no row, and are looked at every day.
+  // Pictures of the previous system have no row until their import, and users still view them.
   const kinds: readonly UnknownKind[] =
     migration.phase <= 2 ? ['other name', 'other folder'] : ['picture', 'other name', 'other folder'];
   if (migration.phase <= 2)
@@ -120,7 +120,7 @@ function list(objects: readonly UnknownObject[]): void {
     );
 }
 
-/** A key as text that can't give the terminal commands: whoever writes to the bucket chooses it. */
+/** The key without control characters: anyone who writes to the bucket could send terminal commands in a key. */
 function printable(key: string): string {
   return /\p{C}/u.test(key) ? JSON.stringify(key).replaceAll(/\p{C}/gu, '?') : key;
 }
@@ -134,7 +134,7 @@ function readArguments(): Arguments {
         'older-than': { type: 'string' },
         limit: { type: 'string' },
         yes: { type: 'boolean', default: false },
-        // The default: kept for scripts that name it.
+        // Has no effect: a dry run is the default. Kept for scripts that use the option.
         'dry-run': { type: 'boolean', default: false },
       },
     });

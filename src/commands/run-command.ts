@@ -5,14 +5,14 @@ import { SettingsError } from '../config/settings.js';
 import { connectionHint } from '../database/connection-hints.js';
 import { UnusableUsersError } from '../conversations/user-columns.js';
 
-/** A mistake of the person at the command line: its message says what to do, a stack would not help. */
+/** A mistake in the use of a command. Printed without stack: the message says what to do. */
 export class UsageError extends Error {
   override readonly name = 'UsageError';
 }
 
-/** Runs a command to its end and exits: with 0, or with 1 after saying what went wrong on standard error. */
+/** Runs a command and exits: with 0, or with 1 after writing the error to standard error. */
 export async function runCommand(command: () => Promise<void>): Promise<never> {
-  // On Node 20, seven lines about 2027 in the output of every command. The SDK has no other switch.
+  // On Node 20, the AWS SDK prints seven lines about its end of support in 2027. Only this variable switches them off.
   process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED ??= 'true';
   try {
     await command();

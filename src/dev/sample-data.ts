@@ -10,18 +10,18 @@ import { NestLogger } from '../observability/logger.js';
 import { UsageError } from '../commands/run-command.js';
 import { samplePictures } from './sample-pictures.js';
 
-/** Whom development and its documentation know. */
+/** Ids used in development and its documentation. */
 export const PATIENT = 1;
 export const DOCTOR = 2;
 export const OUTSIDER = 3;
 export const APPOINTMENT = 145;
 
 /**
- * Adds what is missing of the sample data: three users, their appointment, and, where no picture is stored yet, one of
- * the patient's and one of the doctor's. On a new database they are the images 1 and 2, which the examples of the
- * Swagger page name. They go the way of every upload.
+ * Adds missing sample data: three users, their appointment, and, if no picture is stored yet, one picture of the patient and
+ * one of the doctor. On a new database these are the images 1 and 2 in the examples of the Swagger page. The pictures are
+ * uploaded like any other picture.
  *
- * @returns how many pictures were added
+ * @returns the number of added pictures
  * @throws UsageError in production
  */
 export async function addSampleData(settings: Settings, logger: Logger): Promise<number> {
@@ -62,7 +62,7 @@ export async function addSampleData(settings: Settings, logger: Logger): Promise
   }
 }
 
-/** Rows that are there stay as they are. */
+/** Existing rows stay unchanged. */
 async function addPeople(database: DataSource): Promise<void> {
   await database.query('INSERT INTO users (id) VALUES ($1), ($2), ($3) ON CONFLICT DO NOTHING', [
     PATIENT,

@@ -4,7 +4,7 @@ const WIDTH = 480;
 const HEIGHT = 320;
 const DOT = 10;
 
-/** Drawn as dots, because the service's image has no fonts. */
+/** Drawn as dots, because the container image has no fonts. */
 const WORD = [
   ' ####  ###  #   # ####  #     #####',
   '#     #   # ## ## #   # #     #    ',
@@ -49,10 +49,10 @@ const NIGHT: Landscape = {
   ],
 };
 
-/** A picture that can be sent in a chat, and the name of its file. */
+/** A picture and its file name. */
 type SamplePicture = { readonly name: string; readonly bytes: Buffer<ArrayBuffer> };
 
-/** Two landscapes that say that they are samples: nobody may take one for a picture of a patient. */
+/** Two landscapes with the word SAMPLE, so that nobody mistakes them for pictures of a patient. */
 export async function samplePictures(): Promise<readonly [SamplePicture, SamplePicture]> {
   return [
     { name: 'sample-morning.jpg', bytes: Buffer.from(await draw(MORNING).jpeg({ quality: 90 }).toBuffer()) },
