@@ -23,7 +23,7 @@ import { serveSwaggerPage } from './http/swagger/swagger-page.js';
 import { answerExpectations, readAwayUnreadBody } from './http/unread-bodies.js';
 import { answerUnparsableRequests, lacksHost, readBrokenEscapesAsText } from './http/unparsable-requests.js';
 
-/** What the app sends; browsers ask for leave to send it, also on a GET. */
+/** Request headers that the app sends. Browsers ask for permission in a CORS preflight, even for GET. */
 const CORS_HEADERS = [
   'Authorization',
   'Content-Type',
@@ -33,30 +33,30 @@ const CORS_HEADERS = [
   REQUEST_ID_HEADER,
 ];
 
-/** Longer than a load balancer keeps a connection, so that it never sends a request into one that is closing. */
+/** Longer than the idle timeout of a load balancer, so that it never sends a request on a closing connection. */
 const KEEP_ALIVE_TIMEOUT_MS = 65_000;
 
-/** How long a whole request may take to arrive: ten megabytes at 85 kB/s. */
+/** Maximum time to receive a whole request: ten megabytes at 85 kB/s. */
 const REQUEST_TIMEOUT_MS = 120_000;
 
-/** How long a connection with a request under way may stand still. */
+/** Maximum idle time of a connection during a request. */
 const IDLE_TIMEOUT_MS = 60_000;
 
-/** How much of SHUTDOWN_TIMEOUT_MS is kept, at most, for what comes after the last answer. */
+/** Maximum part of SHUTDOWN_TIMEOUT_MS reserved for closing the application after the last response. */
 const CLOSING_MS = 2000;
 
-/** A terminal and npm pass the same Ctrl-C on, one after the other. */
+/** The terminal and npm both send SIGINT for one Ctrl-C, within this time. */
 const SAME_KEYPRESS_MS = 500;
 
-/** The exit code of a process that SIGINT ends. */
+/** Exit code after SIGINT. */
 const INTERRUPTED = 130;
 
-/** How long the start waits for the folder of the local driver, which may be on a network drive. */
+/** Maximum wait at start for the folder of the local driver, which may be on a network drive. */
 const LOCAL_STORAGE_WAIT_MS = 2000;
 
 const CLOCK = preparedStatement('clock', DATABASE_CLOCK);
 
-/** The application as a server: with what it does on its own, which no command that starts the application does. */
+/** The application as a server: with scheduled upkeep, which commands do not run. */
 @Module({})
 class ServerModule {
   static with(settings: Settings, logger: Logger): DynamicModule {
@@ -64,18 +64,18 @@ class ServerModule {
   }
 }
 
-/** Makes the whole application, ready to listen. */
+/** Creates the application, ready to listen. */
 export async function createApp(settings: Settings, logger: Logger): Promise<NestExpressApplication> {
   const module = ServerModule.with(settings, logger);
   const app = await NestFactory.create<NestExpressApplication>(module, new LeanExpressAdapter(), {
     logger: new NestLogger(logger),
-    // No route reads a body that the framework would have to parse; an upload parses its own.
+    // No route needs a parsed body. The upload route parses its own multipart body.
     bodyParser: false,
     abortOnError: false,
   });
   app.set('trust proxy', settings.trustProxy);
   app.disable('x-powered-by');
-  // Answers are made for one request and never stored: hashing each for an ETag would serve nobody.
+  // Responses are not cached by clients, so an ETag would be useless work.
   app.disable('etag');
   const log = app.get(RequestLog);
   app.use((request: Request, response: Response, next: NextFunction) => {
@@ -104,22 +104,25 @@ export async function createApp(settings: Settings, logger: Logger): Promise<Nes
 }
 
 /**
- * Serves until SIGTERM or SIGINT. Then readiness is false, and each answer the last on its connection. After the settings'
- * delay the port is closed, what is under way finishes within the settings' time, and the database's pool is closed. When
- * that is not done in time, the process exits with 1.
+ * Serves until SIGTERM or SIGINT. Shutdown steps:
+ * 1. Readiness is false, and each response closes its connection.
+ * 2. After SHUTDOWN_DELAY_MS the port is closed.
+ * 3. Running requests finish within SHUTDOWN_TIMEOUT_MS.
+ * 4. The connection pool is closed.
+ * After the timeout the process exits with 1.
  *
- * @returns once it listens; `stopped` resolves when it has ended
- * @throws SettingsError when the storage's answer shows a mistake in the configuration
+ * @returns when the server listens; `stopped` resolves when the server has stopped
+ * @throws SettingsError when the storage's response shows a mistake in the configuration
  */
 export async function serve(settings: Settings, logger: Logger): Promise<{ stopped: Promise<void> }> {
   const app = await createApp(settings, logger);
   const stopped = firstSignal(logger).then(() => stop(app, settings, logger));
-  // Asked while the routes are made, so that a storage that answers at once costs the start no time.
+  // Check the storage while NestJS sets up the routes, so that a fast storage does not delay the start.
   const outcomes = await Promise.allSettled([
     refuseStorageMistakes(app.get(StorageProvider), logger, storageWaitMs(settings)),
     app.init(),
   ]);
-  // Not beside the storage's answer, which has its time limit: they take all processors while they start.
+  // Start the decoding processes after the storage check: their start uses all processors, and the check has a timeout.
   if (outcomes.every(({ status }) => status === 'fulfilled'))
     outcomes.push(...(await Promise.allSettled([app.get(ImageProcesses).start()])));
   for (const outcome of outcomes) {
@@ -127,7 +130,7 @@ export async function serve(settings: Settings, logger: Logger): Promise<{ stopp
     await app.close();
     throw outcome.reason;
   }
-  await tellOfWrongClock(app.get(RequestDatabase), logger);
+  await logWrongClock(app.get(RequestDatabase), logger);
   await app.listen(settings.port);
   logger.info(
     { port: settings.port, storage: settings.storage.driver, environment: settings.environment },
@@ -142,8 +145,8 @@ export async function serve(settings: Settings, logger: Logger): Promise<{ stopp
   return { stopped };
 }
 
-/** What decides on uploads goes by the database's clock; tokens and signed URLs go by this machine's. */
-async function tellOfWrongClock(database: RequestDatabase, logger: Logger): Promise<void> {
+/** Logs a wrong clock. Uploads use the database's clock; tokens and signed URLs use this machine's clock. */
+async function logWrongClock(database: RequestDatabase, logger: Logger): Promise<void> {
   const reading = await readDatabaseClock(async () => {
     const [row] = await database.run<{ now: string }>(CLOCK, []);
     return Number(row?.now);
@@ -153,7 +156,7 @@ async function tellOfWrongClock(database: RequestDatabase, logger: Logger): Prom
     logger.error(`${message}. Until then tokens are refused, and signed URLs end at the wrong time.`);
 }
 
-/** Resolves with the first SIGTERM or SIGINT. A person at a terminal who presses Ctrl-C again ends the process at once. */
+/** Resolves at the first SIGTERM or SIGINT. A second Ctrl-C ends the process at once. */
 function firstSignal(logger: Logger): Promise<void> {
   return new Promise((resolve) => {
     let since: number | undefined;
@@ -176,7 +179,7 @@ async function stop(
   logger: Logger,
 ): Promise<void> {
   setTimeout(() => {
-    logger.error('not stopped within SHUTDOWN_TIMEOUT_MS: what is under way is cut off');
+    logger.error('not stopped within SHUTDOWN_TIMEOUT_MS: running requests are cut off');
     process.exit(1);
   }, shutdownDelayMs + shutdownTimeoutMs);
   const server: Server = app.getHttpServer();
@@ -184,9 +187,9 @@ async function stop(
   if (adapter instanceof LeanExpressAdapter) adapter.isStopping = true;
   app.get(UpkeepSchedule).stop();
   if (server.listening) await wait(shutdownDelayMs);
-  // Requests that have arrived are read first: a connection counts as idle until its request is read, and would be reset.
+  // First read requests that have arrived: a connection counts as idle until then, and would be reset.
   await setImmediate();
-  // For a connection whose answer had begun before it could say that it is the last.
+  // For connections whose response began before the shutdown, without `Connection: close`.
   server.keepAliveTimeout = 1;
   const cutOff = setTimeout(
     () => server.closeAllConnections(),
@@ -197,7 +200,7 @@ async function stop(
   await app.close();
 }
 
-/** How long the start waits for the storage: as long as connecting to it may take. */
+/** Maximum wait at start for the storage: its connect timeout. */
 function storageWaitMs({ storage }: Settings): number {
   return storage.driver === 's3' ? storage.connectTimeoutMs : LOCAL_STORAGE_WAIT_MS;
 }

@@ -95,7 +95,7 @@ export class SessionRevocations implements OnModuleInit {
     } catch (error) {
       if (!UNDEFINED.test(sqlState(error) ?? '')) throw error;
       this.lookUp = undefined;
-      this.logger.warn('the table user_sessions has changed: it is looked for anew');
+      this.logger.warn('the table user_sessions has changed: its columns are looked up again');
       return this.find(tokenIds);
     }
   }
