@@ -37,8 +37,12 @@ type VerifiedToken = {
 };
 
 /**
- * Verifies the bearer tokens of the main application: the signature with the configured algorithm and keys, `exp` (required,
- * at most a year from now), `nbf`, `iat`, `sub` (a user id as string or number), and the claims required by the settings.
+ * Verifies the bearer tokens of the main application:
+ * - the signature, with the configured algorithm and keys
+ * - `exp` (required, at most a year from now), `nbf`, `iat`
+ * - `sub`: a user id as string or number
+ * - the claims required by the settings
+ *
  * The database checks with every request whether the user exists.
  *
  * A verified token is cached until the token expires or the keys change: an app sends the same token for days, and checking

@@ -40,8 +40,8 @@ export async function checkDirectAddress(open: Connect): Promise<Finding> {
 
 /**
  * Detects a pooler by the id of the server process. The database sends its process id when the connection is opened; a
- * pooler sends another number. In transaction mode, while one connection has an open transaction, the next statement
- * of the other connection runs in another server process.
+ * pooler sends another number. In transaction mode, an open transaction occupies the first server process. The next
+ * statement of the other connection then runs in another server process.
  */
 async function poolingOf(open: Connect): Promise<'none' | 'session' | 'transaction'> {
   const [firstClient, secondClient] = await openTwo(open);

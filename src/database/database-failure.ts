@@ -14,9 +14,10 @@ export class DatabaseUnavailableError extends Error {
 }
 
 /**
- * SQLSTATE classes of server failures, independent of the statement: 08 connection, 25 transaction state such as read-only,
- * 28 refused log-in, 3D unknown database, 40 rollback such as a deadlock, 53 insufficient resources, 55P03 lock timeout,
- * 57 operator intervention, 58 system error, F0 configuration, XX internal error.
+ * SQLSTATE classes of server failures, independent of the statement:
+ * - 08 connection, 25 transaction state such as read-only, 28 refused log-in, 3D unknown database
+ * - 40 rollback such as a deadlock, 53 insufficient resources, 55P03 lock timeout, 57 operator intervention
+ * - 58 system error, F0 configuration, XX internal error
  *
  * @see https://www.postgresql.org/docs/current/errcodes-appendix.html
  */

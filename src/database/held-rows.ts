@@ -22,8 +22,8 @@ type Held = {
 
 /**
  * Rows that another transaction has locked, with `SELECT … FOR UPDATE` or an uncommitted DELETE. An INSERT with a foreign
- * key to such a row waits for the lock. Requests on locked rows wait apart from all other requests, on few connections,
- * until the lock is released or the request times out.
+ * key to such a row waits for the lock. Requests on locked rows wait apart from all other requests, on few connections.
+ * The wait ends when the lock is released or the request times out.
  */
 export class HeldRows {
   private readonly held = new LRUCache<RowName, Held>({ max: MAX_REMEMBERED, ttl: REMEMBERED_MS });

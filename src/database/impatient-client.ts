@@ -4,8 +4,9 @@ import pg from 'pg';
 const READ_TIMEOUT = 'Query read timeout';
 
 /**
- * A connection that closes itself after a `query_timeout`. pg keeps such a connection: the statement is still running, later
- * statements queue behind it, and statements of other requests could land in its open transaction and be lost.
+ * A connection that closes itself after a `query_timeout`. pg keeps such a connection open. Its statement is still running,
+ * and later statements queue behind that statement. Statements of other requests could land in its open transaction and be
+ * lost.
  */
 export class ImpatientClient extends pg.Client {
   constructor(config?: string | pg.ClientConfig) {

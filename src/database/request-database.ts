@@ -47,7 +47,7 @@ const WAITING_CONNECTIONS = 2;
 
 /**
  * Planner settings. Every parameter is an index key, so one generic plan fits all values. Without these settings PostgreSQL
- * picks a sequential scan while a table is small, and keeps that plan for some time while the table grows.
+ * picks a sequential scan while a table is small. PostgreSQL keeps that plan for some time while the table grows.
  */
 const INDEX_LOOKUPS_ONLY = {
   plan_cache_mode: 'force_generic_plan',

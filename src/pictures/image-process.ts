@@ -1,7 +1,9 @@
 /*
  * The program of a decoding process. It receives one picture at a time, cleans, reads and decodes the picture, and returns
- * the result. Reasons for a separate process: the service can kill it, a crash of a decoder does not end the service, and a
- * picture that exploits a decoder finds no key, no token and no connection.
+ * the result. Reasons for a separate process:
+ * - The service can kill the process.
+ * - A crash of a decoder does not end the service.
+ * - A picture that exploits a decoder finds no key, no token and no connection.
  */
 import { createHash } from 'node:crypto';
 import { readSync, writeFileSync } from 'node:fs';

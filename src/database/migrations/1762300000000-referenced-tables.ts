@@ -1,8 +1,8 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
 
 /**
- * `users` and `appointments` belong to the main application. When they do not exist, as on a developer's machine, this
- * migration creates them with the few columns that this service reads. Existing tables are never altered or dropped.
+ * `users` and `appointments` belong to the main application. This migration creates missing tables, as on a developer's
+ * machine, with the few columns that this service reads. Existing tables are never altered or dropped.
  */
 export class ReferencedTables1762300000000 implements MigrationInterface {
   readonly name = 'ReferencedTables1762300000000';

@@ -8,9 +8,9 @@ import type { DroppingMigration } from '../data-loss.js';
 const SETTLE_TIME = "interval '20 minutes'";
 
 /**
- * Tombstones, for a database and a bucket shared with other applications. A trigger writes a tombstone with the object key
- * when a row of this service is deleted, by any client, in the same transaction. The sweeper deletes only objects that have
- * a tombstone. Only rows with `sha256_stored` leave tombstones: only this service writes that digest, for objects that it
+ * Tombstones, for a database and a bucket shared with other applications. When any client deletes a row of this service, a
+ * trigger writes a tombstone with the object key in the same transaction. The sweeper deletes only objects that have a
+ * tombstone. Only rows with `sha256_stored` leave tombstones: only this service writes that digest, for objects that it
  * wrote itself. When `file_path` of a row changes, the row loses the digest: the new path may name a foreign object.
  */
 export class Tombstones1764000000000 implements DroppingMigration {

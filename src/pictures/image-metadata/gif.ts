@@ -13,8 +13,8 @@ const APPLICATION_HEADER_LENGTH = 14;
 const LOOPING_APPLICATIONS = ['NETSCAPE2.0', 'ANIMEXTS1.0'];
 
 /**
- * Keeps the logical screen, colour tables, frames with their graphic control, and the loop count (NETSCAPE2.0, ANIMEXTS1.0)
- * of a GIF (GIF89a specification). Dropped: comments, other application extensions such as XMP, plain text, which no viewer
+ * Keeps of a GIF (GIF89a specification): logical screen, colour tables, frames with their graphic control, and the loop
+ * count (NETSCAPE2.0, ANIMEXTS1.0). Dropped: comments, other application extensions such as XMP, plain text, which no viewer
  * shows, and all bytes after the trailer. With several graphic controls or loop counts, the last one wins, as in decoders.
  *
  * The LZW codes of a frame are followed to their end, and the bytes after the end code are cut. Not covered: a colour table

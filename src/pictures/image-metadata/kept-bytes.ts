@@ -9,8 +9,8 @@ export type CleanedImage = {
 const ROOM_FOR_ADDITIONS = 128;
 
 /**
- * Builds the copy of a picture. Adjacent ranges are merged before copying, so that a file of a million tiny blocks needs
- * neither a million copies nor a million objects.
+ * Builds the copy of a picture. Adjacent ranges are merged before copying: a file of a million tiny blocks must not need
+ * a million copies or objects.
  */
 export class KeptBytes {
   readonly #source: Buffer;
