@@ -271,7 +271,7 @@ export class ImageAccess implements OnModuleInit {
       return await run<Row>(this.statements[name], values);
     } catch (error) {
       if (!COLUMN_CHANGED.test(sqlState(error) ?? '')) throw error;
-      this.logger.warn('the table users has changed: its columns are looked for anew');
+      this.logger.warn('the table users has changed: its columns are looked up again');
       await this.findUserColumns();
       return run<Row>(this.statements[name], values);
     }
