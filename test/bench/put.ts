@@ -14,7 +14,7 @@ import type { AddressInfo } from 'node:net';
 import { Readable } from 'node:stream';
 import type { S3Settings } from '../../src/config/settings.js';
 import { S3ObjectWriter } from '../../src/storage/s3-object-writer.js';
-import { s3Environment } from '../s3-environment.js';
+import { s3Environment } from '../support/s3-environment.js';
 import { median } from './service-under-test.js';
 
 const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 5);
