@@ -77,6 +77,8 @@ const { ImageLimitError, MalformedImageError, withoutMetadata } = await import('
 // Ignore signals to the process group (Ctrl+C): the service ends this process itself.
 process.on('SIGINT', () => undefined).on('SIGTERM', () => undefined);
 process.on('disconnect', () => process.exit());
+// A message that finds no service: on Node 24 a process learns so before it is told that it is disconnected.
+process.on('error', () => process.exit());
 process.on('message', (task: PictureTask) => {
   void handleTask(task).then((result) => process.send?.(result));
 });
