@@ -21,7 +21,7 @@ const without = (name: string): Claims =>
 const encode = (value: unknown): string => Buffer.from(JSON.stringify(value)).toString('base64url');
 const head = (header: unknown, payload: unknown): string => `${encode(header)}.${encode(payload)}`;
 
-/** Tokens are made by hand: a library would refuse to make most of these. */
+/** Tokens are made by hand, as a library refuses to make most of these. */
 function hs256(
   payload: Claims,
   key: string | Buffer = JWT_SECRET,
@@ -37,7 +37,7 @@ function signedWith(algorithm: 'RS256' | 'ES256', key: KeyObject, payload: Claim
   return `${signed}.${signature.toString('base64url')}`;
 }
 
-/** 404 is the answer to somebody who got in: there is no image 1. */
+/** An accepted token gets 404, as there is no image 1. */
 const IN = 404;
 const OUT = 401;
 
@@ -53,7 +53,7 @@ const knock = async (test: TestApp, authorization: string | undefined): Promise<
   return response.status;
 };
 
-describe('with JWT_ALGORITHM=HS256', () => {
+describe('authentication with JWT_ALGORITHM=HS256', () => {
   let test: TestApp;
 
   beforeAll(async () => {
@@ -62,7 +62,7 @@ describe('with JWT_ALGORITHM=HS256', () => {
 
   afterAll(() => test.stop());
 
-  it('lets in a token of the existing backend, whatever its issuer', async () => {
+  it('accepts tokens of the existing backend, with any issuer or none', async () => {
     expect(await knock(test, `Bearer ${hs256(claims())}`)).toBe(IN);
     expect(
       await knock(test, `bearer ${hs256(claims({ iss: 'https://api.example.com/api/doctor/login' }))}`),
@@ -73,45 +73,51 @@ describe('with JWT_ALGORITHM=HS256', () => {
     expect(await knock(test, `Bearer ${hs256(claims({ sub: 1 }))}`)).toBe(IN);
   });
 
-  it('lets in a token of a server whose clock is ahead by less than a minute, but none that has expired', async () => {
+  it('accepts nbf and iat less than a minute ahead, but no expired token', async () => {
     const ahead = now() + 50;
     expect(await knock(test, `Bearer ${hs256(claims({ nbf: ahead, iat: ahead }))}`)).toBe(IN);
     expect(await knock(test, `Bearer ${hs256(claims({ exp: now() - 1 }))}`)).toBe(OUT);
   });
 
   const wrong: [what: string, authorization: () => string | undefined][] = [
-    ['no header', () => undefined],
-    ['an empty header', () => ''],
-    ['Bearer alone', () => 'Bearer'],
-    ['Bearer and a space', () => 'Bearer '],
-    ['something behind the token', () => `Bearer ${hs256(claims())} x`],
+    ['a request without an Authorization header', () => undefined],
+    ['an empty Authorization header', () => ''],
+    ['the word Bearer alone', () => 'Bearer'],
+    ['the word Bearer and a space', () => 'Bearer '],
+    ['text after the token', () => `Bearer ${hs256(claims())} x`],
     ['two tokens', () => `Bearer ${hs256(claims())}, Bearer ${hs256(claims())}`],
-    ['another scheme', () => `Basic ${hs256(claims())}`],
+    ['the scheme Basic', () => `Basic ${hs256(claims())}`],
     ['a token without a scheme', () => hs256(claims())],
-    ['no JWT', () => 'Bearer abc'],
-    ['three empty parts', () => 'Bearer ..'],
-    ['broken base64', () => 'Bearer $$$.$$$.$$$'],
-    ['a payload that is no object', () => `Bearer ${hs256([] as unknown as Claims)}`],
-    ['a very long token', () => `Bearer ${hs256(claims({ pad: 'x'.repeat(7000) }), 'wrong key'.repeat(5))}`],
+    ['a token that is not a JWT', () => 'Bearer abc'],
+    ['a token of three empty parts', () => 'Bearer ..'],
+    ['a token that is not base64', () => 'Bearer $$$.$$$.$$$'],
+    ['a payload that is not an object', () => `Bearer ${hs256([] as unknown as Claims)}`],
+    [
+      'a very long token with a wrong signature',
+      () => `Bearer ${hs256(claims({ pad: 'x'.repeat(7000) }), 'wrong key'.repeat(5))}`,
+    ],
     ['alg none', () => `Bearer ${head({ alg: 'none', typ: 'JWT' }, claims())}.`],
     ['alg NONE with the right signature', () => `Bearer ${hs256(claims(), JWT_SECRET, { alg: 'NONE' })}`],
     ['alg HS512 in the header', () => `Bearer ${hs256(claims(), JWT_SECRET, { alg: 'HS512' })}`],
-    ['no alg', () => `Bearer ${hs256(claims(), JWT_SECRET, { typ: 'JWT' })}`],
-    ['a wrong key', () => `Bearer ${hs256(claims(), 'another secret that is long enough, 01234567')}`],
-    ['an empty key', () => `Bearer ${hs256(claims(), '')}`],
+    ['a header without alg', () => `Bearer ${hs256(claims(), JWT_SECRET, { typ: 'JWT' })}`],
+    [
+      'a signature by a wrong key',
+      () => `Bearer ${hs256(claims(), 'another secret that is long enough, 01234567')}`,
+    ],
+    ['a signature by an empty key', () => `Bearer ${hs256(claims(), '')}`],
     [
       'a changed payload',
       () => `Bearer ${hs256(claims()).replace(/\.[^.]+\./, `.${encode(claims({ sub: '2' }))}.`)}`,
     ],
     ['an expired token', () => `Bearer ${hs256(claims({ exp: now() - 1 }))}`],
-    ['a token that is not valid yet', () => `Bearer ${hs256(claims({ nbf: now() + 90 }))}`],
-    ['a token of the future', () => `Bearer ${hs256(claims({ iat: now() + 90 }))}`],
+    ['a token with nbf in the future', () => `Bearer ${hs256(claims({ nbf: now() + 90 }))}`],
+    ['a token with iat in the future', () => `Bearer ${hs256(claims({ iat: now() + 90 }))}`],
     ['nbf as text', () => `Bearer ${hs256(claims({ nbf: String(now()) }))}`],
     ['iat as text', () => `Bearer ${hs256(claims({ iat: String(now()) }))}`],
-    ['no exp', () => `Bearer ${hs256(without('exp'))}`],
+    ['a token without exp', () => `Bearer ${hs256(without('exp'))}`],
     ['exp as text', () => `Bearer ${hs256(claims({ exp: String(now() + 3600) }))}`],
     ['exp null', () => `Bearer ${hs256(claims({ exp: null }))}`],
-    ['no sub', () => `Bearer ${hs256(without('sub'))}`],
+    ['a token without sub', () => `Bearer ${hs256(without('sub'))}`],
     ...[
       4711,
       0,
@@ -141,18 +147,18 @@ describe('with JWT_ALGORITHM=HS256', () => {
       `sub ${JSON.stringify(sub)}`,
       () => `Bearer ${hs256(claims({ sub }))}`,
     ]),
-    ['a user that does not exist', () => `Bearer ${hs256(claims({ sub: '4711' }))}`],
+    ['a user who does not exist', () => `Bearer ${hs256(claims({ sub: '4711' }))}`],
     [
-      'a user id that no bigint column of this database holds',
+      'the largest user id that JavaScript can hold',
       () => `Bearer ${hs256(claims({ sub: '9007199254740991' }))}`,
     ],
   ];
 
-  it.each(wrong)('refuses %s', async (_, authorization) => {
+  it.each(wrong)('answers 401 to %s', async (_, authorization) => {
     expect(await knock(test, authorization())).toBe(OUT);
   });
 
-  it('refuses a user from the moment on that it is removed', async () => {
+  it('answers 401 to a user who was deleted', async () => {
     await test.database.query('INSERT INTO users (id) VALUES (50)');
     const token = `Bearer ${hs256(claims({ sub: '50' }))}`;
     expect(await knock(test, token)).toBe(IN);
@@ -178,7 +184,7 @@ describe.each([
     generateKeyPairSync('ec', { namedCurve: 'P-256' }),
     generateKeyPairSync('ec', { namedCurve: 'P-256' }),
   ],
-] as const)('with JWT_ALGORITHM=%s', (algorithm, pair, otherPair) => {
+] as const)('authentication with JWT_ALGORITHM=%s', (algorithm, pair, otherPair) => {
   let test: TestApp;
   const publicKey = pair.publicKey.export({ type: 'spki', format: 'pem' }).toString();
 
@@ -192,11 +198,11 @@ describe.each([
 
   afterAll(() => test.stop());
 
-  it('lets in a token signed with the private key', async () => {
+  it('accepts a token signed with the private key', async () => {
     expect(await knock(test, `Bearer ${signedWith(algorithm, pair.privateKey)}`)).toBe(IN);
   });
 
-  it('refuses a token signed with another key, an expired one and one without exp', async () => {
+  it('answers 401 to a wrong key, an expired token and a token without exp', async () => {
     expect(await knock(test, `Bearer ${signedWith(algorithm, otherPair.privateKey)}`)).toBe(OUT);
     expect(
       await knock(test, `Bearer ${signedWith(algorithm, pair.privateKey, claims({ exp: now() - 1 }))}`),
@@ -204,20 +210,20 @@ describe.each([
     expect(await knock(test, `Bearer ${signedWith(algorithm, pair.privateKey, without('exp'))}`)).toBe(OUT);
   });
 
-  it('refuses HS256 signed with the public key as the secret', async () => {
+  it('answers 401 to an HS256 token signed with the public key', async () => {
     for (const key of [publicKey, publicKey.trim(), pair.publicKey.export({ type: 'spki', format: 'der' })]) {
       expect(await knock(test, `Bearer ${hs256(claims(), key)}`)).toBe(OUT);
     }
   });
 
-  it('refuses alg none and a token of the shared secret', async () => {
+  it('answers 401 to alg none and to a token of the shared secret', async () => {
     expect(await knock(test, `Bearer ${head({ alg: 'none' }, claims())}.`)).toBe(OUT);
     expect(await knock(test, `Bearer ${hs256(claims())}`)).toBe(OUT);
   });
 });
 
-describe('with JWT_ISSUER', () => {
-  it('refuses every other issuer', async () => {
+describe('authentication with JWT_ISSUER', () => {
+  it('answers 401 to a token of another issuer or of none', async () => {
     const test = await TestApp.start({ JWT_ISSUER: 'the one' });
     try {
       expect(await knock(test, `Bearer ${hs256(claims({ iss: 'the one' }))}`)).toBe(IN);

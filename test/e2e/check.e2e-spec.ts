@@ -40,7 +40,7 @@ afterAll(async () => {
   await rm(folder, { recursive: true });
 });
 
-/** An installation in order: the running application's, on the local driver. */
+/** The settings of a correct installation: those of the running application, on the local driver. */
 const environment = (over: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv => ({
   ...TEST_ENVIRONMENT,
   APP_URL: test.settings.appUrl,
@@ -77,7 +77,7 @@ describe('npm run check', () => {
     return { exit, output: child.output };
   }
 
-  it('goes through an installation in order, a line each, and exits with 0', async () => {
+  it('prints a line for each check of a correct installation, and exits with 0', async () => {
     const { exit, output } = await run([]);
     expect(output).toMatch(/^ok +settings /m);
     expect(output).toMatch(/^ok +database migrations +all have run$/m);
@@ -88,7 +88,7 @@ describe('npm run check', () => {
     expect(exit).toBe(0);
   });
 
-  it('tells machines the same with --json, and exits with 1 when anything is wrong', async () => {
+  it('prints JSON with --json, and exits with 1 when a check is wrong', async () => {
     const { exit, output } = await run(['--json'], { DATABASE_URL: await test.postgres.database('empty') });
     const findings = JSON.parse(/^\[.*^\]/ms.exec(output)?.[0] ?? '') as Finding[];
     for (const finding of findings) {
@@ -102,7 +102,7 @@ describe('npm run check', () => {
     expect(exit).toBe(1);
   });
 
-  it('lists every mistake of the settings, without a value, and looks at the database all the same', async () => {
+  it('lists every wrong setting without its value, and still checks the database', async () => {
     const { exit, output } = await run([], {
       PORT: 'three',
       JWT_SECRET: 'short-secret',
@@ -117,13 +117,13 @@ describe('npm run check', () => {
     expect(exit).toBe(1);
   });
 
-  it('refuses what it does not know', async () => {
+  it('prints its usage for an unknown option', async () => {
     expect(await run(['--jsn'])).toEqual({ exit: 1, output: expect.stringMatching(/^Usage: /) });
   });
 });
 
-describe('the check of the database', () => {
-  /** Does something to the database, as its owner. */
+describe('the database check', () => {
+  /** Runs a statement as the owner of the database. */
   async function query(sql: string, url = test.settings.database.url): Promise<void> {
     const client = new pg.Client({ connectionString: url });
     await client.connect();
@@ -137,7 +137,7 @@ describe('the check of the database', () => {
     return url.href;
   };
 
-  it('says that nothing answers, or that the password is refused, and does without the rest', async () => {
+  it('reports a database that does not answer or refuses the password, and skips the rest', async () => {
     const down = await check({ DATABASE_URL: 'postgres://u:hunter2@127.0.0.1:1/x' });
     expect(said(down, 'database')).toMatch(/^wrong: The database does not answer: check the host and port/);
     expect(said(down, 'rest of the database')).toMatch(/^skipped: /);
@@ -149,7 +149,7 @@ describe('the check of the database', () => {
     expect(JSON.stringify([down, refused])).not.toContain('hunter2');
   });
 
-  it('knows the address of the database itself', async () => {
+  it('reports whether DATABASE_URL and DATABASE_DIRECT_URL lead to the database itself', async () => {
     expect(said(await check(), 'database address')).toMatch(/^ok: leads to the database itself/);
     expect(said(await check({ DATABASE_POOLER: 'transaction' }), 'database address')).toMatch(
       /^warning: direct, though DATABASE_POOLER=transaction/,
@@ -162,20 +162,20 @@ describe('the check of the database', () => {
     ).toMatch(/^wrong: .*DATABASE_DIRECT_URL/);
   });
 
-  it('warns of a connection to another machine that is not encrypted', async () => {
+  it('warns of an unencrypted connection to another machine', async () => {
     expect(said(await check(), 'database TLS')).toMatch(/^ok: /);
-    // The same server, by an address that is not told to be this machine's.
+    // This address leads to the same server, but counts as another machine.
     const DATABASE_URL = test.settings.database.url.replace('127.0.0.1', '0.0.0.0');
     expect(said(await check({ DATABASE_URL }), 'database TLS')).toMatch(/^warning: .*sslmode=require/);
   });
 
-  it('finds a database that can not be written to', async () => {
+  it('reports a read-only database', async () => {
     const DATABASE_URL = await test.postgres.database('read_only');
     await query('ALTER DATABASE read_only SET default_transaction_read_only = on', DATABASE_URL);
     expect(said(await check({ DATABASE_URL }), 'database')).toMatch(/^wrong: .*read-only/);
   });
 
-  it("finds the main application's tables in another form", async () => {
+  it('reports tables of the main application that have another form', async () => {
     const DATABASE_URL = await test.postgres.database('other_form');
     await query('CREATE TABLE users (id uuid PRIMARY KEY)', DATABASE_URL);
     await query('CREATE TABLE appointments (id bigint PRIMARY KEY, patient_id bigint)', DATABASE_URL);
@@ -184,7 +184,7 @@ describe('the check of the database', () => {
     );
   });
 
-  it('counts pending migrations, and those of a newer version', async () => {
+  it('reports pending migrations and migrations of a newer version', async () => {
     await query(`INSERT INTO chat_image_migrations (timestamp, name) VALUES (9, 'FromTheFuture9')`);
     expect(said(await check(), 'database migrations')).toMatch(/^warning: 1 of a newer version/);
     await query(`DELETE FROM chat_image_migrations WHERE name = 'FromTheFuture9'`);
@@ -194,7 +194,7 @@ describe('the check of the database', () => {
     expect(said(await check(), 'database migrations')).toBe('ok: all have run');
   });
 
-  it('names each right that the role lacks, and is content with the list of them', async () => {
+  it('names each right that the role lacks, and is ok when all are granted', async () => {
     await query(`CREATE ROLE server LOGIN PASSWORD 'password'`);
     const DATABASE_URL = urlOf('server');
     const none = said(await check({ DATABASE_URL }), 'database rights');
@@ -218,7 +218,7 @@ describe('the check of the database', () => {
     expect(said(await check(), 'database rights')).toMatch(/^warning: .*superuser/);
   });
 
-  it('looks at user_sessions, where there is one', async () => {
+  it('reports a user_sessions table that lacks columns, an index or rights', async () => {
     const revoked = async (over = {}): Promise<string> => said(await check(over), 'revoked tokens');
     expect(await revoked()).toMatch(/^skipped: there is no table user_sessions/);
     await query('CREATE TABLE user_sessions (user_id bigint, jti varchar(64), expires_at timestamp(0))');
@@ -234,8 +234,8 @@ describe('the check of the database', () => {
   });
 });
 
-describe('the check of the local storage', () => {
-  it('leaves nothing behind, and makes no folder', async () => {
+describe('the local storage check', () => {
+  it('leaves no file behind, and creates no folder', async () => {
     expect(said(await check(), 'storage folder')).toMatch(/^ok: /);
     expect(await readdir(folder)).toEqual([]);
     const LOCAL_STORAGE_DIR = join(folder, 'a/b');
@@ -243,7 +243,7 @@ describe('the check of the local storage', () => {
     await expect(stat(join(folder, 'a'))).rejects.toThrow('ENOENT');
   });
 
-  it('finds a folder that can not be used', async () => {
+  it('reports a folder that it can not use', async () => {
     const file = join(folder, 'file');
     await writeFile(file, '');
     expect(said(await check({ LOCAL_STORAGE_DIR: join(file, 'x') }), 'storage folder')).toMatch(
@@ -253,18 +253,18 @@ describe('the check of the local storage', () => {
   });
 });
 
-describe('the check of APP_URL', () => {
+describe('the APP_URL check', () => {
   it.each([
     ['nothing answers', 'http://127.0.0.1:1', /^warning: .*does not answer/],
-    ['something else answers', undefined, /^warning: .*answered by something else \(404\)/],
-  ])('only warns when %s', async (_what, APP_URL, message) => {
+    ['another server answers', undefined, /^warning: .*answered by something else \(404\)/],
+  ])('warns when %s, and reports nothing as wrong', async (_what, APP_URL, message) => {
     const findings = await check({ APP_URL: APP_URL ?? `${test.url}/elsewhere` });
     expect(said(findings, 'APP_URL')).toMatch(message);
     expect(wrongNames(findings)).toEqual([]);
   });
 });
 
-describe('the check of a bucket that a real server can not have', () => {
+describe('the bucket check, on an S3 server with scripted responses', () => {
   let answers: S3Answers;
 
   beforeAll(async () => {
@@ -277,7 +277,7 @@ describe('the check of a bucket that a real server can not have', () => {
 
   const asked = (): readonly string[] => answers.requests.map(({ method = '' }) => method);
 
-  it('which refuses ACLs: says what to set, and removes what may have arrived', async () => {
+  it('asks for DO_SPACES_OBJECT_ACL=none when ACLs are refused, and deletes its object', async () => {
     answers.answerWith(
       refusal(400, 'AccessControlListNotSupported', ({ headers }) => 'x-amz-acl' in headers),
     );
@@ -293,7 +293,7 @@ describe('the check of a bucket that a real server can not have', () => {
     [403, 'InvalidAccessKeyId', /^wrong: DO_SPACES_KEY /],
     [403, 'SignatureDoesNotMatch', /^wrong: DO_SPACES_SECRET /],
     [503, 'SlowDown', /^wrong: The storage has trouble/],
-  ])('which answers %s %s: says so, and writes nothing', async (status, code, message) => {
+  ])('explains a %s %s response, and writes nothing', async (status, code, message) => {
     answers.answerWith(refusal(status, code));
     const findings = await check(answers.environment);
     expect(said(findings, 'bucket')).toMatch(message);
@@ -302,7 +302,7 @@ describe('the check of a bucket that a real server can not have', () => {
     expect(JSON.stringify(findings)).not.toMatch(/the-access-key|the-secret/);
   });
 
-  it('whose key may not list: warns, and looks at the rest', async () => {
+  it('warns when the key may not list the bucket, and checks the rest', async () => {
     answers.answerWith(refusal(403, 'AccessDenied', ({ url = '' }) => url.includes('list-type')));
     const findings = await check(answers.environment);
     expect(said(findings, 'bucket')).toMatch(/^warning: /);
@@ -313,7 +313,7 @@ describe('the check of a bucket that a real server can not have', () => {
     [-60_000, 'wrong', 'ahead of'],
     [60_000, 'wrong', 'behind'],
     [-10_000, 'warning', 'ahead of'],
-  ])('whose clock is %s ms off: %s', async (off, status, words) => {
+  ])('reports a storage clock that is off by %s ms as %s', async (off, status, words) => {
     answers.answerWith((request, response) => {
       response.setHeader('date', new Date(Date.now() + off).toUTCString());
       takes(request, response);
@@ -323,7 +323,7 @@ describe('the check of a bucket that a real server can not have', () => {
     );
   });
 
-  it('whose signed URLs fail, and where others look on: the object is removed all the same', async () => {
+  it('deletes its object also when the signed URL fails', async () => {
     answers.answerWith((request, response) => {
       if (request.url?.includes('X-Amz-Signature')) response.writeHead(500).end();
       else takes(request, response);
@@ -333,7 +333,7 @@ describe('the check of a bucket that a real server can not have', () => {
     expect(asked()).toContain('DELETE');
   });
 
-  it('when nobody waits for the end: the object is removed before the check returns', async () => {
+  it('deletes its object also when the caller stops early', async () => {
     for await (const { name } of checkInstallation(environment(answers.environment))) {
       if (name === 'bucket write') break;
     }
@@ -341,7 +341,7 @@ describe('the check of a bucket that a real server can not have', () => {
     expect(asked()).toContain('DELETE');
   });
 
-  it('when the command is interrupted: the object is removed before it ends', async () => {
+  it('deletes its object also when the command gets SIGINT', async () => {
     answers.answerWith((request, response) => {
       const signed = request.url?.includes('X-Amz-Signature') ?? false;
       setTimeout(() => takes(request, response), signed ? 1000 : 0);
@@ -357,8 +357,8 @@ describe('the check of a bucket that a real server can not have', () => {
     expect(asked()).toContain('DELETE');
   });
 
-  it('which keeps what is deleted: names the key', async () => {
-    // A HEAD goes on finding the object.
+  it('names the key of an object that remains after its deletion', async () => {
+    // HEAD finds the object also after its deletion.
     const findings = await check(answers.environment);
     expect(said(findings, 'bucket delete')).toMatch(/^wrong: .*by hand: chat_images\/check\/[\w-]{36}$/);
   });
@@ -372,14 +372,14 @@ describe('the check of a bucket that a real server can not have', () => {
 
 const s3 = s3Environment();
 
-(s3 ? describe : describe.skip)('the check of a real bucket (skipped where S3_ENDPOINT is not set)', () => {
+(s3 ? describe : describe.skip)('the bucket check, on a real bucket (skipped without S3_ENDPOINT)', () => {
   const client = new S3Client({
     endpoint: s3?.DO_SPACES_ENDPOINT ?? '',
     region: 'us-east-1',
     credentials: { accessKeyId: s3?.DO_SPACES_KEY ?? '', secretAccessKey: s3?.DO_SPACES_SECRET ?? '' },
     forcePathStyle: true,
   });
-  /** Its own, as its rights are changed. */
+  /** Each test has its own bucket, as it changes the rights. */
   let Bucket: string;
 
   beforeEach(async () => {
@@ -426,7 +426,7 @@ const s3 = s3Environment();
       }),
     );
 
-  it('in order: everything is ok, and nothing is left in it', async () => {
+  it('reports a correct bucket as ok, and leaves no object behind', async () => {
     const findings = await checkBucket();
     for (const name of [
       'bucket',
@@ -443,7 +443,7 @@ const s3 = s3Environment();
     expect(await keys()).toEqual([]);
   });
 
-  it('which anybody may list: wrong, and in phase 1 and 2 with what that means', async () => {
+  it('reports a publicly listable bucket, with an explanation in phases 1 and 2', async () => {
     await client.send(new PutBucketAclCommand({ Bucket, ACL: 'public-read' }));
     for (const phase of ['1', '2', '3', '4']) {
       const findings = await checkBucket({ MIGRATION_PHASE: phase });
@@ -454,14 +454,14 @@ const s3 = s3Environment();
     }
   });
 
-  it('which anybody may read from: wrong', async () => {
+  it('reports a publicly readable bucket', async () => {
     await policy('Allow', '*', 's3:GetObject');
     const findings = await checkBucket();
     expect(wrongNames(findings)).toEqual(['anonymous read']);
     expect(await keys()).toEqual([]);
   });
 
-  it('with and without a CORS rule for each origin', async () => {
+  it('reports each origin that has no CORS rule', async () => {
     const CORS_ORIGINS = `${ORIGIN},https://admin.example.com`;
     expect(wrongNames(await checkBucket({ CORS_ORIGINS }))).toEqual([
       `CORS ${ORIGIN}`,
@@ -475,12 +475,12 @@ const s3 = s3Environment();
     await client.send(new DeleteBucketCorsCommand({ Bucket }));
   });
 
-  it('whose DO_SPACES_URL leads elsewhere: says which are right', async () => {
+  it('reports a wrong DO_SPACES_URL, and names the right addresses', async () => {
     const elsewhere = `${s3?.DO_SPACES_ENDPOINT ?? ''}/another-bucket`;
     expect(said(await checkBucket({ DO_SPACES_URL: elsewhere }), 'signed URL')).toMatch(
       new RegExp(`^wrong: .*is right: .* or ${s3?.DO_SPACES_ENDPOINT ?? ''}/${Bucket}$`),
     );
-    // The application itself, where the bucket should be.
+    // This address leads to the application, not to the bucket.
     expect(said(await checkBucket({ DO_SPACES_URL: `${test.url}/api` }), 'signed URL')).toMatch(/^wrong: /);
     const unreachable = await checkBucket({ DO_SPACES_URL: `http://127.0.0.1:1/${Bucket}` });
     expect(said(unreachable, 'signed URL')).toMatch(/^skipped: .*address of this machine/);
@@ -495,14 +495,14 @@ const s3 = s3Environment();
       { DO_SPACES_BUCKET: 'no-such-bucket-here', DO_SPACES_URL: 'http://localhost/no-such-bucket-here' },
       /^wrong: DO_SPACES_BUCKET /,
     ],
-  ])('with %s wrong: names the variable', async (_what, over, message) => {
+  ])('names the variable when %s is wrong', async (_what, over, message) => {
     const findings = await checkBucket(over);
     expect(said(findings, 'bucket')).toMatch(message);
     expect(wrongNames(findings)).toEqual(['bucket']);
     expect(JSON.stringify(findings)).not.toContain(JWT_SECRET);
   });
 
-  it('where nothing may be deleted: names the key that is left', async () => {
+  it('names the key of its object when the bucket refuses deletion', async () => {
     await policy('Deny', '*', 's3:DeleteObject');
     const findings = await checkBucket();
     const [left] = await keys();

@@ -38,8 +38,8 @@ afterEach(async () => {
   }
 });
 
-describe('the server program', () => {
-  /** Only its database is used. */
+describe('npm start', () => {
+  /** The tests use only its database. */
   let test: TestApp;
   let folder: string;
 
@@ -64,7 +64,7 @@ describe('the server program', () => {
     PORT: String(await freePort()),
   });
 
-  it('names every mistake of its environment in one line, without the value, and stops', async () => {
+  it('exits with one line for each wrong setting, without its value', async () => {
     const child = start(['main.js'], {
       env: {
         PORT: 'three',
@@ -93,7 +93,7 @@ describe('the server program', () => {
     expect(child.output).not.toMatch(/hunter2|short-secret|three|\n +at /);
   });
 
-  it('says what TRUST_PROXY must be', async () => {
+  it('exits with one line that says what TRUST_PROXY must be', async () => {
     const child = start(['main.js'], { env: await environment({ TRUST_PROXY: 'true' }), cwd: folder });
     expect([await child.exit, child.output]).toEqual([
       1,
@@ -103,14 +103,14 @@ describe('the server program', () => {
     ]);
   });
 
-  it('warns in production of addresses without encryption and of secrets that can be guessed, as npm run check does', async () => {
+  it('warns in production of plain HTTP and of guessable secrets, as npm run check does', async () => {
     const careless = {
       JWT_SECRET: 'changeme'.repeat(5),
       LOCAL_STORAGE_SECRET: 'x'.repeat(32),
       LOG_LEVEL: 'warn',
     };
     const service = start(['main.js'], { env: await environment(careless), cwd: folder });
-    // The last of the start's warnings.
+    // This is the last warning of the start.
     await service.printed(/the local storage driver keeps/);
     service.signal('SIGTERM');
     await service.exit;
@@ -126,7 +126,7 @@ describe('the server program', () => {
     expect(check.output).not.toContain('changeme');
   });
 
-  it('says so when its port is in use', async () => {
+  it('exits with a message when its port is in use', async () => {
     const env = await environment();
     const holder = createServer().listen(Number(env.PORT));
     const child = start(['main.js'], { env, cwd: folder });
@@ -135,7 +135,7 @@ describe('the server program', () => {
     holder.close();
   });
 
-  it('says so when the database does not answer', async () => {
+  it('exits with a message when the database does not answer', async () => {
     const child = start(['main.js'], {
       env: await environment({ DATABASE_URL: 'postgres://u:hunter2@127.0.0.1:1/x' }),
       cwd: folder,
@@ -145,7 +145,7 @@ describe('the server program', () => {
     expect(child.output).not.toContain('hunter2');
   });
 
-  it('says so when the database refuses the password', async () => {
+  it('exits with a message when the database refuses the password', async () => {
     const child = start(['main.js'], {
       env: await environment({ DATABASE_URL: test.settings.database.url.replace(/:[^:@]+@/, ':hunter2@') }),
       cwd: folder,
@@ -155,7 +155,7 @@ describe('the server program', () => {
     expect(child.output).not.toContain('hunter2');
   });
 
-  it('finishes what is under way on SIGTERM, takes nothing new, and exits with 0', async () => {
+  it('finishes open requests on SIGTERM, accepts no new connection, and exits with 0', async () => {
     const env = await environment({ SHUTDOWN_DELAY_MS: '0' });
     const child = start(['main.js'], { env, cwd: folder });
     await child.printed(/"listening"/);
@@ -174,7 +174,7 @@ describe('the server program', () => {
     expect(await child.exit).toBe(0);
   });
 
-  it('does not wait for ever for a client that stands still', async () => {
+  it('exits after SHUTDOWN_TIMEOUT_MS although a client has stopped sending', async () => {
     const env = await environment({ SHUTDOWN_DELAY_MS: '0', SHUTDOWN_TIMEOUT_MS: '2000' });
     const child = start(['main.js'], { env, cwd: folder });
     await child.printed(/"listening"/);
@@ -187,10 +187,10 @@ describe('the server program', () => {
 });
 
 describe('npm run migrate', () => {
-  it('goes up, and down again, and says what it did', async () => {
+  it('migrates up and down, and prints what it did', async () => {
     const test = await TestApp.start();
     try {
-      // The one variable that it needs.
+      // The command needs only this variable.
       const env = { DATABASE_URL: await test.postgres.database('other') };
       const migrate = async (...args: string[]): Promise<string> => {
         const child = start(['commands/migrate.js', ...args], { env, cwd: tmpdir() });
@@ -212,7 +212,7 @@ describe('npm run migrate', () => {
     }
   });
 
-  it('goes down over rows only where a person has said that they may go, and says how many', async () => {
+  it('refuses to drop rows without --yes-drop-data, and prints their number', async () => {
     const test = await TestApp.start();
     try {
       for (let count = 0; count < 2; count += 1) await test.upload(await picture('png'));
@@ -221,7 +221,7 @@ describe('npm run migrate', () => {
         const child = start(['commands/migrate.js', 'down', ...args], { env, cwd: tmpdir() });
         return [await child.exit, child.output];
       };
-      // Until the migration whose tables hold the pictures.
+      // Migrates down to the migration whose tables hold the pictures.
       const rows = 'SELECT FROM chat_images JOIN chat_image_access ON chat_image_id = chat_images.id';
       for (let newest = ''; !newest.startsWith('UploadSafety');)
         [newest = ''] = await migrateDown(test.database, { dropData: true });
@@ -268,11 +268,11 @@ describe('npm run seed', () => {
     expect(await test.database.query('SELECT FROM chat_images')).toEqual([]);
   });
 
-  it('takes no arguments', async () => {
+  it('prints its usage for any argument', async () => {
     expect(await seed({}, '--force')).toEqual([1, expect.stringMatching(/^Usage: /)]);
   });
 
-  it('adds the users, the appointment and two pictures to a new database, by the way of every upload, once', async () => {
+  it('adds users, an appointment and two pictures to a new database, only once', async () => {
     await test.database.query('DELETE FROM appointments');
     await test.database.query('DELETE FROM users WHERE id <> $1', [DOCTOR]);
     expect(await seed()).toEqual([0, 'Added 2 sample pictures.\n']);
@@ -287,7 +287,7 @@ describe('npm run seed', () => {
       { chat_image_id: 2, accessed_by: DOCTOR },
     ]);
 
-    // The request in the example of the Swagger page.
+    // This is the example request of the Swagger page.
     const response = await test.fetch('/api/chat-images/signed-urls', {
       method: 'POST',
       headers: { 'content-type': 'application/json' },
@@ -307,7 +307,7 @@ describe('npm run seed', () => {
     ]);
   });
 
-  it('adds no picture where there are others, and changes no appointment', async () => {
+  it('adds no picture to a database with pictures, and changes no appointment', async () => {
     await test.database.query('DELETE FROM chat_images');
     await test.database.query('UPDATE appointments SET doctor_id = $1', [OUTSIDER]);
     expect((await test.upload(await picture('png'))).status).toBe(200);
@@ -320,7 +320,7 @@ describe('npm run seed', () => {
 });
 
 describe('npm run token', () => {
-  it('prints a token that the service lets in', async () => {
+  it('prints a token that the service accepts', async () => {
     const test = await TestApp.start();
     try {
       const child = start(['dev/token.js', '--sub', String(PATIENT)], {
@@ -350,7 +350,7 @@ describe('npm run token', () => {
       },
       /can not sign a token/,
     ],
-  ])('refuses %j with a clear sentence', async (args, env, sentence) => {
+  ])('prints an error message for the arguments %j', async (args, env, sentence) => {
     const child = start(['dev/token.js', ...args], { env, cwd: tmpdir() });
     expect([await child.exit, child.output]).toEqual([1, expect.stringMatching(sentence)]);
   });
@@ -384,7 +384,7 @@ describe('npm run local', () => {
     ]);
   });
 
-  it('serves, refuses a second instance and a taken port, survives a kill, and keeps its data until --reset', async () => {
+  it('refuses a second instance, survives a kill, and keeps its data until --reset', async () => {
     const first = await local();
     const { url, token } = await tokenOf(first);
     const headers = { authorization: `Bearer ${token}` };
@@ -431,17 +431,17 @@ describe('npm run local', () => {
       fetch(`${fresh.url}/api/chat-images/${id}/signed-url`, { headers });
     expect((await signedUrl(headers, '1')).status).toBe(401);
     const newHeaders = { authorization: `Bearer ${fresh.token}` };
-    // The samples are there again, and nothing else.
+    // Only the sample pictures are there again.
     expect((await signedUrl(newHeaders, '1')).status).toBe(200);
     expect((await signedUrl(newHeaders, data.image_id)).status).toBe(404);
     fifth.signal('SIGTERM');
     expect(await fifth.exit).toBe(0);
-    // For what hangs: PostgreSQL is started several times, one after the other.
+    // The timeout is long, as PostgreSQL is started several times.
   }, 240_000);
 
   const asRoot = process.getuid?.() === 0 ? it : it.skip;
 
-  asRoot('runs as root in a folder that no other user may look into', async () => {
+  asRoot('runs as root in a folder that no other user can read', async () => {
     const closed = await mkdtemp(join(tmpdir(), 'chat-image-store-'));
     const data = await dataDirectory(join(closed, '.local/postgres'));
     try {

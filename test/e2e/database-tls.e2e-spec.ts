@@ -9,7 +9,7 @@ import { TEST_ENVIRONMENT } from '../support/test-app.js';
 
 const CA = resolve('test/tls/ca.pem');
 
-describe('a database with a certificate of a private authority', () => {
+describe('a connection to a database with a certificate of a private CA', () => {
   let folder: string;
   let postgres: EmbeddedDatabase;
   let url: string;
@@ -19,7 +19,7 @@ describe('a database with a certificate of a private authority', () => {
     folder = await mkdtemp(join(tmpdir(), 'chat-image-store-tls-'));
     await chmod(folder, 0o755);
     postgres = await startEmbeddedPostgres({ directory: join(folder, 'data'), password: 'secret' });
-    // The server reads its key only where it is the server's own, and nobody else's to read.
+    // PostgreSQL accepts its key only when it owns the file and nobody else can read it.
     const { uid, gid } = await stat(postgres.directory);
     for (const file of ['server.pem', 'server.key']) {
       const own = join(postgres.directory, file);
@@ -42,7 +42,7 @@ describe('a database with a certificate of a private authority', () => {
     await rm(folder, { recursive: true });
   });
 
-  /** Runs statements as the superuser. Resolves to the rows of the last one. */
+  /** Runs statements as the superuser. Resolves to the rows of the last statement. */
   async function query(statements: readonly string[]): Promise<unknown[]> {
     const client = new pg.Client({ connectionString: plain });
     await client.connect();
@@ -64,12 +64,12 @@ describe('a database with a certificate of a private authority', () => {
     ['as a path', async () => Promise.resolve(CA), 'require'],
     ['as PEM', () => readFile(CA, 'utf8'), 'require'],
     [
-      'as PEM with its line breaks written out',
+      'as PEM with escaped line breaks',
       async () => (await readFile(CA, 'utf8')).replaceAll('\n', '\\n'),
       'verify-full',
     ],
-    ['without an sslmode', async () => Promise.resolve(CA), ''],
-  ])('is reached with DATABASE_CA_CERT, %s', async (_, caCert, mode) => {
+    ['as a path, and no sslmode', async () => Promise.resolve(CA), ''],
+  ])('works with DATABASE_CA_CERT %s', async (_, caCert, mode) => {
     const query = mode === '' ? '' : `?sslmode=${mode}`;
     expect(await migrate({ DATABASE_URL: `${url}${query}`, DATABASE_CA_CERT: await caCert() })).toEqual({
       exit: 0,
@@ -89,25 +89,25 @@ describe('a database with a certificate of a private authority', () => {
       /^The database's certificate is for another host name/,
     ],
     [
-      'a file that is none',
+      'a missing CA file',
       () => ({ DATABASE_URL: url, DATABASE_CA_CERT: '/no/such/file' }),
       /^DATABASE_CA_CERT must be a CA certificate/,
     ],
     [
-      'a certificate that is no authority',
+      'a certificate that is not of a CA',
       () => ({ DATABASE_URL: url, DATABASE_CA_CERT: resolve('test/tls/server.pem') }),
       /^DATABASE_CA_CERT must be a CA certificate/,
     ],
-  ])('is not reached with %s, and one line says what to set', async (_, environment, line) => {
+  ])('fails with %s, and one line says what to set', async (_, environment, line) => {
     const { exit, output } = await migrate(environment());
     expect([exit, output.trim().split('\n')]).toEqual([1, [expect.stringMatching(line)]]);
   });
 
-  it.each(['verify-ca', 'no-verify'])('is reached by another host name with sslmode=%s', async (mode) => {
+  it.each(['verify-ca', 'no-verify'])('works under another host name with sslmode=%s', async (mode) => {
     expect((await migrate({ DATABASE_URL: `${plain}?sslmode=${mode}`, DATABASE_CA_CERT: CA })).exit).toBe(0);
   });
 
-  it('is what both pools of the server talk to in cipher', async () => {
+  it('is encrypted in both connection pools of the server', async () => {
     await migrate({ DATABASE_URL: url, DATABASE_CA_CERT: CA });
     const child = new RunningProcess(['main.js'], {
       env: {

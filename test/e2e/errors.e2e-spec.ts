@@ -20,7 +20,7 @@ import { APPOINTMENT, DOCTOR, OUTSIDER, PATIENT, TestApp } from '../support/test
 
 const MIB = 1024 * 1024;
 
-describe('every failure', () => {
+describe('an error response', () => {
   let test: TestApp;
   let uploaded: UploadedChatImageDto;
 
@@ -32,7 +32,7 @@ describe('every failure', () => {
 
   afterAll(() => test.stop());
 
-  /** Holds a failure against the envelope of the contract, and hands its body on. */
+  /** Compares an error response with the documented form, and returns its body. */
   async function expectFailure(response: Response, status: number, code: string): Promise<ErrorBodyDto> {
     const body = (await response.json()) as ErrorBodyDto;
     expect([response.status, body.error_code]).toEqual([status, code]);
@@ -53,7 +53,7 @@ describe('every failure', () => {
   const send = (form: FormData, as = PATIENT): Promise<Response> =>
     test.fetch('/api/upload/chat-image', { method: 'POST', body: form, as });
 
-  /** Asks whether the service is ready until it is not: the answer is shared for a second. */
+  /** Asks for readiness until it fails, as the response is cached for a second. */
   const notReady = async (): Promise<Response> => {
     for (;;) {
       const response = await test.fetch('/api/health/ready');
@@ -61,13 +61,13 @@ describe('every failure', () => {
     }
   };
 
-  it('401 UNAUTHENTICATED: no token', async () => {
+  it('is 401 UNAUTHENTICATED for a request without a token', async () => {
     const response = await signedUrl(uploaded.id);
     await expectFailure(response, 401, 'UNAUTHENTICATED');
     expect(response.headers.get('www-authenticate')).toBe('Bearer');
   });
 
-  it('403 FORBIDDEN: neither the patient nor the doctor', async () => {
+  it('is 403 FORBIDDEN for a user who is neither the patient nor the doctor', async () => {
     await expectFailure(await signedUrl(uploaded.id, OUTSIDER), 403, 'FORBIDDEN');
     await expectFailure(await test.upload(await phonePhoto(), { as: OUTSIDER }), 403, 'FORBIDDEN');
     await expectFailure(
@@ -92,11 +92,11 @@ describe('every failure', () => {
     '%F0%9F%A9%B9',
     'a'.repeat(3000),
     "1'--",
-  ])('404 IMAGE_NOT_FOUND: the id %j names no image', async (id) => {
+  ])('is 404 IMAGE_NOT_FOUND for the unknown image id %j', async (id) => {
     await expectFailure(await signedUrl(id, DOCTOR), 404, 'IMAGE_NOT_FOUND');
   });
 
-  it('404 IMAGE_NOT_FOUND: a stable address with another appointment or a wrong name', async () => {
+  it('is 404 IMAGE_NOT_FOUND for a stable address with a wrong appointment or name', async () => {
     const elsewhere = uploaded.file_path.replace(`_${APPOINTMENT}/`, '_146/');
     await expectFailure(await test.fetch(`/storage/${elsewhere}`, { as: DOCTOR }), 404, 'IMAGE_NOT_FOUND');
     await expectFailure(
@@ -111,7 +111,7 @@ describe('every failure', () => {
     );
   });
 
-  it('404 IMAGE_NOT_FOUND: an upload that was never finished', async () => {
+  it('is 404 IMAGE_NOT_FOUND for a pending upload', async () => {
     await test.database.query(
       `INSERT INTO chat_images (id, appointment_id, file_path, filename, uploaded_by, size, mime_type, state)
        VALUES (5000, $1, 'p', 'pending.png', $2, 1, 'image/png', 'pending')`,
@@ -121,13 +121,13 @@ describe('every failure', () => {
     await expectFailure(await signedUrl('pending.png', PATIENT), 404, 'IMAGE_NOT_FOUND');
   });
 
-  it('404 APPOINTMENT_NOT_FOUND: an upload to no appointment, an image whose appointment is gone', async () => {
+  it('is 404 APPOINTMENT_NOT_FOUND for an unknown or a deleted appointment', async () => {
     await expectFailure(
       await test.upload(await phonePhoto(), { appointment: '999' }),
       404,
       'APPOINTMENT_NOT_FOUND',
     );
-    // The foreign key makes this impossible; a database restored in parts may not have it.
+    // A database that was restored in parts may lack the foreign key that prevents this.
     await test.database.query('ALTER TABLE chat_images DROP CONSTRAINT chat_images_appointment_id_foreign');
     await test.database.query(
       `INSERT INTO chat_images (id, appointment_id, file_path, filename, uploaded_by, size, mime_type)
@@ -138,20 +138,20 @@ describe('every failure', () => {
   });
 
   it.each(['/', '/api', '/api/nothing', '/api/%zz', '/api/upload/chat-image', '/storage', '/wp-login.php'])(
-    '404 NOT_FOUND: GET %s',
+    'is 404 NOT_FOUND for GET %s',
     async (path) => {
       await expectFailure(await test.fetch(path, { as: PATIENT }), 404, 'NOT_FOUND');
       await expectFailure(await test.fetch(path), 404, 'NOT_FOUND');
     },
   );
 
-  it('413 FILE_TOO_LARGE: one byte over 10 MiB, and far over it; exactly 10 MiB is no too large file', async () => {
+  it('is 413 FILE_TOO_LARGE for a file of more than 10 MiB, not for 10 MiB', async () => {
     await expectFailure(await test.upload(Buffer.alloc(10 * MIB + 1)), 413, 'FILE_TOO_LARGE');
     await expectFailure(await test.upload(Buffer.alloc(30 * MIB)), 413, 'FILE_TOO_LARGE');
     await expectFailure(await test.upload(Buffer.alloc(10 * MIB)), 422, 'INVALID_IMAGE');
   });
 
-  it('413 FILE_TOO_LARGE is found while reading, when no length was declared', async () => {
+  it('is 413 FILE_TOO_LARGE while a body without Content-Length is read', async () => {
     const boundary = 'b';
     const head = `--${boundary}\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n`;
     let sent = 0;
@@ -175,7 +175,7 @@ describe('every failure', () => {
   });
 
   it.each(['application/json', 'image/jpeg', 'multipart/mixed; boundary=x', ''])(
-    '415 UNSUPPORTED_MEDIA_TYPE: an upload sent as %j',
+    'is 415 UNSUPPORTED_MEDIA_TYPE for an upload sent as %j',
     async (type) => {
       const response = await test.fetch('/api/upload/chat-image', {
         method: 'POST',
@@ -188,7 +188,7 @@ describe('every failure', () => {
   );
 
   it.each(['0', 'NaN', 'text_session_123', '', '-1', '1.5', '9007199254740993', '99999999999999999999'])(
-    '422 VALIDATION_FAILED: the appointment_id %j',
+    'is 422 VALIDATION_FAILED for the appointment_id %j',
     async (appointment) => {
       const { errors } = await expectFailure(
         await test.upload(await phonePhoto(), { appointment }),
@@ -201,7 +201,7 @@ describe('every failure', () => {
     },
   );
 
-  it('422 VALIDATION_FAILED names every missing field', async () => {
+  it('is 422 VALIDATION_FAILED and names every missing field', async () => {
     const { errors } = await expectFailure(await send(new FormData()), 422, 'VALIDATION_FAILED');
     expect(Object.keys(errors ?? {}).sort()).toEqual(['appointment_id', 'file']);
     const withoutFile = new FormData();
@@ -210,7 +210,7 @@ describe('every failure', () => {
     expect(Object.keys(body.errors ?? {})).toEqual(['file']);
   });
 
-  it('422 VALIDATION_FAILED: two files, two appointments, a file in another field, a form that ends too early', async () => {
+  it('is 422 VALIDATION_FAILED for repeated fields, unknown fields and an incomplete form', async () => {
     const photo = new Blob([new Uint8Array(await phonePhoto())]);
     const twoFiles = new FormData();
     twoFiles.append('file', photo, 'a.jpg');
@@ -242,7 +242,7 @@ describe('every failure', () => {
     await expectFailure(noBoundary, 422, 'VALIDATION_FAILED');
   });
 
-  it('422 INVALID_IMAGE says why', async () => {
+  it('is 422 INVALID_IMAGE and says why', async () => {
     const photo = await phonePhoto();
     const cases: [bytes: Buffer, sentence: RegExp][] = [
       [Buffer.alloc(0), /empty/],
@@ -268,21 +268,21 @@ describe('every failure', () => {
   });
 
   it.each([
-    ['400 MALFORMED_REQUEST: what is no HTTP at all', 400, 'MALFORMED_REQUEST', 'NONSENSE\r\n\r\n'],
+    ['is 400 MALFORMED_REQUEST for bytes that are not HTTP', 400, 'MALFORMED_REQUEST', 'NONSENSE\r\n\r\n'],
     [
-      '400 MALFORMED_REQUEST: two lengths of one body',
+      'is 400 MALFORMED_REQUEST for a body with two lengths',
       400,
       'MALFORMED_REQUEST',
       'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n',
     ],
     [
-      '400 MALFORMED_REQUEST: no host',
+      'is 400 MALFORMED_REQUEST for HTTP/1.1 without a Host header',
       400,
       'MALFORMED_REQUEST',
       'GET /api/health HTTP/1.1\r\nConnection: close\r\n\r\n',
     ],
     [
-      '431 HEADERS_TOO_LARGE: headers of 20 kB',
+      'is 431 HEADERS_TOO_LARGE for headers of 20 kB',
       431,
       'HEADERS_TOO_LARGE',
       `GET /api/health HTTP/1.1\r\nHost: a\r\nCookie: ${'a'.repeat(20_000)}\r\n\r\n`,
@@ -306,20 +306,20 @@ describe('every failure', () => {
     });
   });
 
-  it('asks for no host in HTTP/1.0, which knows none', async () => {
+  it('is not sent for HTTP/1.0 without a Host header', async () => {
     const client = new Client(test);
     await client.send('GET /api/health HTTP/1.0\r\n\r\n');
     expect((await client.answersUntilClosed()).map(({ status }) => status)).toEqual([200]);
   });
 
-  it('answers all that came whole on a connection before what is no HTTP', async () => {
+  it('does not replace the responses to valid requests before it on the connection', async () => {
     const client = new Client(test);
     const head = client.head({ method: 'GET', path: '/api/health/ready' });
     await client.send(`${head.repeat(3)}NONSENSE\r\n\r\n`);
     expect((await client.answersUntilClosed()).map(({ status }) => status)).toEqual([200, 200, 200]);
   });
 
-  it('503 STORAGE_UNAVAILABLE: the storage is down; nothing is left behind, and it works again afterwards', async () => {
+  it('is 503 STORAGE_UNAVAILABLE while the storage is down, and uploads work afterwards', async () => {
     if (test.settings.storage.driver !== 'local') throw new Error('This suite runs on the local storage.');
     const { directory } = test.settings.storage;
     const count = async (): Promise<unknown> => test.database.query('SELECT count(*) FROM chat_images');
@@ -337,12 +337,12 @@ describe('every failure', () => {
       await rename(`${directory}.away`, directory);
     }
     expect((await test.upload(await picture('png'))).status).toBe(200);
-    // The answer is shared for a second.
+    // The response is cached for a second.
     while ((await test.fetch('/api/health/ready')).status !== 200);
     expect(before).not.toEqual(await count());
   });
 
-  it('500 INTERNAL_ERROR: the cause is logged, never sent', async () => {
+  it('is 500 INTERNAL_ERROR without the cause, which is only logged', async () => {
     await test.database.query('ALTER TABLE chat_image_access RENAME COLUMN accessed_by TO broken');
     const body = await expectFailure(await signedUrl(uploaded.id, DOCTOR), 500, 'INTERNAL_ERROR');
     await test.database.query('ALTER TABLE chat_image_access RENAME COLUMN broken TO accessed_by');
@@ -353,7 +353,7 @@ describe('every failure', () => {
     expect(logged).toContain('42703');
   });
 
-  it('503 DATABASE_UNAVAILABLE: the database has stopped', async () => {
+  it('is 503 DATABASE_UNAVAILABLE while the database is stopped', async () => {
     await test.postgres.stop();
     await expectFailure(await signedUrl(uploaded.id, DOCTOR), 503, 'DATABASE_UNAVAILABLE');
     await expectFailure(await test.upload(await picture('png')), 503, 'DATABASE_UNAVAILABLE');
@@ -362,7 +362,7 @@ describe('every failure', () => {
   });
 });
 
-describe('429 TOO_MANY_REQUESTS', () => {
+describe('the rate limits (429 TOO_MANY_REQUESTS)', () => {
   let test: TestApp;
 
   beforeAll(async () => {
@@ -387,7 +387,7 @@ describe('429 TOO_MANY_REQUESTS', () => {
     return answers.map(({ status }) => status).sort();
   };
 
-  it('counts signed URLs by user, over all routes that hand them out', async () => {
+  it('count signed URLs per user, over all routes', async () => {
     const ask = (as: number) => (): Promise<Response> => test.fetch('/api/chat-images/77/signed-url', { as });
     expect(await statuses(4, ask(DOCTOR))).toEqual([404, 404, 404, 404]);
     const media = (): Promise<Response> =>
@@ -396,23 +396,23 @@ describe('429 TOO_MANY_REQUESTS', () => {
     expect(await statuses(1, ask(PATIENT))).toEqual([404]);
   });
 
-  it('counts uploads by user, apart from signed URLs', async () => {
+  it('count uploads per user, apart from signed URLs', async () => {
     const bytes = await picture('png');
     expect(await statuses(5, () => test.upload(bytes))).toEqual([200, 200, 200, 429, 429]);
     expect(await statuses(1, () => test.upload(bytes, { as: DOCTOR }))).toEqual([200]);
   });
 
-  it('counts requests without a valid token by address, as the trusted proxy tells it', async () => {
+  it('count requests without a valid token per client address of the trusted proxy', async () => {
     const from = (address: string) => (): Promise<Response> =>
       test.fetch('/api/chat-images/77/signed-url', { headers: { 'x-forwarded-for': address } });
     expect(await statuses(6, from('203.0.113.7'))).toEqual([401, 401, 401, 401, 429, 429]);
     expect(await statuses(1, from('203.0.113.8'))).toEqual([401]);
-    // One household's IPv6 network counts as one.
+    // An IPv6 /64 network counts as one address.
     expect(await statuses(5, from('2001:db8::1'))).toEqual([401, 401, 401, 401, 429]);
     expect(await statuses(1, from('2001:db8::2'))).toEqual([429]);
   });
 
-  it('counts addresses at which there is nothing by network, together with what has no valid token', async () => {
+  it('count unknown paths per network, together with requests without a valid token', async () => {
     const from =
       (address: string, path: string, headers: object = {}) =>
       (): Promise<Response> =>
@@ -426,7 +426,7 @@ describe('429 TOO_MANY_REQUESTS', () => {
     expect(await statuses(1, from('203.0.113.22', '/wp-login.php'))).toEqual([404]);
   });
 
-  it('counts them by user with a valid token, as a town may share a network', async () => {
+  it('count unknown paths per user when the token is valid', async () => {
     const user = await test.addPatient();
     const ask = (path: string) => (): Promise<Response> =>
       test.fetch(path, { as: user, headers: { 'x-forwarded-for': '203.0.113.30' } });

@@ -38,7 +38,7 @@ afterAll(async () => {
 
 const ready = async (): Promise<number> => (await test.fetch('/api/health/ready')).status;
 
-/** Asks until the answer is this one. */
+/** Asks until the response has this status. */
 async function becomes(status: number): Promise<void> {
   await eventually(async () => (await ready()) === status, `readiness to become ${status}`);
 }
@@ -46,7 +46,7 @@ async function becomes(status: number): Promise<void> {
 const linesOf = (backend: string): Line[] =>
   test.logLines.map((line) => JSON.parse(line) as Line).filter((line) => line.backend === backend);
 
-/** Begins with an answer that nobody shares with what was before. */
+/** Waits until the cached response has ended, and clears what was recorded. */
 async function afresh(): Promise<void> {
   await becomes(200);
   await setTimeout(1000);
@@ -54,7 +54,7 @@ async function afresh(): Promise<void> {
   answers.requests.length = 0;
 }
 
-it('asks the backends once, however many ask for it at the same moment', async () => {
+it('GET /api/health/ready asks each backend once for 200 concurrent requests', async () => {
   await afresh();
   const pings = jest.spyOn(test.app.get(RequestDatabase), 'ping');
   let arrived = 0;
@@ -68,8 +68,8 @@ it('asks the backends once, however many ask for it at the same moment', async (
   expect([answers.requests.length, pings.mock.calls.length]).toEqual([1, 1]);
 });
 
-describe('a storage that refuses', () => {
-  it('is logged once, with the name and the status of its error, and again when it has another', async () => {
+describe('GET /api/health/ready with a storage that refuses requests', () => {
+  it('logs the storage error once, and again when the error changes', async () => {
     await afresh();
     answers.answerWith(refusal(403, 'SignatureDoesNotMatch'));
     await becomes(503);
@@ -87,7 +87,7 @@ describe('a storage that refuses', () => {
         msg: 'not ready',
       },
     ]);
-    // Requests for it fail by the dozen, and have nothing to add.
+    // The failed readiness requests get no log lines of their own.
     expect(test.logLines.filter((line) => line.includes('"failure"'))).toEqual([]);
     answers.answerWith(refusal(403, 'InvalidAccessKeyId'));
     while (linesOf('storage').length < 2) expect(await ready()).toBe(503);
@@ -98,8 +98,8 @@ describe('a storage that refuses', () => {
   });
 });
 
-describe('a database that hangs', () => {
-  it('is not asked again before it has answered, and holds nobody longer than its time', async () => {
+describe('GET /api/health/ready with a database that hangs', () => {
+  it('answers 503 after its timeout, and asks the database only once', async () => {
     await afresh();
     const pings = jest.spyOn(test.app.get(RequestDatabase), 'ping');
     proxy.fail({ how: 'hold' });

@@ -12,7 +12,7 @@ import type { ErrorBodyDto } from '../../src/errors/error-body.dto.js';
 import { EVERY_USER } from '../../src/conversations/user-columns.js';
 import { APPOINTMENT, DOCTOR, OUTSIDER, PATIENT, TestApp } from '../support/test-app.js';
 
-/** The statement where no column of users says more than that there is one. */
+/** The statement for a table users without columns that switch users off. */
 const { decideImages: DECIDE_IMAGES } = accessStatements(EVERY_USER);
 
 const OTHER_APPOINTMENT = 146;
@@ -21,7 +21,7 @@ const NO_SUCH_IMAGE = 999_999;
 type Access = { readonly chat_image_id: number; readonly accessed_by: number };
 type Entry = SignedUrlOfImageDto | NoSignedUrlDto;
 
-/** Image 1 to 30 of the patient's and the doctor's appointment, the newest last; 31 to 40 of one of the outsider's. */
+/** Images 1 to 30 are of the patient's and the doctor's appointment, the newest last; 31 to 40 of the outsider's. */
 const nameOf = (id: number): string => `17623794${String(id).padStart(2, '0')}_picture000.jpg`;
 
 async function addImages(test: TestApp): Promise<void> {
@@ -36,7 +36,7 @@ async function addImages(test: TestApp): Promise<void> {
        width, height, created_at)
      SELECT id, CASE WHEN id <= 30 THEN $2::bigint ELSE $3::bigint END, 'chat_images/appointment_' ||
        CASE WHEN id <= 30 THEN $2::bigint ELSE $3::bigint END || '/' || name, name, $4, 100, 'image/jpeg', 'rash.jpg', 4, 3,
-       -- Three of each second, so that pages break among equals.
+       -- Three images share each second, so that pages end among equal times.
        '2025-11-05T21:50:00Z'::timestamptz + make_interval(secs => id / 3)
      FROM unnest($1::bigint[], $5::text[]) AS image (id, name)`,
     [images, APPOINTMENT, OTHER_APPOINTMENT, PATIENT, images.map(nameOf)],
@@ -58,7 +58,7 @@ describe('signed URLs', () => {
   const trail = (): Promise<Access[]> =>
     test.database.query<Access[]>('SELECT chat_image_id, accessed_by FROM chat_image_access ORDER BY id');
 
-  /** Waits until a statement waits for a row. */
+  /** Waits until a statement waits for a locked row. */
   async function isHeld({ name }: { readonly name: string }, before = ''): Promise<string> {
     for (;;) {
       const [row] = await test.database.query<{ start: string }[]>(
@@ -91,8 +91,8 @@ describe('signed URLs', () => {
     return [response.status, code, errors];
   };
 
-  describe('by the hundred', () => {
-    it('are one entry for each id, in its order, with one row of the trail for each URL', async () => {
+  describe('POST /api/chat-images/signed-urls', () => {
+    it('answers one entry per id in order, and writes one audit row per URL', async () => {
       const entries = await entriesOf([3, nameOf(1), '2', 3]);
       expect(entries).toEqual(
         [3, 1, 2, 3].map((id) => ({
@@ -106,7 +106,7 @@ describe('signed URLs', () => {
       expect(await trail()).toEqual([3, 1, 2, 3].map((id) => ({ chat_image_id: id, accessed_by: PATIENT })));
     });
 
-    it('say of each that is refused why, and harm no other by it', async () => {
+    it('answers an error code for each refused id, and URLs for the rest', async () => {
       const strange = ['', '0', '../1', 'a b', '💥', 'x'.repeat(256), '9007199254740993', '1;--'];
       const entries = await entriesOf([1, NO_SUCH_IMAGE, 31, nameOf(31), -1, 1.5, 1e300, ...strange, 2]);
       const notFound = (id: unknown): object => ({
@@ -130,7 +130,7 @@ describe('signed URLs', () => {
       expect((await trail()).map(({ chat_image_id: id }) => id)).toEqual([1, 2]);
     });
 
-    it('are a hundred at most, of numbers and texts, in JSON', async () => {
+    it('accepts 1 to 100 ids, as numbers or texts in a JSON body', async () => {
       expect(await entriesOf(Array.from({ length: 100 }, () => 7))).toHaveLength(100);
       expect(await trail()).toHaveLength(100);
       const malformed = [
@@ -144,7 +144,7 @@ describe('signed URLs', () => {
         'null',
         '7',
         '{"ids":[7',
-        // More levels than the stack has room for.
+        // The stack has no room for so many levels.
         `{"ids":${'['.repeat(20_000)}${']'.repeat(20_000)}}`,
         '',
       ];
@@ -181,7 +181,7 @@ describe('signed URLs', () => {
       expect(await trail()).toHaveLength(101);
     });
 
-    it('are one statement, whatever is in it', async () => {
+    it('decides 100 ids in one SQL statement', async () => {
       const statements = test.app.get(RequestDatabase);
       const run = statements.runShared.bind(statements);
       const names: string[] = [];
@@ -197,7 +197,7 @@ describe('signed URLs', () => {
       expect(names).toEqual([DECIDE_IMAGES.name]);
     });
 
-    it('are nothing for a user who is no longer there', async () => {
+    it('answers 401 to a user who was deleted', async () => {
       await test.database.query('INSERT INTO users (id) VALUES (50)');
       expect((await entriesOf([1], 50)).map((entry) => 'error_code' in entry && entry.error_code)).toEqual([
         'FORBIDDEN',
@@ -208,15 +208,15 @@ describe('signed URLs', () => {
   });
 
   it.each(['/api/chat-images/1/signed-url', `/api/appointments/${APPOINTMENT}/chat-images?signed_urls=true`])(
-    'leave no trail when only their head is asked for: %s',
+    'get no audit row on HEAD %s',
     async (path) => {
       const head = await test.fetch(path, { method: 'HEAD', as: PATIENT });
       expect([head.status, await head.text(), await trail()]).toEqual([200, '', []]);
     },
   );
 
-  describe('of requests that come at the same moment', () => {
-    it('are each of its own user, with its own row or its own error', async () => {
+  describe('of concurrent requests', () => {
+    it('go to the right user, each with its own audit row or error', async () => {
       const asks = Array.from({ length: 300 }, (_, index) => ({
         id: (index % 40) + 1,
         as: [PATIENT, DOCTOR, OUTSIDER][index % 3] ?? PATIENT,
@@ -240,7 +240,7 @@ describe('signed URLs', () => {
       );
     });
 
-    it('do not wait for one whose row another transaction holds', async () => {
+    it('are answered 503 for the image of a held row, and 200 for all others', async () => {
       const holder = test.database.createQueryRunner();
       await holder.startTransaction();
       try {
@@ -264,9 +264,9 @@ describe('signed URLs', () => {
     });
 
     it.each([
-      ['their statement', 1],
-      ['the statement of the one image that names the row, after theirs had no time to wait for it', 2],
-    ])('are decided anew, each alone, when a row goes in the middle of %s', async (_, statements) => {
+      ['the shared statement', 1],
+      ['the retry for the held row', 2],
+    ])('are decided again, each image alone, when a row is deleted during %s', async (_, statements) => {
       await test.database.query(
         `INSERT INTO chat_images (id, appointment_id, file_path, filename, uploaded_by, size, mime_type)
          VALUES (41, $1, 'gone', 'gone.jpg', $2, 1, 'image/jpeg')`,
@@ -277,7 +277,7 @@ describe('signed URLs', () => {
       await holder.startTransaction();
       await holder.query('DELETE FROM chat_images WHERE id = 41');
       const decisions = Promise.all([10, 41, 11].map((id) => access.record({ id: PATIENT }, { id })));
-      // The statement has seen the row, and waits for the transaction that removes it.
+      // The statement has seen the row, and waits for the transaction that deletes it.
       let start = '';
       for (let held = 0; held < statements; held += 1) start = await isHeld(DECIDE_IMAGES, start);
       await holder.commitTransaction();
@@ -291,7 +291,7 @@ describe('signed URLs', () => {
     });
   });
 
-  describe('the rule', () => {
+  describe('under the permission rule', () => {
     afterEach(() =>
       test.database.query('UPDATE appointments SET patient_id = $2, doctor_id = $3 WHERE id = $1', [
         APPOINTMENT,
@@ -301,11 +301,11 @@ describe('signed URLs', () => {
     );
 
     it.each([
-      ['the patient', PATIENT, PATIENT, DOCTOR, 200],
-      ['the doctor', DOCTOR, PATIENT, DOCTOR, 200],
-      ['anybody else', OUTSIDER, PATIENT, DOCTOR, 403],
-      ['who was the doctor', DOCTOR, PATIENT, OUTSIDER, 403],
-    ])('lets %s see an image or not', async (_, as, patient, doctor, status) => {
+      ['are answered 200 to the patient', PATIENT, PATIENT, DOCTOR, 200],
+      ['are answered 200 to the doctor', DOCTOR, PATIENT, DOCTOR, 200],
+      ['are answered 403 to an outsider', OUTSIDER, PATIENT, DOCTOR, 403],
+      ['are answered 403 to the former doctor', DOCTOR, PATIENT, OUTSIDER, 403],
+    ])('%s', async (_, as, patient, doctor, status) => {
       await test.database.query('UPDATE appointments SET patient_id = $2, doctor_id = $3 WHERE id = $1', [
         APPOINTMENT,
         patient,
@@ -322,7 +322,7 @@ describe('signed URLs', () => {
       expect(entry && 'url' in entry).toBe(status === 200);
     });
 
-    it('lets nobody in by a place that is empty', async () => {
+    it('are answered 403 to the former doctor when doctor_id is NULL', async () => {
       await test.database.query('ALTER TABLE appointments ALTER doctor_id DROP NOT NULL');
       await test.database.query('UPDATE appointments SET doctor_id = NULL WHERE id = $1', [APPOINTMENT]);
       expect((await test.fetch('/api/chat-images/1/signed-url', { as: DOCTOR })).status).toBe(403);
@@ -330,7 +330,7 @@ describe('signed URLs', () => {
     });
   });
 
-  describe("an appointment's pictures", () => {
+  describe('GET /api/appointments/:id/chat-images', () => {
     async function list(query: string, as = PATIENT): Promise<ChatImageListDto> {
       const response = await test.fetch(`/api/appointments/${APPOINTMENT}/chat-images${query}`, { as });
       expect([response.status, response.headers.get('cache-control')]).toEqual([200, 'no-store']);
@@ -338,9 +338,9 @@ describe('signed URLs', () => {
     }
 
     it.each([
-      ['without an image that is removed meanwhile', 'DELETE FROM chat_images WHERE id = 42', 200],
-      ['to nobody who is removed meanwhile', 'DELETE FROM users WHERE id = 51', 401],
-    ])('are given %s', async (_, removal, status) => {
+      ['omits an image that is deleted during the request', 'DELETE FROM chat_images WHERE id = 42', 200],
+      ['answers 401 to a user who is deleted during the request', 'DELETE FROM users WHERE id = 51', 401],
+    ])('%s', async (_, removal, status) => {
       await test.database.query('INSERT INTO users (id) VALUES (51)');
       await test.database.query('INSERT INTO appointments (id, patient_id, doctor_id) VALUES (147, 51, $1)', [
         DOCTOR,
@@ -364,7 +364,7 @@ describe('signed URLs', () => {
       await test.database.query('DELETE FROM users WHERE id = 51');
     });
 
-    it('are the newest first, with what is known of each, and leave no trail', async () => {
+    it('lists the newest image first with its data, and writes no audit row', async () => {
       const { images, next_cursor: next } = await list('');
       expect(images.map(({ id }) => id)).toEqual(Array.from({ length: 30 }, (_, index) => 30 - index));
       expect(next).toBeNull();
@@ -390,7 +390,7 @@ describe('signed URLs', () => {
     });
 
     it.each([1, 2, 4, 7, 29, 30, 100])(
-      'come in pages of %d, each once, also while others are sent',
+      'lists each image once in pages of %d, also while new images arrive',
       async (limit) => {
         const seen: number[] = [];
         let cursor: string | null = '';
@@ -413,7 +413,7 @@ describe('signed URLs', () => {
       },
     );
 
-    it('come with URLs when asked, with one row of the trail for each that is shown', async () => {
+    it('adds URLs with signed_urls=true, and writes one audit row per URL', async () => {
       const { images } = await list('?limit=3&signed_urls=true', DOCTOR);
       expect(images).toEqual(
         [30, 29, 28].map((id) =>
@@ -432,14 +432,14 @@ describe('signed URLs', () => {
       ]);
     });
 
-    it('are only those that are stored', async () => {
+    it('lists only stored images', async () => {
       await test.database.query(`UPDATE chat_images SET state = 'pending' WHERE id = 30`);
       const { images } = await list('?limit=1&signed_urls=false');
       await test.database.query(`UPDATE chat_images SET state = 'stored' WHERE id = 30`);
       expect(images.map(({ id }) => id)).toEqual([29]);
     });
 
-    it('are refused to everybody else, and where there is no appointment', async () => {
+    it('answers 403 to an outsider, and 404 for an unknown appointment', async () => {
       const of = async (id: string, as: number): Promise<unknown[]> =>
         (await refused(await test.fetch(`/api/appointments/${id}/chat-images`, { as }))).slice(0, 2);
       expect(await of(String(APPOINTMENT), OUTSIDER)).toEqual([403, 'FORBIDDEN']);
@@ -461,7 +461,7 @@ describe('signed URLs', () => {
       [`cursor=${Buffer.from('99999999999999999.1').toString('base64url')}`, 'cursor'],
       [`cursor=${Buffer.from('8640000000000000.1').toString('base64url')}`, undefined],
       [`cursor=${Buffer.from('-1.1').toString('base64url')}`, 'cursor'],
-    ])('with %s are refused, or are none, but never an error of the service', async (query, field) => {
+    ])('answers 422 or 200, never 500, to the query %s', async (query, field) => {
       const response = await test.fetch(`/api/appointments/${APPOINTMENT}/chat-images?${query}`, {
         as: PATIENT,
       });
@@ -475,7 +475,7 @@ describe('signed URLs', () => {
     });
   });
 
-  it('are found by look-ups in indexes, also when the tables are small', async () => {
+  it('are decided and listed by index scans, also on small tables', async () => {
     const statements = test.app.get(RequestDatabase);
     const plan = async (
       { name, text }: { name: string; text: string },
@@ -498,13 +498,13 @@ describe('signed URLs', () => {
     ])
       expect(decide).toContain(`"${index}"`);
     expect(list).toContain('"chat_images_appointment_id_created_at_index"');
-    // In the order of the index: no page is sorted out of all of an appointment's pictures.
+    // The index gives the order, so no page needs a sort of all pictures.
     expect(list).not.toContain('"Node Type":"Sort"');
   });
 });
 
-describe('the budget of signed URLs', () => {
-  it('counts every URL, however it is asked for', async () => {
+describe('RATE_LIMIT_SIGNED_URLS_PER_MINUTE', () => {
+  it('counts every URL of single requests, batches and lists', async () => {
     const test = await TestApp.start({ RATE_LIMIT_SIGNED_URLS_PER_MINUTE: '20' });
     try {
       await addImages(test);
@@ -517,7 +517,7 @@ describe('the budget of signed URLs', () => {
         });
       expect((await post(15, PATIENT)).status).toBe(200);
       expect((await test.fetch('/api/chat-images/1/signed-url', { as: PATIENT })).status).toBe(200);
-      // One that asks for too much counts as one, and what is left is still there for others.
+      // A refused batch counts as one URL, and the rest of the budget stays.
       expect((await post(100, PATIENT)).status).toBe(429);
       expect((await post(3, PATIENT)).status).toBe(200);
       expect((await post(1, PATIENT)).status).toBe(429);

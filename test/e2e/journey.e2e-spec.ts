@@ -11,7 +11,7 @@ type AccessRow = { chat_image_id: number; accessed_by: number; accessed_at: Date
 
 const TIMESTAMP = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/;
 
-describe.each(STORAGES)('the journey of a picture, on $name storage', ({ environment }) => {
+describe.each(STORAGES)('a picture from its upload to its display, on $name storage', ({ environment }) => {
   const journey = environment ? it : it.skip;
   let test: TestApp;
   let photo: Buffer;
@@ -21,7 +21,7 @@ describe.each(STORAGES)('the journey of a picture, on $name storage', ({ environ
     if (!environment) return;
     test = await TestApp.start(environment);
     photo = await phonePhoto();
-    // As React Native encodes a name with a space.
+    // React Native encodes a space in a name like this.
     const response = await test.upload(photo, { name: 'my%20rash.jpg' });
     expect(response.status).toBe(200);
     expect(response.headers.get('cache-control')).toBe('no-store');
@@ -42,7 +42,7 @@ describe.each(STORAGES)('the journey of a picture, on $name storage', ({ environ
     return ((await response.json()) as SignedUrlResponseDto).data;
   }
 
-  journey('the patient gets every field that old and new apps read', () => {
+  journey('the upload response has every field that old and new apps read', () => {
     expect(uploaded).toEqual({
       id: expect.any(Number),
       image_id: String(uploaded.id),
@@ -63,13 +63,13 @@ describe.each(STORAGES)('the journey of a picture, on $name storage', ({ environ
       width: 1278,
       height: 720,
     });
-    // Smaller by what the phone wrote into it about itself and the place.
+    // The stored picture is smaller, as the EXIF data is removed.
     expect(uploaded.size).toBeLessThan(photo.length);
     expect(uploaded.media_url).not.toMatch(/Signature=/);
     expect(Math.abs(Date.parse(uploaded.created_at) - Date.now())).toBeLessThan(60_000);
   });
 
-  journey('the first URL of the upload reads the picture, as the type that was found', async () => {
+  journey('the signed URL of the upload response reads the picture with its content type', async () => {
     const response = await fetch(uploaded.signed_url);
     expect(response.status).toBe(200);
     expect(response.headers.get('content-type')).toBe('image/jpeg');
@@ -78,7 +78,7 @@ describe.each(STORAGES)('the journey of a picture, on $name storage', ({ environ
     expect((await response.arrayBuffer()).byteLength).toBe(uploaded.size);
   });
 
-  journey('the doctor gets the same picture by its number and by its file name', async () => {
+  journey('the doctor gets a signed URL by image number and by file name', async () => {
     for (const id of [uploaded.id, uploaded.file_path.split('/').at(-1) ?? '']) {
       const before = Math.floor(Date.now() / 1000);
       const { url, expires_in, expires_at } = await signedUrl(id, DOCTOR);
@@ -92,7 +92,7 @@ describe.each(STORAGES)('the journey of a picture, on $name storage', ({ environ
     }
   });
 
-  journey('the stable address and its old alias lead to the picture', async () => {
+  journey('the stable address and its old alias redirect to the picture', async () => {
     const path = new URL(uploaded.media_url).pathname;
     for (const address of [path, path.replace('/storage/', '/api/images/')]) {
       const response = await test.fetch(address, { as: DOCTOR });
@@ -102,7 +102,7 @@ describe.each(STORAGES)('the journey of a picture, on $name storage', ({ environ
     }
   });
 
-  journey('one row of the trail for every URL handed out, and none for a refusal', async () => {
+  journey('every signed URL gets one audit row, and a refusal gets none', async () => {
     const before = await trail();
     const started = Date.now();
     await signedUrl(uploaded.id, DOCTOR);
@@ -122,25 +122,25 @@ describe.each(STORAGES)('the journey of a picture, on $name storage', ({ environ
     }
   });
 
-  journey('the upload itself is on the trail, as its answer holds a URL', async () => {
+  journey('the upload gets an audit row for the signed URL in its response', async () => {
     expect((await trail())[0]).toMatchObject({ chat_image_id: uploaded.id, accessed_by: PATIENT });
   });
 
-  journey('an outsider is refused, and so is a request without a token', async () => {
+  journey('an outsider gets 403 FORBIDDEN, and a request without a token gets 401', async () => {
     const outsider = await test.fetch(`/api/chat-images/${uploaded.id}/signed-url`, { as: OUTSIDER });
     expect([outsider.status, await outsider.json()]).toMatchObject([403, { error_code: 'FORBIDDEN' }]);
     const nobody = await test.fetch(`/api/chat-images/${uploaded.id}/signed-url`);
     expect([nobody.status, await nobody.json()]).toMatchObject([401, { error_code: 'UNAUTHENTICATED' }]);
   });
 
-  journey('the address of the object is refused without its signature', async () => {
+  journey('the storage answers 403 to an object address without a signature', async () => {
     const { url } = await signedUrl(uploaded.id, DOCTOR);
     const bare = new URL(url);
     bare.search = '';
     expect((await fetch(bare)).status).toBe(403);
   });
 
-  journey('the doctor may send a picture too, and gif, png and webp keep their type', async () => {
+  journey('the doctor can upload PNG, GIF and WebP pictures, which keep their type', async () => {
     for (const format of ['png', 'gif', 'webp'] as const) {
       const response = await test.upload(await picture(format), { as: DOCTOR });
       const { data } = (await response.json()) as UploadedChatImageResponseDto;
@@ -155,7 +155,7 @@ describe.each(STORAGES)('the journey of a picture, on $name storage', ({ environ
     }
   });
 
-  journey('both orders of the form are read', async () => {
+  journey('the upload form may have appointment_id before the file', async () => {
     const form = new FormData();
     form.append('appointment_id', String(APPOINTMENT));
     form.append('file', new Blob([new Uint8Array(photo)]), 'photo.jpg');
@@ -163,7 +163,7 @@ describe.each(STORAGES)('the journey of a picture, on $name storage', ({ environ
     expect(response.status).toBe(200);
   });
 
-  journey('pictures sent at the same moment all get names and rows of their own', async () => {
+  journey('twelve concurrent uploads get different names and rows', async () => {
     const pictures = await Promise.all(Array.from({ length: 12 }, () => picture('png')));
     const answers = await Promise.all(pictures.map((bytes) => test.upload(bytes)));
     const images = await Promise.all(
@@ -175,10 +175,10 @@ describe.each(STORAGES)('the journey of a picture, on $name storage', ({ environ
   });
 });
 
-describe.each(STORAGES)('a URL that has expired, on $name storage', ({ environment }) => {
+describe.each(STORAGES)('an expired signed URL, on $name storage', ({ environment }) => {
   const journey = environment ? it : it.skip;
 
-  journey('is dead, and a new one works', async () => {
+  journey('is answered 403, and a new signed URL works', async () => {
     const test = await TestApp.start({ ...environment, SIGNED_URL_EXPIRES_SECONDS: '2' });
     try {
       const { data } = (await (
@@ -197,7 +197,7 @@ describe.each(STORAGES)('a URL that has expired, on $name storage', ({ environme
         const response = await fetch(first.url);
         await response.arrayBuffer();
         ({ status } = response);
-        // It works for as long as it says it does, seen by a clock that started before the request.
+        // The URL works until expires_at, by a clock that is read after the request.
         if (status !== 200) expect(Date.now()).toBeGreaterThanOrEqual(Date.parse(first.expires_at));
       } while (status === 200 && Date.now() < Date.parse(first.expires_at) + 5000);
       expect(status).toBe(403);

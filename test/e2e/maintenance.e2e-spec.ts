@@ -16,7 +16,7 @@ const TIMEOUT_MS = 120_000;
 
 jest.setTimeout(TIMEOUT_MS);
 
-describe('the commands that look after the storage', () => {
+describe('the storage commands', () => {
   let test: TestApp;
   let storage: StorageProvider;
   let uploaded: UploadedChatImageDto;
@@ -29,7 +29,7 @@ describe('the commands that look after the storage', () => {
   afterAll(() => test.stop());
 
   afterEach(async () => {
-    // Each test begins with one whole image and nothing else.
+    // Each test begins without images.
     await test.database.query('DELETE FROM chat_images');
   });
 
@@ -61,7 +61,7 @@ describe('the commands that look after the storage', () => {
     ({ data: uploaded } = (await response.json()) as UploadedChatImageResponseDto);
   };
 
-  /** Objects of others below the same folder: four pictures of the system before, and three other things. */
+  /** Objects of others in the same folder: four pictures of the old system, and three other files. */
   const OTHERS = [
     'chat_images/appointment_145/1700000000_AbCdEfGh12.jpg',
     'chat_images/appointment_145/1700000000_AbCdEfGh12.JPG',
@@ -72,7 +72,7 @@ describe('the commands that look after the storage', () => {
     'chat_images/appointment_145/thumbs/1700000000_AbCdEfGh12.jpg',
   ];
 
-  /** Puts an object that has no row, an hour ago by its time. */
+  /** Stores an object without a row, with a modification time an hour ago. */
   async function orphan(key: string): Promise<string> {
     await storage.put(key, [Buffer.from('nobody knows me')], { contentType: 'image/png' });
     const hourAgo = new Date(Date.now() - 3_600_000);
@@ -80,14 +80,14 @@ describe('the commands that look after the storage', () => {
     return key;
   }
 
-  it('npm run reconcile has nothing to say of a storage in order', async () => {
+  it('npm run reconcile exits with 0 when the storage matches the database', async () => {
     await uploadOne();
     const { exit, output } = await run('commands/reconcile.js');
     expect([exit, output]).toEqual([0, expect.stringMatching(/stored images\W+1\b/)]);
     expect(await storage.head(uploaded.file_path)).toBeDefined();
   });
 
-  it('npm run reconcile tells objects that no row names apart, and removes none', async () => {
+  it('npm run reconcile lists objects without a row by kind, and deletes none', async () => {
     await uploadOne();
     const keys = await Promise.all(OTHERS.map(orphan));
     for (const args of [[], ['--dry-run'], ['--after-restore']]) {
@@ -99,12 +99,12 @@ describe('the commands that look after the storage', () => {
     for (const key of keys) expect(await storage.head(key)).toBeDefined();
   });
 
-  it('npm run reconcile -- --remove-unknown removes what it lists, once a person has said so', async () => {
+  it('npm run reconcile -- --remove-unknown deletes the listed objects only with --yes', async () => {
     await uploadOne();
     const keys = await Promise.all(OTHERS.map(orphan));
     const remove = (...args: string[]): ReturnType<typeof run> =>
       run('commands/reconcile.js', '--remove-unknown', ...args);
-    // An hour is less than the 30 days that are waited for when nothing is said.
+    // An object must be 30 days old by default.
     expect(await remove('--yes')).toEqual({ exit: 0, output: 'There is nothing to remove.\n' });
     const unasked = await remove('--older-than', '30m');
     expect([unasked.exit, unasked.output]).toEqual([1, expect.stringContaining('nobody can be asked here')]);
@@ -119,7 +119,7 @@ describe('the commands that look after the storage', () => {
     expect(await storage.head(uploaded.file_path)).toBeDefined();
   });
 
-  it('npm run reconcile -- --remove-unknown keeps pictures that the migration has not imported yet', async () => {
+  it('npm run reconcile -- --remove-unknown keeps old pictures that are not imported yet', async () => {
     const keys = await Promise.all(OTHERS.map(orphan));
     const { exit, output } = await run(
       'commands/reconcile.js',
@@ -131,7 +131,7 @@ describe('the commands that look after the storage', () => {
     for (const key of keys) await storage.delete(key);
   });
 
-  it('npm run reconcile says in one line that the database or the storage can not be used', async () => {
+  it('npm run reconcile reports an unavailable database or storage in one line', async () => {
     const down = await run('commands/reconcile.js', 'DATABASE_URL=postgres://u:p@127.0.0.1:1/x');
     expect([down.exit, down.output.trim().split('\n')]).toEqual([
       1,
@@ -166,14 +166,14 @@ describe('the commands that look after the storage', () => {
     ['--remove-unknown', '--limit', '0'],
     ['--remove-unknown', '--after-restore'],
     ['--remove'],
-  ])('npm run reconcile is not misunderstood: %s %s', async (...args) => {
+  ])('npm run reconcile prints its usage for the arguments %s %s', async (...args) => {
     expect(await run('commands/reconcile.js', ...args.filter(Boolean))).toEqual({
       exit: 1,
       output: expect.stringMatching(/^Usage: /),
     });
   });
 
-  it('npm run reconcile fails when an image has lost its object, and keeps the row', async () => {
+  it('npm run reconcile exits with 1 when an object is missing, and keeps its row', async () => {
     await uploadOne();
     await storage.delete(uploaded.file_path);
     const { exit, output } = await run('commands/reconcile.js');
@@ -182,7 +182,7 @@ describe('the commands that look after the storage', () => {
     expect(await test.database.query<unknown[]>('SELECT 1 FROM chat_images')).toHaveLength(1);
   });
 
-  it('npm run verify tells intact, changed and missing pictures apart', async () => {
+  it('npm run verify counts intact, changed and missing pictures', async () => {
     await uploadOne();
     expect(await run('commands/verify.js')).toEqual({
       exit: 0,

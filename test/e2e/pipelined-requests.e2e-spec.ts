@@ -18,17 +18,17 @@ const { decideImages: DECIDE_IMAGES } = accessStatements(EVERY_USER);
 
 const REQUESTS = 5000;
 
-/** What Node reads at once. */
+/** The bytes that Node reads at once. */
 const READ_BYTES = 64 * 1024;
 
-describe('the requests of one connection', () => {
+describe('pipelined requests on one connection', () => {
   let server: Server;
   /** The length of each request. */
   let length: number;
   let begun: number;
   let answered: number;
   let mostUnanswered: number;
-  /** How many bytes had been read of requests that were not begun. */
+  /** The most bytes that were read of requests that had not begun. */
   let mostReadAhead: number;
 
   beforeEach(async () => {
@@ -39,7 +39,7 @@ describe('the requests of one connection', () => {
         mostUnanswered = Math.max(mostUnanswered, begun - answered);
         mostReadAhead = Math.max(mostReadAhead, request.socket.bytesRead - begun * length);
         void text(request)
-          // Not answered at once, so that all that follows could be begun before.
+          // The response waits, so that later requests could begin before it.
           .then((body) => setTimeout(1, body))
           .then((body) => {
             answered += 1;
@@ -59,7 +59,7 @@ describe('the requests of one connection', () => {
     [REQUESTS, 0],
     [REQUESTS, 40],
     [50, 100_000],
-  ])('are answered in their order: %d with a body of %d bytes', async (count, bodyLength) => {
+  ])('are answered in order: %d requests with bodies of %d bytes', async (count, bodyLength) => {
     const socket = connect((server.address() as AddressInfo).port, '127.0.0.1');
     const names = Array.from({ length: count }, (_, index) => `/${String(index).padStart(5, '0')}`);
     const requests = names.map(
@@ -82,7 +82,7 @@ describe('the requests of one connection', () => {
   });
 });
 
-describe('a client that does not wait for answers', () => {
+describe('a client with pipelined requests', () => {
   const clients = new Clients();
   let test: TestApp;
   let imageId: number;
@@ -100,7 +100,7 @@ describe('a client that does not wait for answers', () => {
 
   afterAll(() => test.stop());
 
-  it('gets all of them in order, and the database a few at a time', async () => {
+  it('gets its responses in order, while the database gets few requests at once', async () => {
     const database = test.app.get(RequestDatabase);
     const run = database.runShared.bind(database);
     let inStatements = 0;
@@ -140,7 +140,7 @@ describe('a client that does not wait for answers', () => {
     expect(most).toBeLessThanOrEqual(MAX_UNANSWERED);
   }, 120_000);
 
-  it('and goes away leaves no memory of an upload behind, whichever of its requests that was', async () => {
+  it('leaves no upload memory in use after it disconnects', async () => {
     const holder = test.database.createQueryRunner();
     await holder.startTransaction();
     try {

@@ -17,31 +17,31 @@ import {
 } from '../support/raw-clients.js';
 import { OUTSIDER, PATIENT, TestApp } from '../support/test-app.js';
 
-/** Nearly all of a large file, with nothing behind it. */
+/** Nearly all of a large file, without the end of the form. */
 const STALLED_FILE = Buffer.alloc(9.9 * MIB);
 
-/** Where the file is first nothing is authorised before the end. */
+/** When the file comes first, the permission is checked only at the end. */
 const ORDERS: readonly [order: string, head: (appointment: number) => Buffer][] = [
   ['with the file first', () => Buffer.from(FILE_HEAD)],
   ['with the appointment first', (appointment) => form(Buffer.alloc(0), appointment).subarray(0, -9)],
 ];
 
-/** Sends nearly all of a large upload and stands still. */
+/** Sends nearly all of a large upload, and then stops. */
 async function stall(client: Client, user: number, head: Buffer): Promise<Client> {
   await client.send(client.head({ as: user, headers: [`Content-Length: ${10 * MIB}`] }));
-  // Not waited for: what finds no room is not read.
+  // This does not wait, as an upload without memory is not read.
   client.socket.write(head);
   client.socket.write(STALLED_FILE);
   return client;
 }
 
-describe('a user whose uploads stand still', () => {
+describe('a user with stalled uploads', () => {
   const clients = new Clients();
   let test: TestApp;
   let photo: Buffer;
 
   beforeAll(async () => {
-    // Nothing that stands still is given up while another's uploads are looked at.
+    // The timeouts are long, so that stalled uploads do not end during a test.
     test = await TestApp.start({ UPLOAD_SLOW_SECONDS: '120', UPLOAD_WAIT_MS: '120000' });
     photo = await picture('png');
   });
@@ -50,7 +50,7 @@ describe('a user whose uploads stand still', () => {
 
   afterAll(() => test.stop());
 
-  /** That another user's uploads go on, small and as large as may be, while those that stand still hold what they can. */
+  /** Expects that small and large uploads of another user work while the stalled uploads go on. */
   async function expectOthersGoOn(stalled: readonly Client[]): Promise<void> {
     const patient = await test.addPatient();
     for (const toForm of [form, formFileFirst]) {
@@ -63,7 +63,7 @@ describe('a user whose uploads stand still', () => {
   }
 
   describe.each(ORDERS)('%s', (_order, head) => {
-    it.each([6, 60])('keeps nobody out with %d connections', async (count) => {
+    it.each([6, 60])('does not block other users with %d connections', async (count) => {
       const stalled = await Promise.all(
         Array.from({ length: count }, () => stall(clients.connect(test), PATIENT, head(145))),
       );
@@ -73,7 +73,7 @@ describe('a user whose uploads stand still', () => {
     });
   });
 
-  it('keeps nothing of its share for a client that left before its upload was begun', async () => {
+  it('gets the memory back when a client disconnects before its upload begins', async () => {
     const accepted: Socket[] = [];
     serverOf(test).once('connection', (socket: Socket) => accepted.push(socket));
     const holder = test.database.createQueryRunner();
@@ -98,18 +98,18 @@ describe('a user whose uploads stand still', () => {
     expectRefusal(await clients.connect(test).ask({ as: PATIENT }, large), 422, 'INVALID_IMAGE');
   });
 
-  it.each([6, 60])('and who takes part in nothing keeps nobody out with %d', async (count) => {
+  it.each([6, 60])('does not block other users as an outsider with %d connections', async (count) => {
     const stalled = await Promise.all(
       Array.from({ length: count }, () => stall(clients.connect(test), OUTSIDER, Buffer.from(FILE_HEAD))),
     );
     await eventually(() => inUse(test) >= 49 * MIB, 'a stalled file to be received');
     await expectOthersGoOn(stalled);
-    // One picture's.
+    // The memory of one picture is in use.
     expect(inUse(test)).toBeLessThanOrEqual(52 * MIB);
   });
 });
 
-describe('an upload that comes too slowly', () => {
+describe('a slow upload', () => {
   const clients = new Clients();
   let test: TestApp;
   let photo: Buffer;
@@ -133,14 +133,17 @@ describe('an upload that comes too slowly', () => {
     expect(client.error).toBeUndefined();
   }
 
-  it.each([0, 1, MIB])('is answered, and loses its memory, when it stops after %d bytes', async (bytes) => {
-    const client = clients.connect(test);
-    await client.send(client.head({ as: PATIENT, headers: [`Content-Length: ${2 * MIB}`] }));
-    if (bytes > 0) await client.send(Buffer.concat([Buffer.from(FILE_HEAD), Buffer.alloc(bytes)]));
-    await expectTooSlow(client);
-  });
+  it.each([0, 1, MIB])(
+    'is answered 422 and releases its memory when it stops after %d bytes',
+    async (bytes) => {
+      const client = clients.connect(test);
+      await client.send(client.head({ as: PATIENT, headers: [`Content-Length: ${2 * MIB}`] }));
+      if (bytes > 0) await client.send(Buffer.concat([Buffer.from(FILE_HEAD), Buffer.alloc(bytes)]));
+      await expectTooSlow(client);
+    },
+  );
 
-  it('is answered when it trickles', async () => {
+  it('is answered 422 when it sends a byte every 50 ms', async () => {
     const client = clients.connect(test);
     await client.send(client.head({ as: PATIENT, headers: [`Content-Length: ${2 * MIB}`] }));
     await client.send(FILE_HEAD);
@@ -152,7 +155,7 @@ describe('an upload that comes too slowly', () => {
     }
   });
 
-  it('goes on when it is as fast as a phone over 2G', async () => {
+  it('is stored when it is as fast as a phone over 2G', async () => {
     const client = clients.connect(test);
     const body = form(await largePng());
     await client.send(client.head({ as: PATIENT, headers: [`Content-Length: ${body.length}`] }));
@@ -166,13 +169,13 @@ describe('an upload that comes too slowly', () => {
     }
   });
 
-  it('frees the share of its user for the uploads that waited for it', async () => {
+  it('releases the memory share of its user for the next upload', async () => {
     const stalled = await Promise.all(
       Array.from({ length: 3 }, () => stall(clients.connect(test), PATIENT, Buffer.from(FILE_HEAD))),
     );
     const answers: Answer[] = [];
     for (const client of stalled) answers.push(await client.answer());
-    // One took the share; the others, which waited in vain, were not read.
+    // One upload took the share; the others waited for it and were not read.
     expect(answers.map(({ status }) => status).sort()).toEqual([422, 429, 429]);
     for (const answer of answers.filter(({ status }) => status === 429))
       expectRefusal(answer, 429, 'TOO_MANY_REQUESTS');
@@ -180,6 +183,6 @@ describe('an upload that comes too slowly', () => {
     expect(answer.status).toBe(200);
   });
 
-  /** Some tens of kilobytes, so that it takes longer than a slow upload may. */
+  /** Tens of kilobytes, so that the upload takes longer than UPLOAD_SLOW_SECONDS. */
   const largePng = async (): Promise<Buffer> => picture('png', 140, 140);
 });

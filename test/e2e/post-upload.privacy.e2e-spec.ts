@@ -6,7 +6,7 @@ import type { UploadedChatImageResponseDto } from '../../src/chat-images/dto/upl
 import { phonePhoto, picture, pixels } from '../support/pictures.js';
 import { TestApp } from '../support/test-app.js';
 
-describe('what is stored of an upload', () => {
+describe('the stored picture', () => {
   let test: TestApp;
 
   beforeAll(async () => {
@@ -22,7 +22,7 @@ describe('what is stored of an upload', () => {
     return { data, object: Buffer.from(await (await fetch(data.signed_url)).arrayBuffer()) };
   }
 
-  it('tells nothing of the place, the phone or the hour, and shows every pixel', async () => {
+  it('has no EXIF data of place, phone or time, and keeps every pixel', async () => {
     const photo = await phonePhoto();
     expect(photo.includes('Lumia')).toBe(true);
     const { data, object } = await stored(photo);
@@ -32,7 +32,7 @@ describe('what is stored of an upload', () => {
     expect(data.size).toBe(object.length);
   });
 
-  it('keeps the orientation, and tells width and height as a viewer shows them', async () => {
+  it('keeps its orientation, with width and height as a viewer shows them', async () => {
     const turned = await sharp(await picture('jpeg', 90, 60))
       .withMetadata({ orientation: 6 })
       .jpeg()
@@ -45,7 +45,7 @@ describe('what is stored of an upload', () => {
   });
 
   it.each(['jpeg', 'png', 'gif', 'webp'] as const)(
-    'has nothing of what was appended to a %s',
+    'has no bytes that were appended to a %s',
     async (format) => {
       const { object } = await stored(
         Buffer.concat([await picture(format), Buffer.from('PK\x03\x04<script>alert(1)</script>')]),
@@ -54,7 +54,7 @@ describe('what is stored of an upload', () => {
     },
   );
 
-  it('is on the row, with the digests of what was sent and of what is stored', async () => {
+  it('has the SHA-256 of the sent and of the stored bytes on its row', async () => {
     const photo = await phonePhoto();
     const { data, object } = await stored(photo);
     const digest = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex');

@@ -32,14 +32,14 @@ function pieces(bytes: Buffer, size: number): Buffer[] {
   );
 }
 
-describe('an upload that is refused', () => {
+describe('POST /api/upload/chat-image', () => {
   const clients = new Clients();
   let test: TestApp;
   let photo: Buffer;
   let imageId: number;
 
   beforeAll(async () => {
-    // The same photo is sent in many tests, and is one image in all of them.
+    // Many tests send the same photo, which is a duplicate in all of them.
     test = await TestApp.start({ UPLOAD_DEDUPE_SECONDS: '3600' });
     photo = await picture('png');
     const { data } = (await (await test.upload(photo)).json()) as UploadedChatImageResponseDto;
@@ -57,7 +57,7 @@ describe('an upload that is refused', () => {
     as: PATIENT,
   });
 
-  /** What an upload may leave behind: rows, and files of the storage. */
+  /** The rows and the stored files that an upload may leave behind. */
   async function traces(): Promise<unknown> {
     if (test.settings.storage.driver !== 'local') throw new Error('This suite runs on the local storage.');
     const rows = await test.database.query<unknown[]>(
@@ -66,7 +66,7 @@ describe('an upload that is refused', () => {
     return { rows, files: (await readdir(test.settings.storage.directory, { recursive: true })).sort() };
   }
 
-  /** That a connection still works: another request gets its own answer, and so does a whole upload. */
+  /** Expects that the connection still works for another request and for an upload. */
   async function expectGoesOn(client: Client): Promise<void> {
     const get = await client.ask({ ...signedUrl(), headers: ['X-Request-Id: the-next-one'] });
     expect([get.status, get.headers.get('x-request-id')]).toEqual([200, 'the-next-one']);
@@ -75,7 +75,7 @@ describe('an upload that is refused', () => {
     expect(JSON.parse(post.body)).toMatchObject({ success: true, data: { id: imageId } });
   }
 
-  /** Each can be refused by its head alone. */
+  /** Each upload can be refused by its request head alone. */
   const BY_HEAD: [status: number, code: string, head: Head, length: number][] = [
     [401, 'UNAUTHENTICATED', {}, MIB],
     [413, 'FILE_TOO_LARGE', { as: PATIENT }, 11 * MIB],
@@ -85,22 +85,19 @@ describe('an upload that is refused', () => {
     [422, 'VALIDATION_FAILED', { as: PATIENT, type: 'multipart/form-data' }, MIB],
   ];
 
-  describe('before its body', () => {
-    it.each(BY_HEAD)(
-      'is told %d %s when nothing but the head has come',
-      async (status, code, head, length) => {
-        const client = connected();
-        const sent = client.head({
-          ...head,
-          headers: [...(head.headers ?? []), `Content-Length: ${length}`],
-        });
-        await client.send(sent);
-        expectRefusal(await client.answer(), status, code);
-        expect(client.socket.bytesWritten).toBe(sent.length);
-      },
-    );
+  describe('before the whole body has come', () => {
+    it.each(BY_HEAD)('answers %d %s to the request head alone', async (status, code, head, length) => {
+      const client = connected();
+      const sent = client.head({
+        ...head,
+        headers: [...(head.headers ?? []), `Content-Length: ${length}`],
+      });
+      await client.send(sent);
+      expectRefusal(await client.answer(), status, code);
+      expect(client.socket.bytesWritten).toBe(sent.length);
+    });
 
-    it('is told 403 by appointment_id, while the file never comes', async () => {
+    it('answers 403 after appointment_id, before the file has come', async () => {
       const before = await traces();
       const client = connected();
       await client.send(client.head({ as: OUTSIDER, headers: [`Content-Length: ${MIB}`] }));
@@ -109,7 +106,7 @@ describe('an upload that is refused', () => {
       expect(await traces()).toEqual(before);
     });
 
-    it('is told 403 after the file when the file came first, and leaves nothing behind', async () => {
+    it('answers 403 after a file that comes first, and stores nothing', async () => {
       const before = await traces();
       const client = connected();
       const body = Buffer.concat([
@@ -122,7 +119,7 @@ describe('an upload that is refused', () => {
       await expectGoesOn(client);
     });
 
-    it('gives its memory back when it is refused, not when its client has stopped sending', async () => {
+    it('releases the memory with the 403 response, not when the client stops sending', async () => {
       const client = connected();
       await client.send(client.head({ as: OUTSIDER, headers: [`Content-Length: ${9 * MIB}`] }));
       await client.send(FILE_HEAD);
@@ -135,36 +132,33 @@ describe('an upload that is refused', () => {
     });
   });
 
-  describe('while its client goes on sending', () => {
+  describe('while the client keeps sending', () => {
     it.each([
       ['with Connection: keep-alive', 'keep-alive', false],
       ['with Connection: close', 'close', false],
       ['in chunks', 'keep-alive', true],
       ['in chunks with Connection: close', 'close', true],
-    ])(
-      'is read by a slow sender, who then sends two megabytes more, %s',
-      async (_, connection, isChunked) => {
-        const client = connected();
-        const start = Buffer.concat([Buffer.from(FIELD + FILE_HEAD), Buffer.alloc(40)]);
-        const length = start.length + 2 * MIB + END.length;
-        const framing = isChunked ? 'Transfer-Encoding: chunked' : `Content-Length: ${length}`;
-        const send = (bytes: Uint8Array): Promise<void> => client.send(isChunked ? chunk(bytes) : bytes);
-        await client.send(client.head({ as: OUTSIDER, headers: [framing, `Connection: ${connection}`] }));
-        for (const piece of pieces(start, 5)) {
-          await send(piece);
-          await setTimeout(20);
-        }
-        expectRefusal(await client.answer(), 403, 'FORBIDDEN');
-        for (const piece of pieces(Buffer.alloc(2 * MIB), KIB_64.length)) await send(piece);
-        await send(Buffer.from(END));
-        if (isChunked) await client.send('0\r\n\r\n');
-        if (connection === 'close') await eventually(() => client.ended, 'the end of the connection');
-        else await expectGoesOn(client);
-        expect(client.error).toBeUndefined();
-      },
-    );
+    ])('delivers 403 to a slow client that sends 2 MiB more, %s', async (_, connection, isChunked) => {
+      const client = connected();
+      const start = Buffer.concat([Buffer.from(FIELD + FILE_HEAD), Buffer.alloc(40)]);
+      const length = start.length + 2 * MIB + END.length;
+      const framing = isChunked ? 'Transfer-Encoding: chunked' : `Content-Length: ${length}`;
+      const send = (bytes: Uint8Array): Promise<void> => client.send(isChunked ? chunk(bytes) : bytes);
+      await client.send(client.head({ as: OUTSIDER, headers: [framing, `Connection: ${connection}`] }));
+      for (const piece of pieces(start, 5)) {
+        await send(piece);
+        await setTimeout(20);
+      }
+      expectRefusal(await client.answer(), 403, 'FORBIDDEN');
+      for (const piece of pieces(Buffer.alloc(2 * MIB), KIB_64.length)) await send(piece);
+      await send(Buffer.from(END));
+      if (isChunked) await client.send('0\r\n\r\n');
+      if (connection === 'close') await eventually(() => client.ended, 'the end of the connection');
+      else await expectGoesOn(client);
+      expect(client.error).toBeUndefined();
+    });
 
-    it('is read by a client that looks only after it has sent all', async () => {
+    it('delivers 403 to a client that reads only after sending everything', async () => {
       const client = connected();
       client.socket.pause();
       const body = form(Buffer.alloc(9 * MIB));
@@ -175,7 +169,7 @@ describe('an upload that is refused', () => {
       expect(client.error).toBeUndefined();
     });
 
-    it('cuts a client that sends on without an end', async () => {
+    it('closes the connection of a client that never stops sending', async () => {
       const client = connected();
       await client.send(client.head({ as: OUTSIDER, headers: ['Transfer-Encoding: chunked'] }));
       await client.send(chunk(Buffer.from(FIELD + FILE_HEAD)));
@@ -188,7 +182,7 @@ describe('an upload that is refused', () => {
     });
   });
 
-  describe('and whose client breaks off', () => {
+  describe('when the client aborts', () => {
     it.each([
       ['half-closes its connection in the middle of a file', (client: Client) => void client.socket.end()],
       ['closes its connection in the middle of a file', (client: Client) => void client.socket.destroy()],
@@ -196,8 +190,8 @@ describe('an upload that is refused', () => {
         'resets its connection in the middle of a file',
         (client: Client) => void client.socket.resetAndDestroy(),
       ],
-      ['sends a chunk of no size', (client: Client) => void client.socket.write('zz\r\n')],
-    ])('is given up at once when it %s', async (_, breakOff) => {
+      ['sends a chunk without a valid size', (client: Client) => void client.socket.write('zz\r\n')],
+    ])('releases the memory at once when the client %s', async (_, breakOff) => {
       const client = connected();
       await client.send(client.head({ as: PATIENT, headers: ['Transfer-Encoding: chunked'] }));
       await client.send(chunk(Buffer.concat([Buffer.from(FIELD + FILE_HEAD), Buffer.alloc(MIB)])));
@@ -207,7 +201,7 @@ describe('an upload that is refused', () => {
       await eventually(() => client.ended, 'the end of the connection');
     });
 
-    it('is given up when the time for a whole request is up', async () => {
+    it('answers 408 at the request timeout', async () => {
       const accepted: Socket[] = [];
       const accept = (socket: Socket): void => void accepted.push(socket);
       serverOf(test).once('connection', accept);
@@ -216,7 +210,7 @@ describe('an upload that is refused', () => {
       await client.send(FIELD + FILE_HEAD);
       await client.send(KIB_64);
       await eventually(() => inUse(test) > 0, 'the file to be received');
-      // Node looks for such requests every 30 seconds; this is what it does then.
+      // Node checks the request timeout every 30 seconds, and then emits this event.
       const timeout = Object.assign(new Error('Request timeout'), { code: 'ERR_HTTP_REQUEST_TIMEOUT' });
       serverOf(test).emit('clientError', timeout, accepted[0]);
       expectRefusal(await client.answer(), 408, 'REQUEST_TIMEOUT');
@@ -226,17 +220,17 @@ describe('an upload that is refused', () => {
   });
 
   describe('with Expect: 100-continue', () => {
-    it.each(BY_HEAD)('is told %d %s, and not to continue', async (status, code, head, length) => {
+    it.each(BY_HEAD)('answers %d %s without 100 Continue', async (status, code, head, length) => {
       const client = connected();
       const headers = [...(head.headers ?? []), `Content-Length: ${length}`, 'Expect: 100-continue'];
       await client.send(client.head({ ...head, headers }));
       const answer = await client.answer();
       expectRefusal(answer, status, code);
-      // Nobody knows whether the body will follow, so nothing else can.
+      // The connection must close, as the body may still follow.
       expect(answer.headers.get('connection')).toBe('close');
     });
 
-    it('is told to continue to its appointment_id, for who may not is known by it, and then 403', async () => {
+    it('answers 100 to an outsider, and 403 after appointment_id', async () => {
       const client = connected();
       const headers = [`Content-Length: ${MIB}`, 'Expect: 100-continue'];
       await client.send(client.head({ as: OUTSIDER, headers }));
@@ -245,7 +239,7 @@ describe('an upload that is refused', () => {
       expectRefusal(await client.answer(), 403, 'FORBIDDEN');
     });
 
-    it('is told to continue once, and then 200, when it is not refused', async () => {
+    it('answers 100 once to a participant, and then 200', async () => {
       const client = connected();
       const body = form(photo);
       const headers = [`Content-Length: ${body.length}`, 'Expect: 100-continue'];
@@ -257,7 +251,7 @@ describe('an upload that is refused', () => {
     });
   });
 
-  describe('leaves its connection to the next request', () => {
+  describe('keeps the connection open for the next request', () => {
     const twice = Buffer.from(FIELD + FIELD + FILE_HEAD + END);
     const nameless = Buffer.from('--b\r\n\r\nx\r\n'.repeat(20));
     const nowhere = (): Buffer => Buffer.from(form(photo).toString('latin1').replace('145', '999'), 'latin1');
@@ -274,14 +268,14 @@ describe('an upload that is refused', () => {
       [422, 'VALIDATION_FAILED', { as: PATIENT }, () => Buffer.concat([nameless, form(photo)])],
       [422, 'VALIDATION_FAILED', { as: PATIENT }, () => form(photo).subarray(0, -5)],
       [422, 'INVALID_IMAGE', { as: PATIENT }, () => form(Buffer.from('no picture'))],
-    ])('after %d %s', async (status, code, head, body) => {
+    ])('after a %d %s response', async (status, code, head, body) => {
       const client = connected();
       expectRefusal(await client.ask(head, body()), status, code);
       await expectGoesOn(client);
       expect(client.error).toBeUndefined();
     });
 
-    it('when the requests come before their answers are read', async () => {
+    it('when the requests are pipelined', async () => {
       const client = connected();
       const body = form(Buffer.alloc(100_000));
       const id = (name: string): string => `X-Request-Id: pipelined-${name}`;
@@ -301,7 +295,7 @@ describe('an upload that is refused', () => {
     });
   });
 
-  it('does not wait behind fifty clients of another user that send a byte every 100 ms', async () => {
+  it('is not delayed by fifty clients of another user that send slowly', async () => {
     const body = form(photo);
     const slow = await Promise.all(
       Array.from({ length: 50 }, async () => {
@@ -326,7 +320,7 @@ describe('an upload that is refused', () => {
   });
 });
 
-describe('an upload over the rate limit', () => {
+describe('POST /api/upload/chat-image over the rate limit', () => {
   const clients = new Clients();
   let test: TestApp;
 
@@ -342,10 +336,10 @@ describe('an upload over the rate limit', () => {
   afterAll(() => test.stop());
 
   it.each([
-    ['of a user', { as: PATIENT }, 422],
+    ['with a token', { as: PATIENT }, 422],
     ['without a token', {}, 401],
   ])(
-    '%s is told 429 when nothing but the head has come, and not to continue',
+    'answers 429 to the request head of an upload %s, without 100 Continue',
     async (_, head: Head, first) => {
       expect((await clients.connect(test).ask(head, END)).status).toBe(first);
       for (const expectation of [[], ['Expect: 100-continue']]) {
@@ -359,12 +353,12 @@ describe('an upload over the rate limit', () => {
   );
 });
 
-describe('uploads that together are over the memory for them', () => {
+describe('uploads that together exceed UPLOAD_MEMORY_MIB', () => {
   const clients = new Clients();
-  /** As large as may be, and no picture, so that none is stored. */
+  /** The largest file allowed, but not a picture, so that nothing is stored. */
   const file = Buffer.concat([Buffer.from([0xff, 0xd8, 0xff, 0xe0]), randomBytes(10 * MIB - 4)]);
   let test: TestApp;
-  /** How much of each connection had been read when an answer was begun on it. */
+  /** The bytes read of each connection when its response began. */
   let answered: { status: number; bytesRead: number }[];
 
   beforeAll(async () => {
@@ -390,18 +384,18 @@ describe('uploads that together are over the memory for them', () => {
 
   afterAll(() => test.stop());
 
-  /** Sends all of a large upload but its last byte, as a user who has no other under way. */
+  /** Sends a large upload without its last byte, as a user without other uploads. */
   async function sendAlmostAll(): Promise<Client> {
     const patient = await test.addPatient();
     const large = form(file, patient);
     const client = clients.connect(test);
     await client.send(client.head({ as: patient, headers: [`Content-Length: ${large.length}`] }));
-    // Not waited for: an upload that waits for memory is not read.
+    // This does not wait, as an upload that waits for memory is not read.
     client.socket.write(large.subarray(0, -1));
     return client;
   }
 
-  it('are answered 503 when they have waited long enough; when they are gone all goes on', async () => {
+  it('are answered 503 after UPLOAD_WAIT_MS, and work again after the clients disconnect', async () => {
     const many: Client[] = [];
     while (many.length < 30) many.push(await sendAlmostAll());
     const answers = new Map<Client, Answer>();
@@ -420,7 +414,7 @@ describe('uploads that together are over the memory for them', () => {
     await eventually(() => inUse(test) === 0, 'all memory to be given back');
   });
 
-  it('are all judged in the end when each sends its last byte', async () => {
+  it('are all answered when each sends its last byte', async () => {
     const [one, two] = [await sendAlmostAll(), await sendAlmostAll()];
     await eventually(() => inUse(test) >= 99 * MIB, 'both files to be received');
     for (const client of [one, two]) {
@@ -430,8 +424,8 @@ describe('uploads that together are over the memory for them', () => {
     await eventually(() => inUse(test) === 0, 'all memory to be given back');
   });
 
-  it('are not read while they wait', async () => {
-    // Two fill what is free, the third may use the reserve, the fourth waits in vain.
+  it('are not read while they wait for memory', async () => {
+    // Two uploads fill the memory, the third uses the reserve, the fourth gets none.
     for (const full of [49, 99, 149]) {
       await sendAlmostAll();
       await eventually(() => inUse(test) >= full * MIB, `${full} MiB to be received`);

@@ -25,7 +25,7 @@ const published = ({ jwk }: SigningKey, over: object = {}): object => ({
   ...over,
 });
 
-/** A token, by default as the main application names its key. */
+/** A token, by default with the key id that the main application sets. */
 function tokenBy(key: SigningKey, header: object = { kid: key.kid }, sub = String(PATIENT)): string {
   const algorithm = key === elliptic ? 'ES256' : 'RS256';
   return jwt.sign({ sub, n: Math.random() }, key.privateKey, {
@@ -34,12 +34,12 @@ function tokenBy(key: SigningKey, header: object = { kid: key.kid }, sub = Strin
   });
 }
 
-/** A connection that was kept is cut, a new one refused. */
+/** An open connection is cut, and a new connection is refused. */
 const AWAY = /^the keys of JWT_JWKS_URL can not be fetched \((ECONNREFUSED|UND_ERR_SOCKET)\)/;
 
 const hangs = (): void => undefined;
 
-describe('keys that another server publishes', () => {
+describe('the keys of JWT_JWKS_URL', () => {
   let server: KeyServer;
   const warn = jest.spyOn(Logger.prototype, 'warn');
   const log = jest.spyOn(Logger.prototype, 'log');
@@ -62,7 +62,7 @@ describe('keys that another server publishes', () => {
   const realNow = performance.now.bind(performance);
   let now: { mockRestore: () => void } | undefined;
 
-  /** From the real time on. */
+  /** The seconds count from the real time. */
   function setClockForward(seconds: number): void {
     now?.mockRestore();
     if (seconds > 0)
@@ -88,16 +88,16 @@ describe('keys that another server publishes', () => {
     return tokens;
   }
 
-  it('are fetched once, and known from then on without waiting', async () => {
+  it('are fetched once, and then used without waiting', async () => {
     const tokens = await verifier();
     expect(tokens.verify(tokenBy(first))).toEqual(USER);
     expect(tokens.verify(tokenBy(first))).toEqual(USER);
-    // The name of a key is the token's own word: the signature decides.
+    // The key id is set by the token's maker, so the signature decides.
     expect(tokens.verify(tokenBy(second, { kid: 'first' }))).toBeUndefined();
     expect(server.requests).toBe(1);
   });
 
-  it('are fetched with the first token where they were not at start', async () => {
+  it('are fetched with the first token when they were not fetched at start', async () => {
     const tokens = new TokenVerifier(settings());
     const answers = [tokens.verify(tokenBy(first)), tokens.verify(tokenBy(first))] as const;
     expect(answers).toEqual([expect.any(Promise), expect.any(Promise)]);
@@ -105,7 +105,7 @@ describe('keys that another server publishes', () => {
     expect(server.requests).toBe(1);
   });
 
-  it('are those of the algorithm, for signatures: others accept nothing', async () => {
+  it('accept tokens only when they are signing keys of JWT_ALGORITHM', async () => {
     for (const key of [
       published(first, { use: 'enc' }),
       published(first, { alg: 'RS512' }),
@@ -122,7 +122,7 @@ describe('keys that another server publishes', () => {
     expect((await verifier()).verify(tokenBy(first))).toEqual(USER);
   });
 
-  it('never make another algorithm acceptable', async () => {
+  it('accept no token of another algorithm', async () => {
     server.publish([published(first), published(elliptic, { alg: 'ES256' })]);
     const tokens = await verifier();
     const secret = JSON.stringify(first.jwk);
@@ -136,14 +136,14 @@ describe('keys that another server publishes', () => {
     expect((await verifier({ JWT_ALGORITHM: 'ES256' })).verify(tokenBy(elliptic))).toEqual(USER);
   });
 
-  it('are all tried for a token that names none', async () => {
+  it('are all tried for a token without a key id', async () => {
     server.publish([published(first), published(second), published(elliptic, { alg: 'ES256' })]);
     const tokens = await verifier();
     expect([first, second].map((key) => tokens.verify(tokenBy(key, {})))).toEqual([USER, USER]);
     expect(tokens.verify(tokenBy(signingKey('other', 'RS256'), {}))).toBeUndefined();
   });
 
-  it('are asked for when a token names an unknown one, once in a cool-down however many do', async () => {
+  it('are fetched again for unknown key ids, once in each cool-down', async () => {
     const tokens = await verifier();
     const unknown = Array.from({ length: 20 }, (_, index) => tokenBy(second, { kid: `unknown ${index}` }));
     const verifyAll = (): Promise<unknown[]> => Promise.all(unknown.map((token) => verifyOf(tokens, token)));
@@ -162,7 +162,7 @@ describe('keys that another server publishes', () => {
     expect(server.requests).toBe(3);
   });
 
-  it('end within their cache time when they are withdrawn, for remembered tokens too', async () => {
+  it('expire within the cache time after their removal, also for cached tokens', async () => {
     const tokens = await verifier();
     const token = tokenBy(first);
     expect(tokens.verify(token)).toEqual(USER);
@@ -177,7 +177,7 @@ describe('keys that another server publishes', () => {
     expect(warn.mock.calls).toEqual([['JWT_JWKS_URL publishes no key that fits JWT_ALGORITHM']]);
   });
 
-  it('are fetched anew before that, while nobody waits', async () => {
+  it('are refreshed in the background before the cache time ends', async () => {
     const tokens = await verifier();
     const token = tokenBy(first);
     expect(tokens.verify(token)).toEqual(USER);
@@ -192,7 +192,7 @@ describe('keys that another server publishes', () => {
     expect(server.requests).toBe(2);
   });
 
-  it('are kept while the server is away, which is asked once in a cool-down and complained about once', async () => {
+  it('are kept while the key server is down, with one retry in each cool-down', async () => {
     const tokens = await verifier();
     const token = tokenBy(first);
     await server.goAway();
@@ -203,7 +203,7 @@ describe('keys that another server publishes', () => {
     expect(tokens.verify(tokenBy(first))).toEqual(USER);
     expect(warn.mock.calls).toEqual([[expect.stringMatching(AWAY)]]);
     expect(String(warn.mock.calls)).toContain('those that are known are kept');
-    // By a key that may be new: nobody can tell now.
+    // The key of this token may be new, which nobody can check now.
     await expect(verifyOf(tokens, tokenBy(second))).rejects.toMatchObject({ code: 'OVERLOADED' });
     server.publish([published(second)]);
     await server.comeBack();
@@ -218,18 +218,26 @@ describe('keys that another server publishes', () => {
   });
 
   it.each<[what: string, answer: Parameters<KeyServer['answerWith']>[0], reason: RegExp]>([
-    ['no JSON', (_, response) => response.end('<html>'), /Failed to parse/],
-    ['something else', (_, response) => response.end('{"keys":{}}'), /the answer is no set of keys/],
-    ['a failure', (_, response) => response.writeHead(500).end('{"keys":[]}'), /Expected 200 OK/],
-    ['a redirect', (_, response) => response.writeHead(302, { location: '/x' }).end(), /Expected 200 OK/],
-    ['nothing, and hangs', hangs, /no answer within 5 s/],
-    ['half, and hangs', (_, response) => void response.write('{"keys":['), /no answer within 5 s/],
+    ['a body that is not JSON', (_, response) => response.end('<html>'), /Failed to parse/],
     [
-      'half, and cuts',
+      'JSON that is not a key set',
+      (_, response) => response.end('{"keys":{}}'),
+      /the answer is no set of keys/,
+    ],
+    ['status 500', (_, response) => response.writeHead(500).end('{"keys":[]}'), /Expected 200 OK/],
+    ['a redirect', (_, response) => response.writeHead(302, { location: '/x' }).end(), /Expected 200 OK/],
+    ['nothing until the timeout', hangs, /no answer within 5 s/],
+    [
+      'half a body until the timeout',
+      (_, response) => void response.write('{"keys":['),
+      /no answer within 5 s/,
+    ],
+    [
+      'half a body and a closed connection',
       (_, response) => response.write('{"keys":[', () => response.destroy()),
       /UND_ERR_SOCKET/,
     ],
-  ])('are kept when it answers with %s', async (_, answer, reason) => {
+  ])('are kept when the key server answers with %s', async (_, answer, reason) => {
     const tokens = await verifier();
     server.answerWith(answer);
     setClockForward(CACHE_SECONDS + 1);
@@ -239,7 +247,7 @@ describe('keys that another server publishes', () => {
     expect(String(warn.mock.calls)).not.toContain(server.url);
   });
 
-  it('are not read out of an answer without end: it is cut off', async () => {
+  it('are kept when the response is longer than 64 KiB, which is cut off', async () => {
     const tokens = await verifier();
     let cutOff: Promise<unknown> | undefined;
     server.answerWith((_, response) => {
@@ -252,7 +260,7 @@ describe('keys that another server publishes', () => {
     await cutOff;
   });
 
-  it('are told of by npm run check', async () => {
+  it('are checked by npm run check', async () => {
     expect(await checkTokens(settings())).toMatchObject({ name: 'token RS256', status: 'ok' });
     for (const [keys, message] of [
       [[], /publishes no key that may sign with RS256$/],
@@ -279,7 +287,7 @@ describe('keys that another server publishes', () => {
   });
 });
 
-describe('the service with keys that another server publishes', () => {
+describe('the service with JWT_JWKS_URL', () => {
   let server: KeyServer;
   let test: TestApp;
 
@@ -297,11 +305,11 @@ describe('the service with keys that another server publishes', () => {
   const ask = (token: string): Promise<Response> =>
     test.fetch('/api/chat-images/1/signed-url', { headers: { authorization: `Bearer ${token}` } });
 
-  it('starts without them, and logs nobody out until they are there', async () => {
+  it('answers 503 instead of 401 while the key server is down at start', async () => {
     const refused = await ask(tokenBy(first));
     const { error_code: code } = (await refused.json()) as ErrorBodyDto;
     expect([refused.status, code, refused.headers.get('retry-after')]).toEqual([503, 'OVERLOADED', '5']);
-    // What no key could save is refused as ever.
+    // A token that no key can verify still gets 401.
     expect((await ask('a.b.c')).status).toBe(401);
     expect((await ask(jwt.sign({ sub: '1' }, 'secret'))).status).toBe(401);
     const causes = test.logLines.filter((line) => line.includes('JWT_JWKS_URL'));
@@ -323,13 +331,13 @@ function* endless(): Generator<string> {
   for (;;) yield 'x'.repeat(10_000);
 }
 
-/** A failure that is thrown at once is one like any other. */
+/** Turns an error that is thrown at once into a rejection. */
 async function verifyOf(tokens: TokenVerifier, token: string): Promise<unknown> {
   return tokens.verify(token);
 }
 
 async function until(condition: () => boolean): Promise<void> {
-  // By the clock that no test sets forward.
+  // Date.now() is the clock that no test sets forward.
   for (const deadline = Date.now() + 10_000; !condition(); await new Promise((go) => setImmediate(go)))
     if (Date.now() > deadline) throw new Error('What was waited for did not come.');
 }

@@ -27,7 +27,7 @@ afterAll(async () => {
 
 const lines = (): Line[] => test.logLines.map((line) => JSON.parse(line) as Line);
 
-/** The request's line in the log, which is written when its answer has left. */
+/** The request's log line, which is written after its response. */
 async function lineOf({ headers }: Response): Promise<Line> {
   const id = headers.get('x-request-id');
   return eventually(
@@ -36,7 +36,7 @@ async function lineOf({ headers }: Response): Promise<Line> {
   );
 }
 
-/** Each from a network of its own, as floods are summed up by network. */
+/** Each request comes from its own network, as floods are summarised per network. */
 const fetchFrom = (
   address: string,
   path: string,
@@ -48,13 +48,13 @@ it.each([
   ['203.0.113.1', '203.0.113.1'],
   ['::ffff:203.0.113.2', '203.0.113.2'],
   ['2001:db8:1:2:3:4:5:6', '2001:db8:1:2::/64'],
-])("has the client's network, not its whole address: %s", async (address, network) => {
+])("the log line of a request has the client's network, not the address %s", async (address, network) => {
   expect(await lineOf(await fetchFrom(address, '/api/health'))).toMatchObject({ network });
   expect(await lineOf(await fetchFrom(address, '/nothing'))).toMatchObject({ network, status: 404 });
   if (network !== address) expect(test.logLines.join('\n')).not.toContain(address);
 });
 
-it('has the number of the image, whether it was granted or refused', async () => {
+it('the log line of a request has the image number, also after a refusal', async () => {
   for (const [as, status] of [
     [DOCTOR, 200],
     [OUTSIDER, 403],
@@ -65,13 +65,13 @@ it('has the number of the image, whether it was granted or refused', async () =>
   expect(unknown).not.toHaveProperty('imageId');
 });
 
-it('has the number of the image that an upload became', async () => {
+it('the log line of an upload has the number of its image', async () => {
   const response = await test.upload(await picture('png'));
   const { data } = (await response.json()) as UploadedChatImageResponseDto;
   expect(await lineOf(response)).toMatchObject({ userId: PATIENT, imageId: data.id, status: 200 });
 });
 
-it('has the numbers of all images of a request for many, the refused ones too', async () => {
+it('the log line of a batch request has the numbers of granted and refused images', async () => {
   const response = await test.fetch('/api/chat-images/signed-urls', {
     method: 'POST',
     as: OUTSIDER,
@@ -81,7 +81,7 @@ it('has the numbers of all images of a request for many, the refused ones too', 
   expect(await lineOf(response)).toMatchObject({ userId: OUTSIDER, imageIds: [imageId], status: 200 });
 });
 
-it('has the network of who sends what is no HTTP', async () => {
+it('the log line of a malformed request has the network of the client', async () => {
   const client = new Client(test);
   await client.send('NONSENSE\r\n\r\n');
   await client.answersUntilClosed();
@@ -90,7 +90,7 @@ it('has the network of who sends what is no HTTP', async () => {
   );
 });
 
-it('tells a wrong secret from an outage', async () => {
+it('the log names a wrong storage secret instead of an outage', async () => {
   answers.answerWith(refusal(403, 'SignatureDoesNotMatch', ({ method }) => method === 'PUT'));
   const response = await test.upload(await picture('png'));
   answers.answerWith();
@@ -104,7 +104,7 @@ it('tells a wrong secret from an outage', async () => {
   });
 });
 
-it('sums up floods of refusals and of failures, and keeps the lines of all that succeeds', async () => {
+it('the log summarises floods of refusals and failures, and keeps every success line', async () => {
   const flooded = 5 * LINES_PER_PERIOD;
   const repeat = async (send: () => Promise<Response>): Promise<void> => {
     for (let sent = 0; sent < flooded; sent += 5)
@@ -117,11 +117,11 @@ it('sums up floods of refusals and of failures, and keeps the lines of all that 
   await test.database.query('ALTER TABLE chat_image_access RENAME COLUMN accessed_by TO broken');
   await repeat(() => test.fetch(`/api/chat-images/${imageId}/signed-url`, { as: DOCTOR }));
   await test.database.query('ALTER TABLE chat_image_access RENAME COLUMN broken TO accessed_by');
-  // What is still to be said is said when the service stops.
+  // The last summary is written when the service stops.
   await test.restart({});
   const count = (fields: Line): number =>
     lines().filter((line) => Object.entries(fields).every(([name, value]) => line[name] === value)).length;
-  /** How many lines there are of a kind, with those that a summary counts. */
+  /** The number of lines of a kind, with those that a summary counts. */
   const told = (fields: Line): number =>
     lines()
       .filter((line) => Object.entries(fields).every(([name, value]) => line[name] === value))
@@ -132,7 +132,7 @@ it('sums up floods of refusals and of failures, and keeps the lines of all that 
   expect(count({ network: '203.0.113.52', status: 200, msg: 'request' })).toBe(flooded);
   expect(told({ route: '/api/chat-images/:id/signed-url', status: 500 })).toBe(flooded);
   expect(told({ code: 'INTERNAL_ERROR' })).toBe(flooded);
-  // Each period of a slow machine begins with lines of its own.
+  // A slow machine needs more periods, and each period begins with single lines.
   for (const kind of [nothing, { status: 500 }, { code: 'INTERNAL_ERROR' }])
     expect(count(kind)).toBeLessThan(flooded / 2);
 });

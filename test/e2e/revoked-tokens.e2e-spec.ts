@@ -12,11 +12,11 @@ const TABLE = `CREATE TABLE user_sessions (
   id bigserial PRIMARY KEY, user_id bigint NOT NULL, jti varchar(64) NOT NULL UNIQUE,
   revoked_at timestamp(0) without time zone, expires_at timestamp(0) without time zone)`;
 
-/** The statuses of a valid token on an unknown image, and of one that is refused. */
+/** The statuses of a valid token on an unknown image, and of a refused token. */
 const IN = 404;
 const OUT = 401;
 
-describe('a token that the main application has revoked', () => {
+describe('a revoked token', () => {
   let test: TestApp;
 
   afterEach(async () => {
@@ -54,7 +54,7 @@ describe('a token that the main application has revoked', () => {
       revoked ? new Date() : null,
     ]);
 
-  it('is refused, and no other: one without a row, with a row that is not revoked, or without a name', async () => {
+  it('gets 401, and a token without a revoked row in user_sessions is accepted', async () => {
     await start(TABLE, {});
     await addSession('revoked', true);
     await addSession('kept', false);
@@ -70,7 +70,7 @@ describe('a token that the main application has revoked', () => {
     expect(await statusOf(tokens[1] ?? '')).toBe(OUT);
   });
 
-  it('is refused on every route, and before the body of an upload is read', async () => {
+  it('gets 401 on every route, before the body of an upload is read', async () => {
     await start(TABLE, {});
     await addSession('revoked', true);
     const token = tokenOf('revoked');
@@ -98,11 +98,11 @@ describe('a token that the main application has revoked', () => {
       method: 'POST',
       headers: { 'content-type': 'text/plain' },
     });
-    // Its body would be refused with 415.
+    // The service would refuse this body with 415.
     expect(unread.status).toBe(OUT);
   });
 
-  it('is looked up once in REVOCATION_CACHE_SECONDS, also when many requests come at once', async () => {
+  it('is looked up once in REVOCATION_CACHE_SECONDS, also by concurrent requests', async () => {
     await start(TABLE, { REVOCATION_CACHE_SECONDS: '1' });
     const run = jest.spyOn(test.app.get(RequestDatabase), 'runShared');
     const lookUps = (): number =>
@@ -121,7 +121,7 @@ describe('a token that the main application has revoked', () => {
     expect(performance.now() - revokedAt).toBeLessThan(5000);
   });
 
-  it('is found where jti is a uuid, and any other text is no session there', async () => {
+  it('is found when the column jti is a uuid, and other texts are accepted', async () => {
     await start(TABLE.replace('varchar(64)', 'uuid'), {});
     const jti = randomUUID();
     await addSession(jti, true);
@@ -130,14 +130,14 @@ describe('a token that the main application has revoked', () => {
     ).toEqual([OUT, OUT, IN]);
   });
 
-  it('is none where there is no table: nothing is asked', async () => {
+  it('is not looked up when the table user_sessions is missing', async () => {
     await start('', { REVOCATION_CACHE_SECONDS: '30' });
     const run = jest.spyOn(test.app.get(RequestDatabase), 'runShared');
     expect(await statusOf(tokenOf('any'))).toBe(IN);
     expect(run.mock.calls.map(([{ name }]) => name)).toEqual(['decide-images']);
   });
 
-  it('is found in a table that came later, and in none that was dropped', async () => {
+  it('is found in a table user_sessions that is created later, until it is dropped', async () => {
     await start('', {});
     expect(await statusOf(tokenOf('x'))).toBe(IN);
     await test.database.query(TABLE);
@@ -150,7 +150,7 @@ describe('a token that the main application has revoked', () => {
     expect(await statusOf(tokenOf('x'))).toBe(IN);
   });
 
-  it('could not be looked up by a role that may not read the table: the service does not start', async () => {
+  it('needs a role that may read user_sessions: the service does not start without it', async () => {
     await start(TABLE, {});
     await test.database.query(`CREATE ROLE blind LOGIN PASSWORD 'blind'`);
     const url = new URL(test.settings.database.url);

@@ -5,7 +5,7 @@ import { DOCTOR, TestApp } from '../support/test-app.js';
 
 const APP = 'https://app.example.com';
 
-describe('the manners of the service', () => {
+describe('the service', () => {
   let test: TestApp;
 
   beforeAll(async () => {
@@ -14,7 +14,7 @@ describe('the manners of the service', () => {
 
   afterAll(() => test.stop());
 
-  it('tells the app that it is alive', async () => {
+  it('answers 200 on GET /api/health', async () => {
     const response = await test.fetch('/api/health');
     expect([response.status, await response.json()]).toEqual([
       200,
@@ -26,7 +26,7 @@ describe('the manners of the service', () => {
     ]);
   });
 
-  it('names every request, and keeps the name that a proxy gave it when that is one', async () => {
+  it('sets X-Request-Id, or keeps the valid id of a proxy', async () => {
     expect((await test.fetch('/api/health')).headers.get('x-request-id')).toMatch(/^[\da-f-]{36}$/);
     const named = await test.fetch('/api/health', { headers: { 'x-request-id': 'trace-0123456789' } });
     expect(named.headers.get('x-request-id')).toBe('trace-0123456789');
@@ -34,7 +34,7 @@ describe('the manners of the service', () => {
     expect(strange.headers.get('x-request-id')).toMatch(/^[\da-f-]{36}$/);
   });
 
-  it('lets the configured origins in, with the headers that the app sends, and no others', async () => {
+  it('allows CORS only for the configured origins, with the headers of the app', async () => {
     const preflight = (origin: string): Promise<Response> =>
       test.fetch('/api/chat-images/1/signed-url', {
         method: 'OPTIONS',
@@ -56,7 +56,7 @@ describe('the manners of the service', () => {
     ).toBeNull();
   });
 
-  it('sends the headers of a careful server', async () => {
+  it('sends security headers', async () => {
     const { headers } = await test.fetch('/api/health');
     expect(headers.get('x-content-type-options')).toBe('nosniff');
     expect(headers.get('strict-transport-security')).toMatch(/max-age/);
@@ -69,7 +69,7 @@ describe('the manners of the service', () => {
     expect(page.headers.get('content-security-policy')).toContain("default-src 'self'");
   });
 
-  it('logs one line a request, with the route and never with the URL', async () => {
+  it('logs one line per request, with the route and without the URL', async () => {
     const { data } = (await (await test.upload(await picture('png'))).json()) as UploadedChatImageResponseDto;
     await (await fetch(data.signed_url)).arrayBuffer();
     const response = await test.fetch(`/api/chat-images/${data.id}/signed-url?secret=1`, { as: DOCTOR });

@@ -12,7 +12,7 @@ const DELETED_AT = 'deleted_at timestamp(0) without time zone';
 
 type ImageData = UploadedChatImageResponseDto['data'];
 
-/** What the doctor asks for, on every route that looks at users; the status of each, and its code where it is refused. */
+/** Asks as the doctor on every route that checks users. Resolves to the statuses, with error codes. */
 async function answersTo(test: TestApp, image: ImageData): Promise<readonly string[]> {
   const json = { 'content-type': 'application/json' };
   const responses = await Promise.all([
@@ -27,7 +27,7 @@ async function answersTo(test: TestApp, image: ImageData): Promise<readonly stri
       as: DOCTOR,
     }),
     test.upload(await picture('png'), { as: DOCTOR }),
-    // Refused with 415, were its body looked at.
+    // The service would refuse this body with 415, but does not read it.
     test.fetch('/api/upload/chat-image', { method: 'POST', headers: json, body: '{}', as: DOCTOR }),
   ]);
   return Promise.all(
@@ -47,7 +47,7 @@ describe.each([
   ['none', 'smallint NOT NULL DEFAULT 1', '0', '1'],
   ['none', 'integer DEFAULT 1', 'NULL', '2'],
   ['transaction', 'boolean DEFAULT true', 'NULL', 'true'],
-])('with DATABASE_POOLER=%s, a user whose "Is_Active" is %s', (DATABASE_POOLER, type, off, on) => {
+])('with DATABASE_POOLER=%s and "Is_Active" as %s, a user', (DATABASE_POOLER, type, off, on) => {
   let test: TestApp;
   let image: ImageData;
 
@@ -72,25 +72,22 @@ describe.each([
   it.each([
     ['switched off', `"Is_Active" = ${off}`, `"Is_Active" = ${on}`],
     ['deleted', 'deleted_at = now()', 'deleted_at = NULL'],
-  ])(
-    'is refused as one that is gone from the moment on that it is %s, and let in again',
-    async (_, away, back) => {
-      expect(await answersTo(test, image)).toEqual(IN);
-      const before = await recorded();
-      const images = await test.database.query<unknown[]>('SELECT FROM chat_images');
-      await setDoctor(away);
-      expect(await answersTo(test, image)).toEqual(OUT);
-      expect(await recorded()).toBe(before);
-      expect(await test.database.query('SELECT FROM chat_images')).toHaveLength(images.length);
-      // The other participant is not concerned.
-      expect((await test.fetch(`/api/chat-images/${image.id}`, { as: PATIENT })).status).toBe(200);
-      await setDoctor(back);
-      expect(await answersTo(test, image)).toEqual(IN);
-    },
-  );
+  ])('gets 401 on every route while %s, and has access again afterwards', async (_, away, back) => {
+    expect(await answersTo(test, image)).toEqual(IN);
+    const before = await recorded();
+    const images = await test.database.query<unknown[]>('SELECT FROM chat_images');
+    await setDoctor(away);
+    expect(await answersTo(test, image)).toEqual(OUT);
+    expect(await recorded()).toBe(before);
+    expect(await test.database.query('SELECT FROM chat_images')).toHaveLength(images.length);
+    // The patient still has access.
+    expect((await test.fetch(`/api/chat-images/${image.id}`, { as: PATIENT })).status).toBe(200);
+    await setDoctor(back);
+    expect(await answersTo(test, image)).toEqual(IN);
+  });
 });
 
-describe('the columns of users', () => {
+describe('the columns is_active and deleted_at of users', () => {
   let test: TestApp;
 
   afterEach(() => test.stop());
@@ -100,12 +97,12 @@ describe('the columns of users', () => {
     return ((await uploaded.json()) as UploadedChatImageResponseDto).data;
   };
 
-  it('decide nothing where there are none, and USERS_ACTIVE_COLUMN is not set', async () => {
+  it('switch off no user without deleted_at and USERS_ACTIVE_COLUMN', async () => {
     test = await TestApp.start({}, [usersWith('is_active boolean DEFAULT false')]);
     expect(await answersTo(test, await imageOf())).toEqual(IN);
   });
 
-  it('may be dropped, or change their type, while requests come', async () => {
+  it('may change their type or be dropped while the service runs', async () => {
     test = await TestApp.start({ USERS_ACTIVE_COLUMN: 'is_active' }, [
       usersWith(`is_active boolean DEFAULT true, ${DELETED_AT}`),
     ]);
@@ -119,13 +116,13 @@ describe('the columns of users', () => {
     expect(await answersTo(test, image)).toEqual(OUT);
     await test.database.query('UPDATE users SET is_active = 1');
     expect(await answersTo(test, image)).toEqual(IN);
-    // What was asked for can't be known any more: nobody is let in.
+    // Without the configured column nobody has access.
     await test.database.query('ALTER TABLE users DROP COLUMN is_active');
     expect(await answersTo(test, image)).toEqual(IN.map(() => '500 INTERNAL_ERROR'));
   });
 });
 
-describe('a start', () => {
+describe('the start of the service', () => {
   let test: TestApp;
 
   beforeAll(async () => {
@@ -169,19 +166,16 @@ describe('a start', () => {
       'is_active',
       /^USERS_ACTIVE_COLUMN names .*: GRANT SELECT \(is_active\) ON users to the role of DATABASE_URL\.$/m,
     ],
-  ])(
-    'ends in one line with USERS_ACTIVE_COLUMN=%s, and npm run check says the same',
-    async (column, line) => {
-      const service = run('main.js', { USERS_ACTIVE_COLUMN: column });
-      expect([await service.exit, service.output]).toEqual([1, expect.stringMatching(line)]);
-      expect(service.output).not.toMatch(/\n +at /);
-      const check = run('commands/check.js', { USERS_ACTIVE_COLUMN: column });
-      expect(await check.exit).toBe(1);
-      expect(check.output).toMatch(/^wrong +switched-off users +USERS_ACTIVE_COLUMN names /m);
-    },
-  );
+  ])('fails with one line for USERS_ACTIVE_COLUMN=%s, as npm run check does', async (column, line) => {
+    const service = run('main.js', { USERS_ACTIVE_COLUMN: column });
+    expect([await service.exit, service.output]).toEqual([1, expect.stringMatching(line)]);
+    expect(service.output).not.toMatch(/\n +at /);
+    const check = run('commands/check.js', { USERS_ACTIVE_COLUMN: column });
+    expect(await check.exit).toBe(1);
+    expect(check.output).toMatch(/^wrong +switched-off users +USERS_ACTIVE_COLUMN names /m);
+  });
 
-  it('warns where deleted_at can not be read, as an installation may have been before it was looked at', async () => {
+  it('logs a warning when the role can not read deleted_at', async () => {
     const service = run('main.js', {});
     await service.printed(/"listening"/);
     service.signal('SIGTERM');

@@ -20,7 +20,7 @@ import { picture } from '../support/pictures.js';
 import { refusal, S3Answers } from '../support/s3-answers.js';
 import { APPOINTMENT, DOCTOR, PATIENT, TestApp } from '../support/test-app.js';
 
-/** What the system before has left in the same folder, and somebody else beside it. */
+/** Objects of the old system and of others in the same folder. */
 const OTHERS = [
   'chat_images/appointment_145/1600000000_OldPicture.jpg',
   'chat_images/appointment_145/1600000000_OldPictur2.JPG',
@@ -65,12 +65,12 @@ describe('upkeep', () => {
 
   const isThere = async (key: string): Promise<boolean> => (await storage.head(key)) !== undefined;
 
-  /** As if every write that was given up had had its time. */
+  /** Sets the time at which no late write can arrive any more to now. */
   const settle = (): Promise<unknown> =>
     test.database.query(`UPDATE chat_image_tombstones SET settled_at = now(), next_attempt_at = now()`);
 
-  describe('a row that goes away leaves a tombstone, from which its object is deleted', () => {
-    it('when it is deleted, and not when the deletion is rolled back', async () => {
+  describe('the tombstone of a deleted row', () => {
+    it('is written on DELETE, not on ROLLBACK, and the sweeper deletes its object', async () => {
       const { id, file_path: path } = await upload();
       const session = test.database.createQueryRunner();
       await session.startTransaction();
@@ -85,7 +85,7 @@ describe('upkeep', () => {
       expect(await isThere(path)).toBe(false);
     });
 
-    it('when its appointment or its user is deleted, by a role that knows nothing of tombstones', async () => {
+    it('is written when the main application deletes the appointment or the user', async () => {
       await test.database.query(`
         CREATE ROLE the_main_application LOGIN PASSWORD 'secret';
         GRANT SELECT, DELETE ON users, appointments, chat_images TO the_main_application;
@@ -113,13 +113,13 @@ describe('upkeep', () => {
       expect(left).toEqual([false, false, true]);
     });
 
-    it('when its table is emptied', async () => {
+    it('is written on TRUNCATE', async () => {
       const images = [await upload(), await upload()];
       await test.database.query('TRUNCATE chat_images CASCADE');
       expect(await tombstones()).toEqual(images.map(({ file_path: path }) => path).sort());
     });
 
-    it('but none where the object is not of this service, or its path was changed by others', async () => {
+    it('is not written for a path that this service has not made', async () => {
       const [other = ''] = OTHERS;
       await storage.put(other, [Buffer.from('x')], { contentType: 'image/jpeg' });
       const insert = `INSERT INTO chat_images (appointment_id, file_path, filename, uploaded_by, size, mime_type)
@@ -138,7 +138,7 @@ describe('upkeep', () => {
       await storage.delete(changed.file_path);
     });
 
-    it('but not while another row names it: then it goes with that one', async () => {
+    it('keeps its object while another row names the object', async () => {
       const { id, file_path: path } = await upload();
       await test.database.query('DELETE FROM chat_images WHERE id = $1', [id]);
       await test.database.query(
@@ -154,12 +154,12 @@ describe('upkeep', () => {
       expect(await isThere(path)).toBe(false);
     });
 
-    it('and stays until no late write can bring the object back', async () => {
+    it('stays until no late write can bring its object back', async () => {
       const { id, file_path: path } = await upload();
       await test.database.query('DELETE FROM chat_images WHERE id = $1', [id]);
       await sweeper.sweep();
       expect([await isThere(path), await tombstones()]).toEqual([false, [path]]);
-      // A write that was given up, and arrives after all.
+      // A late write stores the object again.
       await storage.put(path, [Buffer.from('late')], { contentType: 'image/png' });
       expect((await sweeper.sweep()).objects).toBe(0);
       await settle();
@@ -167,12 +167,12 @@ describe('upkeep', () => {
       expect([await isThere(path), await tombstones()]).toEqual([false, []]);
     });
 
-    it('with growing pauses where its object can not be deleted, which keeps no other from going', async () => {
+    it('is retried with growing pauses when deletion fails, and delays no other tombstone', async () => {
       const [stuck, other] = [await upload(), await upload()];
       if (test.settings.storage.driver !== 'local') throw new Error('This suite runs on the local storage.');
       const file = join(test.settings.storage.directory, 'objects', stuck.file_path);
       await rm(file);
-      // A folder in its place is not removed as a file is.
+      // A folder at the path of the file makes the deletion fail.
       await mkdir(join(file, 'x'), { recursive: true });
       await test.database.query('DELETE FROM chat_images');
       await settle();
@@ -185,7 +185,7 @@ describe('upkeep', () => {
         );
         expect(row?.attempts).toBe(round + 1);
         pauses.push(row?.pause ?? 0);
-        // Not before its time.
+        // The sweeper does not retry before the pause ends.
         expect(await sweeper.sweep()).toEqual({ uploads: 0, objects: 0, failures: 0 });
         await test.database.query('UPDATE chat_image_tombstones SET next_attempt_at = now()');
       }
@@ -196,7 +196,7 @@ describe('upkeep', () => {
     });
   });
 
-  it('counts each object that the storage refuses to delete, a claim full of them too, and deletes all others', async () => {
+  it('counts every object that the storage refuses to delete, and deletes all others', async () => {
     const s3 = await S3Answers.start();
     const before = test.settings;
     try {
@@ -208,7 +208,7 @@ describe('upkeep', () => {
         ),
       );
       await test.restart(s3.environment);
-      // More than one claim takes, and due before all others.
+      // These are more than one claim takes, and they are due first.
       await test.database.query(
         `INSERT INTO chat_image_tombstones (object_key, settled_at, next_attempt_at)
          SELECT 'chat_images/appointment_1/stuck' || n || '.png', now(), now() - interval '1 hour' FROM generate_series(1, 60) n
@@ -221,7 +221,7 @@ describe('upkeep', () => {
       expect(await sweep()).toEqual({ uploads: 0, objects: 0, failures: 0 });
       expect(test.logLines.filter((line) => line.includes('"storage":"access-denied"'))).toHaveLength(60);
 
-      // A storage that is down is asked for one claim only.
+      // A storage that is down gets the requests of only one claim.
       s3.answerWith((_, response) => response.writeHead(500).end());
       await test.database.query('UPDATE chat_image_tombstones SET next_attempt_at = now()');
       expect((await sweep()).failures).toBe(50);
@@ -236,11 +236,11 @@ describe('upkeep', () => {
     }
   });
 
-  it('touches no object of others, in whatever form, however often it runs', async () => {
+  it('deletes no object of others, however often it runs', async () => {
     for (const key of OTHERS)
       await storage.put(key, [Buffer.from('somebody else')], { contentType: 'image/jpeg' });
     const { file_path: own } = await upload();
-    // What is younger than the grace time may be an upload's that has just begun.
+    // The comparison skips objects that are younger than the grace time.
     const reconciler = test.app.get(StorageReconciler);
     while ((await reconciler.compare()).unknown.count < OTHERS.length);
     const schedule = test.app.get(UpkeepSchedule);
@@ -260,7 +260,7 @@ describe('upkeep', () => {
     for (const key of OTHERS) await storage.delete(key);
   });
 
-  describe('is due', () => {
+  describe('the comparison of storage and database', () => {
     const compare = (): jest.SpiedFunction<StorageReconciler['compare']> =>
       jest.spyOn(test.app.get(StorageReconciler), 'compare');
 
@@ -271,7 +271,7 @@ describe('upkeep', () => {
       return row?.seconds ?? NaN;
     };
 
-    it('once a day, whoever asks, also after a restart', async () => {
+    it('runs once a day, also with concurrent calls and after a restart', async () => {
       await test.database.query('UPDATE chat_image_upkeep_tasks SET due_at = now()');
       const first = compare();
       await Promise.all([1, 2, 3].map(() => test.app.get(UpkeepSchedule).run()));
@@ -288,7 +288,7 @@ describe('upkeep', () => {
       expect(await dueIn()).toBeGreaterThan(23 * 3600);
     });
 
-    it('again in an hour when it failed', async () => {
+    it('runs again in an hour when it failed', async () => {
       await test.database.query('UPDATE chat_image_upkeep_tasks SET due_at = now()');
       compare().mockRejectedValueOnce(new Error('the storage is down'));
       await test.app.get(UpkeepSchedule).run();
@@ -297,7 +297,7 @@ describe('upkeep', () => {
     });
   });
 
-  it('is started by the server alone: a command that starts the application has no schedule', async () => {
+  it('is scheduled only by the server, not by a command', async () => {
     expect(test.app.get(UpkeepSchedule)).toBeDefined();
     const context = await NestFactory.createApplicationContext(
       AppModule.with(test.settings, createLogger('silent')),
