@@ -11,12 +11,12 @@ import { LARAVEL_TABLES } from '../support/laravel-tables.js';
 import { RunningProcess } from '../support/run-process.js';
 import { DOCTOR, OUTSIDER, PATIENT, TestApp } from '../support/test-app.js';
 
-/** The main application's own INSERT, as Eloquent writes it. */
+/** The INSERT of the main application, as Eloquent writes it. */
 const LARAVEL_INSERT = `INSERT INTO chat_images (appointment_id, file_path, filename, uploaded_by, size, mime_type, created_at, updated_at)
   VALUES (145, 'chat_images/appointment_145/1762379999_LaravelNew.jpg', '1762379999_LaravelNew.jpg', 1, 77, 'image/jpeg',
           '2025-11-05 21:59:59', '2025-11-05 21:59:59') RETURNING id`;
 
-describe('tables that the main application has made', () => {
+describe('the tables chat_images and chat_image_access of the main application', () => {
   let postgres: EmbeddedDatabase;
 
   beforeAll(async () => {
@@ -35,7 +35,7 @@ describe('tables that the main application has made', () => {
     }
   }
 
-  /** Everything about the two tables that a down must give back. */
+  /** All of the two tables that a migration down must restore. */
   const snapshot = async (dataSource: DataSource): Promise<unknown> => ({
     columns: await dataSource.query<unknown>(
       `SELECT table_name, column_name, data_type, datetime_precision, character_maximum_length, is_nullable, column_default
@@ -60,7 +60,7 @@ describe('tables that the main application has made', () => {
   });
 
   it.each(['UTC', 'Etc/UTC'])(
-    'are adopted with their rows, up, down and up again, in the time zone %s',
+    'are adopted with their rows, and restored on the way down, in time zone %s',
     async (zone) => {
       await withDatabase(`adopted-${zone}`, async (dataSource) => {
         await dataSource.query(
@@ -83,7 +83,7 @@ describe('tables that the main application has made', () => {
     },
   );
 
-  it('get a time where a row has none, from its file name', async () => {
+  it('get a missing created_at from the file name', async () => {
     await withDatabase('timeless', async (dataSource) => {
       await dataSource.query(LARAVEL_TABLES);
       await dataSource.query('UPDATE chat_images SET created_at = NULL, updated_at = NULL WHERE id = 1');
@@ -108,7 +108,7 @@ describe('tables that the main application has made', () => {
 
   const differences: [name: string, change: string, lines: readonly RegExp[]][] = [
     [
-      'a column that is missing',
+      'a missing column',
       'ALTER TABLE chat_images DROP COLUMN mime_type',
       [/^chat_images\.mime_type is missing: it should be character varying\(255\) NOT NULL$/],
     ],
@@ -118,27 +118,27 @@ describe('tables that the main application has made', () => {
       [/^chat_images\.size is bigint NOT NULL: it should be integer NOT NULL$/],
     ],
     [
-      'a column that may be null',
+      'a nullable column',
       'ALTER TABLE chat_images ALTER filename DROP NOT NULL',
       [/^chat_images\.filename is character varying\(255\) NULL: /],
     ],
     [
-      'times with a zone',
+      'times with a time zone',
       'ALTER TABLE chat_image_access ALTER accessed_at TYPE timestamptz',
       [/^chat_image_access\.accessed_at is timestamp with time zone NOT NULL: /],
     ],
     [
-      'a column of its own that needs a value',
+      'an unknown column that needs a value',
       'ALTER TABLE chat_images ADD COLUMN kind integer NOT NULL DEFAULT 1; ALTER TABLE chat_images ALTER kind DROP DEFAULT',
       [/^chat_images\.kind is not known here and needs a value/],
     ],
     [
-      'rows that are marked as deleted',
+      'soft-deleted rows',
       'ALTER TABLE chat_images ADD COLUMN deleted_at timestamp(0)',
       [/^chat_images\.deleted_at marks rows as deleted/],
     ],
     [
-      'no foreign key',
+      'a missing foreign key',
       'ALTER TABLE chat_images DROP CONSTRAINT chat_images_uploaded_by_foreign',
       [/^chat_images has no constraint chat_images_uploaded_by_foreign/],
     ],
@@ -148,17 +148,17 @@ describe('tables that the main application has made', () => {
       [/^chat_image_access has the constraint chat_image_access_accessed_by_foreign as /],
     ],
     [
-      'no index',
+      'a missing index',
       'DROP INDEX chat_images_appointment_id_created_at_index',
       [/^chat_images has no index chat_images_appointment_id_created_at_index on/],
     ],
     [
-      'an id that does not count',
+      'an id without a sequence',
       'ALTER TABLE chat_images ALTER id DROP DEFAULT',
       [/^chat_images\.id has no default/],
     ],
     [
-      'file names that stand twice',
+      'repeated file names',
       `UPDATE chat_images SET filename = 'a.jpg'`,
       [/^chat_images has 2 rows whose filename another row has/],
     ],
@@ -168,19 +168,19 @@ describe('tables that the main application has made', () => {
       [/^chat_images\.created_at is 7200 seconds off/],
     ],
     [
-      'two mistakes at once',
+      'two differences in a table',
       'ALTER TABLE chat_images DROP COLUMN size, ALTER filename DROP NOT NULL',
       [/^chat_images\.filename/, /^chat_images\.size/],
     ],
     [
-      'two mistakes in two tables',
+      'differences in two tables',
       'ALTER TABLE chat_images DROP COLUMN size; ALTER TABLE chat_image_access ALTER accessed_at DROP NOT NULL',
       [/^chat_images\.size/, /^chat_image_access\.accessed_at/],
     ],
   ];
 
   it.each(differences)(
-    'do not fit with %s: a line says so, and nothing is changed',
+    'are refused for %s: a line names it, and nothing is changed',
     async (name, change, lines) => {
       await withDatabase(`odd: ${name}`.slice(0, 60), async (dataSource) => {
         await dataSource.query(LARAVEL_TABLES);
@@ -197,7 +197,7 @@ describe('tables that the main application has made', () => {
     },
   );
 
-  it('do not fit in a database whose time zone would shift what the main application writes', async () => {
+  it('are refused in a database with a time zone other than UTC', async () => {
     await withDatabase('elsewhere', async (dataSource) => {
       await dataSource.query(LARAVEL_TABLES);
       await dataSource.query(`ALTER DATABASE elsewhere SET timezone TO 'Europe/London'`);
@@ -207,7 +207,7 @@ describe('tables that the main application has made', () => {
     });
   });
 
-  it('do not fit, line by line, in the words of npm run migrate', async () => {
+  it('are refused by npm run migrate with one line per difference', async () => {
     const url = await withDatabase('printed', async (dataSource) => {
       await dataSource.query(LARAVEL_TABLES);
       await dataSource.query('ALTER TABLE chat_images DROP COLUMN size, ALTER filename DROP NOT NULL');
@@ -220,7 +220,7 @@ describe('tables that the main application has made', () => {
     );
   });
 
-  it('may have other names for what does not matter here', async () => {
+  it('may have unknown nullable columns, and chat_image_access may be missing', async () => {
     await withDatabase('more', async (dataSource) => {
       await dataSource.query(LARAVEL_TABLES);
       await dataSource.query('ALTER TABLE chat_images ADD COLUMN note text; DROP TABLE chat_image_access');
@@ -235,7 +235,7 @@ describe('tables that the main application has made', () => {
     });
   });
 
-  it('go on working for both: rows of the main application are pictures here, and its deletes leave its objects alone', async () => {
+  it('still work for the main application, whose deletes leave no tombstones', async () => {
     const test = await TestApp.start({}, [LARAVEL_TABLES]);
     try {
       const [{ id } = { id: 0 }] = await test.database.query<{ id: number }[]>(LARAVEL_INSERT);
@@ -269,7 +269,7 @@ describe('tables that the main application has made', () => {
     }
   });
 
-  it("may hold rows that name no object: they are no images, are in nobody's way, and leave no audit row", async () => {
+  it('may hold rows with impossible paths, which are answered 404 without an audit row', async () => {
     const test = await TestApp.start({}, [LARAVEL_TABLES]);
     try {
       const paths = [
@@ -316,7 +316,7 @@ describe('tables that the main application has made', () => {
     }
   });
 
-  it('keep a migration waiting while others hold them, for a minute at most, and it says who does', async () => {
+  it('delay a migration while another transaction locks them, until a timeout names it', async () => {
     await withDatabase('held', async (dataSource) => {
       await dataSource.query(LARAVEL_TABLES);
       const holder = dataSource.createQueryRunner();

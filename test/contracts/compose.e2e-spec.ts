@@ -18,7 +18,7 @@ import { RunningProcess } from '../support/run-process.js';
 import { s3Environment } from '../support/s3-environment.js';
 import { APPOINTMENT, DOCTOR, OUTSIDER, PATIENT } from '../support/test-app.js';
 
-/** What this test reads of the Compose file. A misspelt or unknown key of a service is a mistake. */
+/** The part of the Compose file that this test reads. An unknown key of a service is an error. */
 const serviceSchema = z.strictObject({
   image: z.string(),
   build: z.strictObject({ context: z.literal('.'), target: z.literal('development') }).optional(),
@@ -57,7 +57,7 @@ const services = readServices({});
 const api = service('api');
 
 describe('docker-compose.yml', () => {
-  it('starts each service after what it needs, and waits for what can be waited for', () => {
+  it('starts each service after the services that it needs', () => {
     for (const [name, { depends_on }] of Object.entries(services)) {
       for (const [needed, { condition }] of Object.entries(depends_on)) {
         const runs = service(needed).healthcheck !== undefined;
@@ -83,28 +83,28 @@ describe('docker-compose.yml', () => {
     expect(Object.keys(service('bucket').depends_on)).toEqual(['minio']);
   });
 
-  it('pins every image, and builds the own one once', () => {
+  it('pins every image, and builds its own image once', () => {
     const own = Object.entries(services).filter(([, { image }]) => image === api.image);
     expect(own.map(([name, { build, pull_policy }]) => [name, build?.target ?? pull_policy])).toEqual([
       ['migrate', 'development'],
-      // Nobody publishes it, so asking a registry for it would only fail.
+      // The image is in no registry, so a pull would fail.
       ['seed', 'never'],
       ['api', 'never'],
     ]);
     for (const { image } of Object.values(services)) {
       if (image !== api.image) expect(image).toMatch(/:(\d+\.\d+-alpine|RELEASE\.[\dTZ-]+)$/);
     }
-    // Whoever runs the image alone builds it by the way: everything that runs it waits for the service that builds it.
+    // Every service that runs the image waits for the service that builds it.
     expect(service('seed').depends_on).toHaveProperty('migrate');
     expect(api.depends_on).toHaveProperty('migrate');
   });
 
-  it('publishes ports for this machine only', () => {
+  it('publishes ports only on this machine', () => {
     const published = Object.values(services).flatMap(({ ports }) => ports);
     expect(published).toEqual(['127.0.0.1:9000:9000', '127.0.0.1:9001:9001', '127.0.0.1:3000:3000']);
   });
 
-  it('lets a phone on the same Wi-Fi in where HOST_ADDRESS says so, and a web build by CORS_ORIGINS', () => {
+  it('publishes ports on HOST_ADDRESS for phones, and allows CORS_ORIGINS for web builds', () => {
     const theirs = readServices({
       HOST_ADDRESS: '192.168.1.20',
       API_PORT: '3010',
@@ -113,7 +113,7 @@ describe('docker-compose.yml', () => {
       CORS_ORIGINS: 'http://192.168.1.20:8081,http://localhost:8081',
     });
     expect(theirs.api?.ports).toEqual(['192.168.1.20:3010:3000']);
-    // The console stays for this machine alone.
+    // The console stays on this machine.
     expect(theirs.minio?.ports).toEqual(['192.168.1.20:9010:9000', '127.0.0.1:9011:9001']);
     const { appUrl, corsOrigins, storage } = loadSettings(theirs.api?.environment ?? {});
     expect(appUrl).toBe('http://192.168.1.20:3010');
@@ -125,7 +125,7 @@ describe('docker-compose.yml', () => {
     expect(theirs.seed?.environment).toEqual(theirs.api?.environment);
   });
 
-  it('takes no address from the .env of production, which would lead to its pictures', () => {
+  it('uses no address from the .env of production', () => {
     const production = {
       APP_URL: 'https://api.example.com',
       DO_SPACES_URL: 'https://docavailable-storage.fra1.digitaloceanspaces.com',
@@ -138,7 +138,7 @@ describe('docker-compose.yml', () => {
     expect(readServices(production)).toEqual(services);
   });
 
-  it('gives the service no power that it does not need, and time to finish', () => {
+  it('drops unneeded privileges, and gives the service time to shut down', () => {
     for (const name of ['migrate', 'seed', 'api']) {
       expect(service(name)).toMatchObject({
         read_only: true,
@@ -152,18 +152,15 @@ describe('docker-compose.yml', () => {
     );
   });
 
-  it.each(['migrate', 'seed'])(
-    '%s has the settings that the service gets, and a command that exists',
-    (name) => {
-      const { environment, command } = service(name);
-      expect(environment).toEqual(api.environment);
-      const [node, script = ''] = command ?? [];
-      expect(node).toBe('node');
-      expect(existsSync(script.replace('dist/', 'src/').replace('.js', '.ts'))).toBe(true);
-    },
-  );
+  it.each(['migrate', 'seed'])('%s has the settings of the service, and a command that exists', (name) => {
+    const { environment, command } = service(name);
+    expect(environment).toEqual(api.environment);
+    const [node, script = ''] = command ?? [];
+    expect(node).toBe('node');
+    expect(existsSync(script.replace('dist/', 'src/').replace('.js', '.ts'))).toBe(true);
+  });
 
-  it('makes the addresses, names and passwords of the services agree', () => {
+  it('has matching addresses, names and passwords in all services', () => {
     const env = api.environment;
     const postgres = service('postgres').environment;
     expect(env.DATABASE_URL).toBe(
@@ -181,14 +178,14 @@ describe('docker-compose.yml', () => {
       },
     });
     expect(env.DO_SPACES_ENDPOINT).toBe('http://minio:9000');
-    // The host's addresses are those of the published ports.
+    // The addresses on the host are those of the published ports.
     expect(service('minio').ports).toContain('127.0.0.1:9000:9000');
     expect(env.DO_SPACES_URL).toBe(`http://localhost:9000/${env.DO_SPACES_BUCKET}`);
     expect(api.ports).toEqual([`127.0.0.1:3000:${env.PORT}`]);
     expect(env.APP_URL).toBe('http://localhost:3000');
   });
 
-  it('takes secrets from the environment, the same for everybody who shares one', () => {
+  it('takes secrets from the environment, with the same value in all services', () => {
     const given = {
       POSTGRES_PASSWORD: 'their-database-password',
       MINIO_ROOT_PASSWORD: 'their-storage-password',
@@ -210,9 +207,9 @@ describe('docker-compose.yml', () => {
   withCompose.each<Record<string, string>>([
     {},
     { HOST_ADDRESS: '192.168.1.20', API_PORT: '3010', CORS_ORIGINS: 'http://localhost:8081' },
-  ])('is what Docker Compose itself makes of the file (where it is installed), with %j', (set) => {
+  ])('is read here as Docker Compose reads it (skipped without Docker), with %j', (set) => {
     const [command = '', ...args] = compose ?? [];
-    // An .env copied from the example, its secrets still empty, must not get in the way.
+    // An .env copied from the example has empty secrets, and must not disturb.
     const output = execFileSync(command, [...args, '--env-file', '.env.example', 'config'], {
       encoding: 'utf8',
       env: { PATH: process.env.PATH, HOME: process.env.HOME, ...set },
@@ -225,7 +222,7 @@ describe('docker-compose.yml', () => {
   });
 });
 
-/** The part of `config`'s output that is compared: the two versions of Compose write ports in two ways. */
+/** The compared part of the output of `config`. The two versions of Compose write ports differently. */
 const resolvedFileSchema = z.object({
   services: z.record(
     z.string(),
@@ -246,7 +243,7 @@ const resolvedFileSchema = z.object({
   ),
 });
 
-/** The settings of an S3 server that stands in for MinIO. */
+/** The settings of an S3 server that replaces MinIO. */
 const s3 = s3Environment();
 
 (s3 ? describe : describe.skip)('the service with the environment of docker-compose.yml', () => {
@@ -259,7 +256,7 @@ const s3 = s3Environment();
     await makeUserAndDatabase(postgres, service('postgres').environment);
     const environment = mapped(api.environment, postgres);
     settings = loadSettings(environment);
-    // They run again at every `docker compose up`.
+    // Both run again at every `docker compose up`.
     for (const name of ['migrate', 'seed', 'migrate', 'seed']) await runToItsEnd(name, environment);
     app = await createApp(settings, pino({ level: 'silent' }));
     await app.listen(0, '127.0.0.1');
@@ -270,7 +267,7 @@ const s3 = s3Environment();
     await postgres?.stop();
   });
 
-  it('is healthy by the checks of the Compose file and of the image', async () => {
+  it('passes the health checks of the Compose file and of the image', async () => {
     const [, ...check] = api.healthcheck?.test ?? [];
     expect(check.join(' ')).toContain(`http://127.0.0.1:${api.environment.PORT}/api/health/ready`);
     const onOurPort = check.map((word) => word.replace(`:${api.environment.PORT}/`, `:${port()}/`));
@@ -278,7 +275,7 @@ const s3 = s3Environment();
     const imageCheck = z.array(z.string()).parse(JSON.parse(image));
     expect(await exitCode(onOurPort)).toBe(0);
     expect(await exitCode(imageCheck)).toBe(0);
-    // And both say so when nothing answers.
+    // Both checks fail when nothing answers.
     const unused = await freePort();
     const onUnused = check.map((word) => word.replace(`:${api.environment.PORT}/`, `:${unused}/`));
     expect(await exitCode(onUnused)).toBe(1);
@@ -291,7 +288,7 @@ const s3 = s3Environment();
     expect(await answer.text()).toContain('swagger-ui');
   });
 
-  it('has the sample pictures that the example of the Swagger page names', async () => {
+  it('has the sample pictures of the example on the Swagger page', async () => {
     const answer = await request(PATIENT, '/api/chat-images/signed-urls', {
       method: 'POST',
       body: JSON.stringify({ ids: [1, 2] }),
@@ -304,7 +301,7 @@ const s3 = s3Environment();
     expect((await data(list, z.object({ images: z.array(z.unknown()) }))).images).toHaveLength(2);
   });
 
-  it('stores a picture of the patient and hands the doctor a URL that the host can read', async () => {
+  it('stores a picture of the patient, and the signed URL works on the host', async () => {
     const photo = await phonePhoto();
     const form = new FormData();
     form.append('file', new Blob([new Uint8Array(photo)], { type: 'image/jpeg' }), 'photo.jpg');
@@ -323,9 +320,9 @@ const s3 = s3Environment();
     expect(picture.status).toBe(200);
     expect(picture.headers.get('content-type')).toBe('image/jpeg');
     expect((await picture.arrayBuffer()).byteLength).toBeGreaterThan(1000);
-    // Without its signature the same address reads nothing: the bucket is private.
+    // The bucket is private, so the address without its signature is refused.
     expect((await fetch(url.replace(/\?.*/, ''))).status).toBe(403);
-    // User 3 is there too, to be refused.
+    // User 3 is an outsider.
     expect((await request(OUTSIDER, `/api/chat-images/${id}/signed-url`)).status).toBe(403);
   });
 
@@ -347,7 +344,7 @@ const s3 = s3Environment();
     return fetch(`http://127.0.0.1:${port()}${path}`, { ...init, headers: { authorization, ...headers } });
   }
 
-  /** Runs a command as Docker would, apart from this process, which has to answer it meanwhile. */
+  /** Runs a command as Docker does, in another process, as this process must answer it. */
   async function exitCode([command = '', ...args]: string[], onPort = port()): Promise<unknown> {
     const env = { PATH: process.env.PATH, PORT: String(onPort) };
     const [code] = (await once(spawn(command, args, { env }), 'exit')) as unknown[];
@@ -355,7 +352,7 @@ const s3 = s3Environment();
   }
 });
 
-/** The environment of the Compose file, with only those names changed that mean something to Docker and MinIO alone. */
+/** The environment of the Compose file, without the names that exist only in Docker. */
 function mapped(env: Service['environment'], postgres: EmbeddedDatabase): NodeJS.ProcessEnv {
   return {
     ...env,
@@ -368,12 +365,12 @@ function mapped(env: Service['environment'], postgres: EmbeddedDatabase): NodeJS
   };
 }
 
-/** The bucket as the host sees it: by another name than the service uses, as in the Compose file. */
+/** The bucket's address on the host, which differs from the service's, as in the Compose file. */
 function publicUrl(): string {
   return s3?.DO_SPACES_URL?.replace('127.0.0.1', 'localhost') ?? '';
 }
 
-/** What the image of PostgreSQL does at its first start. */
+/** Does what the PostgreSQL image does at its first start. */
 async function makeUserAndDatabase(postgres: EmbeddedDatabase, env: Service['environment']): Promise<void> {
   const client = new pg.Client({ connectionString: await postgres.database(env.POSTGRES_DB ?? '') });
   await client.connect();
@@ -383,7 +380,7 @@ async function makeUserAndDatabase(postgres: EmbeddedDatabase, env: Service['env
   await client.end();
 }
 
-/** Runs the command of a service that ends by itself. */
+/** Runs the command of a service until it ends. */
 async function runToItsEnd(name: string, env: NodeJS.ProcessEnv): Promise<void> {
   const [, script = '', ...args] = service(name).command ?? [];
   const run = new RunningProcess([script.replace(/^dist\//, ''), ...args], { env });
@@ -396,7 +393,7 @@ async function data<T>(answer: Response, schema: z.ZodType<T>): Promise<T> {
 
 /** The services of the file, as Compose reads it with these variables set. */
 function readServices(variables: Record<string, string>): Record<string, Service> {
-  // `${NAME:-default}` is all that the file uses.
+  // The file uses only the form `${NAME:-default}`.
   const text = readFileSync('docker-compose.yml', 'utf8').replace(
     /\$\{([A-Z_]+):-([^}]*)\}/g,
     (_, name: string, preset: string) => variables[name] ?? preset,
@@ -415,7 +412,7 @@ function service(name: string): Service {
   return found;
 }
 
-/** Docker Compose, as a plug-in of Docker or as the command that came before; nothing where there is neither. */
+/** Docker Compose as a plug-in or as the older command; undefined without both. */
 function composeCommand(): string[] | undefined {
   return [['docker', 'compose'], ['docker-compose']].find(
     ([command = '', ...args]) => spawnSync(command, [...args, 'version']).status === 0,

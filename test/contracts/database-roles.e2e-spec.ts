@@ -32,7 +32,7 @@ const MAIN_APPLICATION = `
   INSERT INTO appointments (id, patient_id, doctor_id) VALUES (${APPOINTMENT}, ${PATIENT}, ${DOCTOR}), (146, ${PATIENT}, ${DOCTOR});
 `;
 
-describe('the role that serves, with the rights of docs/operations.md and no others', () => {
+describe('the serving role with only the rights of docs/operations.md', () => {
   let test: TestApp;
   let owner: DataSource;
   let image: UploadedChatImageDto;
@@ -50,7 +50,7 @@ describe('the role that serves, with the rights of docs/operations.md and no oth
       dataSourceOptions(loadDatabaseSettings({ DATABASE_URL: database }), ENTITIES),
     ).initialize();
     await owner.query(MAIN_APPLICATION);
-    // As on a server where nobody but the owner may do anything.
+    // This is like a server where only the owner has rights.
     await owner.query('REVOKE ALL ON SCHEMA public FROM PUBLIC');
     await owner.query(BEFORE);
     const migrate = new RunningProcess(['commands/migrate.js'], {
@@ -77,7 +77,7 @@ describe('the role that serves, with the rights of docs/operations.md and no oth
     await test.stop();
   });
 
-  it('goes the whole journey', async () => {
+  it('can upload, list, sign and open pictures', async () => {
     expect((await test.fetch('/api/health/ready')).status).toBe(200);
     const bytes = await picture('png');
     const response = await test.upload(bytes);
@@ -118,7 +118,7 @@ describe('the role that serves, with the rights of docs/operations.md and no oth
     );
   });
 
-  it('sweeps, compares and verifies', async () => {
+  it('can sweep, reconcile and verify', async () => {
     await owner.query(
       `UPDATE chat_images SET state = 'pending', created_at = now() - interval '1 hour' WHERE appointment_id = 146`,
     );
@@ -133,7 +133,7 @@ describe('the role that serves, with the rights of docs/operations.md and no oth
     expect(test.logLines.filter((line) => line.includes('tries again later'))).toEqual([]);
   });
 
-  it('is all right in the eyes of npm run check', async () => {
+  it('passes npm run check', async () => {
     const { storage } = test.settings;
     const check = new RunningProcess(['commands/check.js'], {
       env: {
@@ -155,7 +155,7 @@ describe('the role that serves, with the rights of docs/operations.md and no oth
       expect(check.output).toMatch(new RegExp(`^ok +${name} `, 'm'));
   });
 
-  it('refuses a revoked token', async () => {
+  it('can read user_sessions: a revoked token gets 401', async () => {
     const token = test.token(DOCTOR);
     const { jti } = JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString()) as {
       jti: string;
@@ -168,7 +168,7 @@ describe('the role that serves, with the rights of docs/operations.md and no oth
     expect((await test.fetch(`/api/chat-images/${image.id}`, { headers })).status).toBe(401);
   });
 
-  it('may not look into the main application, nor change the trail or the tables', async () => {
+  it('may not read other columns, change audit rows or alter tables', async () => {
     const serving = await new DataSource(
       dataSourceOptions(loadDatabaseSettings({ DATABASE_URL: test.settings.database.url }), ENTITIES),
     ).initialize();

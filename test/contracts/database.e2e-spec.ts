@@ -65,7 +65,7 @@ describe('the migrations', () => {
     });
   });
 
-  it('make the tables as the seed describes them', async () => {
+  it('create the tables as the specification describes them', async () => {
     await withDatabase('described', async (dataSource) => {
       await migrateUp(dataSource);
       const constraints = await dataSource.query<unknown>(
@@ -103,7 +103,7 @@ describe('the migrations', () => {
          WHERE table_schema = 'public' AND table_name IN ('chat_images', 'chat_image_access')
            AND is_nullable = 'NO' AND column_default IS NULL ORDER BY 1`,
       );
-      // Everything that this service has added to the seed's columns has a default or is nullable.
+      // Every column that this service has added has a default or is nullable.
       expect(required).toEqual([
         { name: 'chat_image_access.accessed_by', type: 'bigint' },
         { name: 'chat_image_access.chat_image_id', type: 'bigint' },
@@ -163,7 +163,7 @@ describe('the migrations', () => {
     });
   });
 
-  it('leave no difference to the entities', async () => {
+  it('match the entities', async () => {
     await withDatabase('drift', async (dataSource) => {
       await migrateUp(dataSource);
       const { upQueries } = await dataSource.driver.createSchemaBuilder().log();
@@ -171,7 +171,7 @@ describe('the migrations', () => {
     });
   });
 
-  it('drop on their way down no data that they do not ask about', async () => {
+  it('name all data that they would drop on the way down', async () => {
     await withDatabase('losses', async (dataSource) => {
       await migrateUp(dataSource);
       await dataSource.query(`
@@ -185,7 +185,7 @@ describe('the migrations', () => {
         INSERT INTO chat_image_tombstones (object_key, settled_at) VALUES ('b', now());
         INSERT INTO chat_image_upload_keys (uploaded_by, idempotency_key, chat_image_id) VALUES (1, 'a', 1);
       `);
-      // When they run, migrations fill these themselves; and nobody misses the hour at which upkeep is due, or a lease.
+      // Migrations fill these themselves, and their loss does no harm.
       const own = ['chat_image_adopted_tables', 'chat_image_upkeep_tasks', 'chat_images.lease_until'];
       const there = async (): Promise<string[]> => {
         const names = await dataSource.query<{ name: string }[]>(
@@ -204,7 +204,7 @@ describe('the migrations', () => {
         expect(await migrateDown(dataSource, { dropData: true })).toHaveLength(1);
         const after = new Set(await there());
         const gone = before.filter((name) => !after.has(name));
-        // A column that goes with its table is not told of.
+        // The columns of a dropped table are not named.
         const tables = new Set(gone.filter((name) => !name.includes('.')));
         const expected = gone.filter((name) => !name.includes('.') || !tables.has(name.split('.')[0] ?? ''));
         expect(refusal.losses.map(({ of }) => of).sort()).toEqual(expected.sort());
@@ -216,7 +216,7 @@ describe('the migrations', () => {
     });
   });
 
-  it('run once when two instances start at the same moment', async () => {
+  it('run once when two instances start at the same time', async () => {
     await withDatabase('twice', async (first) => {
       await withDatabase('twice', async (second) => {
         const runs = await Promise.all([migrateUp(first), migrateUp(second)]);
@@ -227,7 +227,7 @@ describe('the migrations', () => {
 });
 
 describe('ids beyond 2^31', () => {
-  it('work from the upload to the signed URL and the trail', async () => {
+  it('work in uploads, signed URLs and audit rows', async () => {
     const test = await TestApp.start();
     const user = 2 ** 52 + 1;
     const appointment = Number.MAX_SAFE_INTEGER;

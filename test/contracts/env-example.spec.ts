@@ -5,7 +5,7 @@ import { environmentSchema, loadSettings, SettingsError } from '../../src/config
 type Variable = {
   readonly name: string;
   readonly value: string;
-  /** Shown for its default only: the line is a comment. */
+  /** The line is a comment that shows only the default. */
   readonly optional: boolean;
   /** The comment right above. */
   readonly comment: string;
@@ -15,22 +15,22 @@ const variables = readVariables(readFileSync('.env.example', 'utf8'));
 const required = variables.filter(({ optional }) => !optional);
 const schemas = environmentSchema.shape;
 
-/** A secret long enough for all of them. */
+/** A secret that is long enough for all variables. */
 const SECRET = 'made with openssl rand -hex 32, as the file says';
 
 describe('.env.example', () => {
-  it('names exactly the variables that the service reads, each once', () => {
+  it('has each variable that the service reads exactly once', () => {
     expect(variables.map(({ name }) => name).sort()).toEqual(Object.keys(schemas).sort());
   });
 
-  it.each(variables)('says in a sentence what $name is for', ({ comment }) => {
+  it.each(variables)('describes $name in a sentence', ({ comment }) => {
     expect(comment).toMatch(/^[A-Z][^\n]{20,}\.$/);
   });
 
   it.each(variables.filter(({ optional }) => optional))('shows the default of $name', ({ name, value }) => {
     const preset = valueOf(name, '');
     expect(valueOf(name, value)).toEqual(preset);
-    // An empty value counts as not set, so it would agree with every default: it stands where there is none.
+    // An empty value counts as not set, and so stands only where there is no default.
     if (typeof preset === 'string' || typeof preset === 'number') expect(value).not.toBe('');
   });
 
@@ -41,13 +41,13 @@ describe('.env.example', () => {
     },
   );
 
-  it('holds no secret: those are left empty, and the service does not start without them', () => {
+  it('leaves the required secrets empty, and the service does not start without them', () => {
     const empty = required.filter(({ value }) => value === '').map(({ name }) => name);
     expect(empty).toEqual(['JWT_SECRET', 'DO_SPACES_KEY', 'DO_SPACES_SECRET']);
     expect(missingFrom(environment())).toEqual(empty);
   });
 
-  it('is all that production needs once the secrets are filled in', () => {
+  it('is complete for production when the secrets are filled in', () => {
     const settings = loadSettings({
       ...environment(),
       JWT_SECRET: SECRET,
@@ -61,7 +61,7 @@ describe('.env.example', () => {
     });
   });
 
-  it('leaves out nothing that is needed: without any one of its uncommented lines the service does not start', () => {
+  it('needs every uncommented line: without it the service does not start', () => {
     const filled = { ...environment(), JWT_SECRET: SECRET, DO_SPACES_KEY: 'key', DO_SPACES_SECRET: SECRET };
     for (const { name } of required) {
       expect(missingFrom({ ...filled, [name]: undefined })).toEqual([name]);
@@ -69,7 +69,7 @@ describe('.env.example', () => {
   });
 });
 
-/** The environment that the file makes when it is copied as it is. */
+/** The environment of the unchanged file. */
 function environment(): NodeJS.ProcessEnv {
   return Object.fromEntries(required.map(({ name, value }) => [name, value]));
 }
@@ -85,7 +85,7 @@ function missingFrom(env: NodeJS.ProcessEnv): string[] {
   }
 }
 
-/** What the service makes of a variable's text; an empty one counts as not set. */
+/** The setting that the service reads from a text; an empty text counts as not set. */
 function valueOf(name: string, text: string): unknown {
   const schema = Object.entries(schemas).find(([key]) => key === name)?.[1];
   return schema?.parse(text === '' ? undefined : text);

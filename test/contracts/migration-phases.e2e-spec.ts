@@ -16,7 +16,7 @@ type LinkOpen = { chat_image_id: number | null; app_version: string; client_netw
 
 describe.each(STORAGES)('stable addresses on the $name storage', ({ environment }) => {
   if (!environment) {
-    it.skip('follow the phases of the migration (S3_ENDPOINT is not set)', () => undefined);
+    it.skip('follow the phases of the migration (skipped without S3_ENDPOINT)', () => undefined);
     return;
   }
 
@@ -65,8 +65,8 @@ describe.each(STORAGES)('stable addresses on the $name storage', ({ environment 
     it.each([
       ['no header', {}],
       ['an empty header', { authorization: '' }],
-      ['the scheme alone', { authorization: 'Bearer ' }],
-    ])('without a token, with %s', async (_, headers) => {
+      ['the scheme Bearer alone', { authorization: 'Bearer ' }],
+    ])('redirects in phases 1 to 3, else answers 401, without a token: %s', async (_, headers) => {
       const before = await audits();
       const response = await test.fetch(path(), { headers: { ...headers, 'x-app-version': '2.3.1' } });
       if (!opens) {
@@ -86,23 +86,23 @@ describe.each(STORAGES)('stable addresses on the $name storage', ({ environment 
       expect(await linkOpens()).toEqual([
         { chat_image_id: image.id, app_version: '2.3.1', client_network: '127.0.0.1' },
       ]);
-      // There is no user whom the other trail could name.
+      // There is no user whom an audit row could name.
       expect(await audits()).toBe(before);
     });
 
-    it('without a token, also at the alias', async () => {
+    it('treats the alias without a token like the stable address', async () => {
       const response = await test.fetch(path().replace('/storage/', '/api/images/'));
       expect(response.status).toBe(opens ? 302 : 401);
     });
 
-    it('records the user agent where there is no app version, shortened and printable', async () => {
+    it('records a shortened, printable user agent when there is no app version', async () => {
       await test.fetch(path(), { headers: { 'user-agent': `okhttp/4.9.2 \xe4${'x'.repeat(300)}` } });
       const [row] = await linkOpens();
       if (opens) expect(row?.app_version).toBe(`okhttp/4.9.2 ?${'x'.repeat(86)}`);
       else expect(row).toBeUndefined();
     });
 
-    it('hands out nothing to a HEAD, and records nothing', async () => {
+    it('answers HEAD without a signed URL, and records nothing', async () => {
       const asNobody = await test.fetch(path(), { method: 'HEAD' });
       expect(outcome(asNobody)).toEqual([opens ? 302 : 401, null]);
       const before = await audits();
@@ -110,7 +110,7 @@ describe.each(STORAGES)('stable addresses on the $name storage', ({ environment 
       expect([await linkOpens(), await audits()]).toEqual([[], before]);
     });
 
-    it('applies the full rule to whoever sends a token', async () => {
+    it('applies the permission rule to requests with a token', async () => {
       for (const [as, status] of [
         [PATIENT, 302],
         [DOCTOR, 302],
@@ -123,7 +123,7 @@ describe.each(STORAGES)('stable addresses on the $name storage', ({ environment 
       expect(await linkOpens()).toEqual([]);
     });
 
-    it('leads to the old place of a picture that is not here yet, or nowhere', async () => {
+    it('redirects to LEGACY_MEDIA_URL for pictures not imported yet, in phases 1 and 2', async () => {
       for (const folder of [`appointment_${APPOINTMENT}`, 'text_session_7', 'appointment_99']) {
         const key = `chat_images/${folder}/${OLD_NAME}`;
         const response = await test.fetch(`/storage/${key}`);
@@ -135,7 +135,7 @@ describe.each(STORAGES)('stable addresses on the $name storage', ({ environment 
       expect(rows.map(({ chat_image_id: id }) => id)).toEqual(legacy ? [null, null, null] : []);
     });
 
-    it('decides by the appointment in the path for whoever sends a token', async () => {
+    it('checks the appointment in an old path for requests with a token', async () => {
       const old = (appointment: number): string =>
         `/storage/chat_images/appointment_${appointment}/${OLD_NAME}`;
       const location = `${LEGACY}/chat_images/appointment_${APPOINTMENT}/${OLD_NAME}`;
@@ -159,13 +159,13 @@ describe.each(STORAGES)('stable addresses on the $name storage', ({ environment 
       'chat_images/profile/a.jpg',
       'chat_images/appointment_145/%2e%2e',
       'chat_images/appointment_145/...',
-    ])('sends nobody on to an address that is none: %s', async (key) => {
+    ])('does not redirect an invalid path: %s', async (key) => {
       const response = await test.fetch(`/storage/${key}`);
       expect([[401, 404].includes(response.status), response.headers.get('location')]).toEqual([true, null]);
       expect(await linkOpens()).toEqual([]);
     });
 
-    it('opens stored pictures only', async () => {
+    it('shows only stored pictures', async () => {
       await test.database.query(`UPDATE chat_images SET state = 'pending' WHERE id = $1`, [image.id]);
       try {
         const response = await test.fetch(path());
@@ -176,7 +176,7 @@ describe.each(STORAGES)('stable addresses on the $name storage', ({ environment 
       }
     });
 
-    it('opens no other route', async () => {
+    it('answers 401 without a token on all other routes', async () => {
       for (const route of [`/api/chat-images/${image.id}/signed-url`, `/api/chat-images/${image.id}`]) {
         expect([route, (await test.fetch(route)).status]).toEqual([route, 401]);
       }
@@ -184,8 +184,8 @@ describe.each(STORAGES)('stable addresses on the $name storage', ({ environment 
   });
 });
 
-describe('addresses without a token', () => {
-  it('are limited by the network of the client, and not by the limit of refused tokens', async () => {
+describe('stable addresses opened without a token', () => {
+  it('are limited per client network, apart from the limit of refused tokens', async () => {
     const test = await TestApp.start({
       MIGRATION_PHASE: '1',
       TRUST_PROXY: '1',
@@ -208,7 +208,7 @@ describe('addresses without a token', () => {
     }
   });
 
-  it('are not opened while the row that records them can not be written', async () => {
+  it('are answered 503 while their log row can not be written', async () => {
     const test = await TestApp.start({ MIGRATION_PHASE: '1', LEGACY_MEDIA_URL: LEGACY });
     try {
       const { data } = (await (
@@ -235,7 +235,7 @@ describe('addresses without a token', () => {
     }
   });
 
-  it('are counted by npm run migrate:status, which says whether phase 4 would hurt anyone', async () => {
+  it('are counted by npm run migrate:status, which says whether phase 4 is safe', async () => {
     const test = await TestApp.start({ MIGRATION_PHASE: '2', LEGACY_MEDIA_URL: LEGACY });
     const status = async (phase = '2'): Promise<string> => {
       const child = new RunningProcess(['commands/migrate-status.js'], {
@@ -263,7 +263,7 @@ describe('addresses without a token', () => {
       expect(await status('4')).toContain('Phase 4 is on');
       await test.database.query(`UPDATE chat_image_link_opens SET opened_at = now() - interval '40 days'`);
       expect(await status()).toContain('Phase 4 would hurt nobody');
-      // Opens stay recorded. Requests that were only sent on are forgotten.
+      // The sweeper keeps the rows of opened pictures, and deletes those of mere redirects.
       await test.app.get(UploadSweeper).sweep();
       expect(
         await test.database.query<unknown>('SELECT count(*) AS rows FROM chat_image_link_opens'),

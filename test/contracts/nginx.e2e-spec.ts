@@ -85,7 +85,7 @@ withNginx(`${SITE_FILE}, in front of both backends`, () => {
       ],
     });
 
-  /** The next answer, on a connection that nobody has broken off. */
+  /** The next response, on a connection without errors. */
   async function answerOn(client: Client): Promise<Answer> {
     const answer = await client.answer(20_000);
     expect(client.error).toBeUndefined();
@@ -126,12 +126,12 @@ withNginx(`${SITE_FILE}, in front of both backends`, () => {
     '/storage/voice_messages/7.m4a',
     '/api/images/profile_pictures/7.jpg',
     '/api/images/7',
-  ])('leaves %s with the main application', async (path) => {
+  ])('sends %s to the main application', async (path) => {
     const answer = await through(`${path}?a=b`, { method: 'POST', body: 'theirs' });
     expect(await answer.json()).toEqual({ main: `POST ${path}?a=b theirs` });
   });
 
-  it('has a path of its own for a monitor, beside the health of the main application', async () => {
+  it('sends /api/chat-images/health to the health check of the image store', async () => {
     const answer = await through('/api/chat-images/health');
     expect([answer.status, await answer.json()]).toEqual([
       200,
@@ -139,7 +139,7 @@ withNginx(`${SITE_FILE}, in front of both backends`, () => {
     ]);
   });
 
-  it('keeps pictures from a location of the site that is for files by their extension', async () => {
+  it('sends pictures to the image store despite a location for file extensions', async () => {
     const files = 'location ~* \\.(jpg|png)$ { return 418; }';
     const withFiles = await NginxServer.start(
       { chatImages: test.settings.port, mainApplication: portOf(main) },
@@ -155,7 +155,7 @@ withNginx(`${SITE_FILE}, in front of both backends`, () => {
     }
   });
 
-  it('sends the Swagger page to the image store where its lines are taken in', async () => {
+  it('sends the Swagger page to the image store when its lines are uncommented', async () => {
     const lines = /^ *# (location ~ \^\/api\/docs.*)\n *# ( *try_files.*)\n *# (\})$/m;
     const withPage = await NginxServer.start(
       { chatImages: test.settings.port, mainApplication: portOf(main) },
@@ -170,13 +170,13 @@ withNginx(`${SITE_FILE}, in front of both backends`, () => {
     }
   });
 
-  it('lets a picture of exactly 10 MiB through', async () => {
+  it('passes a picture of exactly 10 MiB to the image store', async () => {
     const bytes = await pictureOf(MAX_FILE_BYTES);
     const answer = await through(UPLOAD, { method: 'POST', body: formOf(bytes), as: PATIENT });
     expect([answer.status, await answer.json()]).toEqual([200, expect.objectContaining({ success: true })]);
   });
 
-  it('lets 11 MiB through to the image store, whose refusal reaches a client that looks only after sending', async () => {
+  it('delivers 413 for 11 MiB to a client that reads only after sending', async () => {
     const answer = await through(UPLOAD, {
       method: 'POST',
       body: formOf(Buffer.alloc(11 * MIB)),
@@ -186,7 +186,7 @@ withNginx(`${SITE_FILE}, in front of both backends`, () => {
       413,
       expect.objectContaining({ success: false, error_code: 'FILE_TOO_LARGE' }),
     ]);
-    // nginx closes its connection as soon as it has the answer; in the log that is a refusal, not a client that left.
+    // nginx closes its connection after the response, which the log must not call a disconnected client.
     const id = answer.headers.get('x-request-id') ?? 'none';
     await eventually(() => test.logLines.some((line) => line.includes(id)), 'the line of the refusal');
     expect(test.logLines.filter((line) => line.includes(id))).toEqual([
@@ -194,7 +194,7 @@ withNginx(`${SITE_FILE}, in front of both backends`, () => {
     ]);
   });
 
-  it('lets a JSON body of any size through to the image store', async () => {
+  it('passes a JSON body of any size to the image store', async () => {
     const answer = await through('/api/chat-images/signed-urls', {
       method: 'POST',
       body: `{"ids":[${'1,'.repeat(MIB)}1]}`,
@@ -208,22 +208,22 @@ withNginx(`${SITE_FILE}, in front of both backends`, () => {
   });
 
   it.each([
-    ['401, before more than the beginning was sent', undefined, 9 * MIB, MIB, 401, 'UNAUTHENTICATED'],
-    ['413, before more than the beginning was sent', PATIENT, 11 * MIB, MIB, 413, 'FILE_TOO_LARGE'],
-    ['413, of a body without a length', PATIENT, 'chunked', 11 * MIB, 413, 'FILE_TOO_LARGE'],
+    ['401, after the first MiB', undefined, 9 * MIB, MIB, 401, 'UNAUTHENTICATED'],
+    ['413, after the first MiB', PATIENT, 11 * MIB, MIB, 413, 'FILE_TOO_LARGE'],
+    ['413, for a body without a length', PATIENT, 'chunked', 11 * MIB, 413, 'FILE_TOO_LARGE'],
   ] as const)(
-    'carries a refusal to the client during the upload: %s',
+    'delivers a refusal to the client during the upload: %s',
     async (_, as, length, sent, status, code) => {
       const client = connected();
       const body = Buffer.concat([Buffer.from(FILE_HEAD), Buffer.alloc(sent)]);
       await client.send(uploadHead(client, { as, length }));
-      // Not waited for: nginx need not read what comes after the refusal.
+      // This does not wait, as nginx need not read after the refusal.
       client.socket.write(length === 'chunked' ? chunk(body) : body.subarray(FILE_HEAD.length));
       expectRefusal(await answerOn(client), status, code);
     },
   );
 
-  it('carries a refusal to a client with a slow line, which looks at the answer when it has sent everything', async () => {
+  it('delivers a refusal to a slow client that reads only after sending', async () => {
     const client = connected();
     client.socket.pause();
     await client.send(uploadHead(client, { length: 10 * MIB }));
@@ -236,7 +236,7 @@ withNginx(`${SITE_FILE}, in front of both backends`, () => {
     expect(client.error).toBeUndefined();
   });
 
-  it("tells the image store the client's address, whatever the client says that it is", async () => {
+  it("passes on the client's real address, not the address in its headers", async () => {
     const statusOf = (localAddress: string, spoofed: string): Promise<number | undefined> =>
       new Promise((resolve, reject) => {
         const path = '/api/chat-images/1/signed-url';
@@ -248,30 +248,30 @@ withNginx(`${SITE_FILE}, in front of both backends`, () => {
           .on('error', reject)
           .end();
       });
-    // Each address may fail 40 times; another name every time does not help.
+    // Each address may fail 40 times, whatever its headers say.
     const answers: (number | undefined)[] = [];
     for (let index = 0; index < 41; index += 1) answers.push(await statusOf('127.0.0.9', `10.0.0.${index}`));
     expect(answers).toEqual([...Array<number>(40).fill(401), 429]);
-    // And nobody else pays for it, not even whom that client has named.
+    // The address that the client has named is not limited.
     expect(await statusOf('127.0.0.10', '127.0.0.9')).toBe(401);
   });
 
-  it('keeps nothing of an upload on its disk, and lets the memory budget make uploads wait at their clients', async () => {
+  it('buffers no upload on disk, so that uploads without memory wait at the client', async () => {
     const body = formFileFirst(await pictureOf(9 * MIB));
     const lastByteOfFile = FILE_HEAD.length + 9 * MIB - 1;
     const begin = async (as: number): Promise<Client> => {
       const client = connected();
       await client.send(uploadHead(client, { as, length: body.length }));
-      // Not waited for: what finds no room is not read.
+      // This does not wait, as an upload without memory is not read.
       client.socket.write(body.subarray(0, lastByteOfFile));
       return client;
     };
     const begun: Client[] = [];
-    // One after the other: of two that fill the memory together, one would wait for the other.
+    // The uploads begin in turn, as two that start together would wait for each other.
     for (const as of [PATIENT, DOCTOR]) {
       const before = inUse(test);
       begun.push(await begin(as));
-      // All that was sent has gone through, although the upload has not ended.
+      // nginx has passed on all bytes before the upload has ended.
       await eventually(() => inUse(test) > before + 5 * 8.9 * MIB, 'all but the end of the upload');
     }
     expect(await nginx.temporaryFiles()).toEqual([]);
@@ -286,11 +286,11 @@ withNginx(`${SITE_FILE}, in front of both backends`, () => {
       const { status, body: answered } = await answerOn(client);
       expect([status, answered]).toEqual([200, expect.stringContaining('"success":true')]);
     }
-    // nginx warns of each file that it makes for a body or an answer.
+    // nginx logs a warning for each temporary file.
     expect(await nginx.errors()).not.toContain('temporary file');
   });
 
-  it('tells a client that asks before it sends (`Expect: 100-continue`) to go on', async () => {
+  it('answers 100 to a client that sends Expect: 100-continue', async () => {
     const body = formFileFirst(await picture('jpeg'));
     const client = connected();
     const headers = ['Expect: 100-continue'];
@@ -301,7 +301,7 @@ withNginx(`${SITE_FILE}, in front of both backends`, () => {
     expect([status, answered]).toEqual([200, expect.stringContaining('"success":true')]);
   });
 
-  it('keeps its connections to the image store', async () => {
+  it('reuses its connections to the image store', async () => {
     let connections = 0;
     const server: Server = test.app.getHttpServer();
     const count = (): void => void (connections += 1);
@@ -312,7 +312,7 @@ withNginx(`${SITE_FILE}, in front of both backends`, () => {
     expect(connections).toBeLessThanOrEqual(1);
   });
 
-  it("passes a client's own request id on, and gives one to a request without", async () => {
+  it('passes on a valid request id of the client, or sets a new id', async () => {
     const idOf = async (given: string | undefined): Promise<string> => {
       const headers = new Headers();
       if (given !== undefined) headers.set('x-request-id', given);
@@ -327,7 +327,7 @@ withNginx(`${SITE_FILE}, in front of both backends`, () => {
     expect(test.logLines.some((line) => line.includes('"requestId":"phone-0123456789"'))).toBe(true);
   });
 
-  it('waits longer than the image store, which so is the one that decides, and keeps connections shorter', () => {
+  it('has longer timeouts than the image store, and a shorter keep-alive', () => {
     const site = readFileSync(SITE_FILE, 'utf8');
     const milliseconds = (name: string): number => {
       const [, seconds, ...others] = [...site.matchAll(new RegExp(`^ *${name} (\\d+)s;$`, 'gm'))].flat();
@@ -342,7 +342,7 @@ withNginx(`${SITE_FILE}, in front of both backends`, () => {
     expect(milliseconds('keepalive_timeout')).toBeLessThan(server.keepAliveTimeout);
   });
 
-  it('answers in the form of the image store where that does not', async () => {
+  it('answers 503 in the form of the image store when that is down', async () => {
     const nobody = await NginxServer.start({
       chatImages: await freePort(),
       mainApplication: portOf(main),
@@ -375,7 +375,7 @@ withNginx(`${SITE_FILE}, in front of both backends`, () => {
   });
 });
 
-/** A stand-in for the main application: it answers with what it got. */
+/** A substitute for the main application, which answers with the request. */
 async function startMainApplication(): Promise<Server> {
   const server = createServer((request, response) => {
     let body = '';
@@ -393,7 +393,7 @@ function portOf(server: Server): number {
   return (server.address() as AddressInfo).port;
 }
 
-/** A picture of that many bytes, most of which lie behind its end. */
+/** A picture of that many bytes, most of them after its end. */
 async function pictureOf(bytes: number): Promise<Buffer> {
   const photo = await picture('jpeg');
   return Buffer.concat([photo, Buffer.alloc(bytes - photo.length)]);

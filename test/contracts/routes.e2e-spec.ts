@@ -58,7 +58,7 @@ describe('the routes', () => {
 
   afterAll(() => test.stop());
 
-  it('are these, and no others', () => {
+  it('are exactly the documented routes', () => {
     expect(routes.map(({ method, path }) => `${method} ${path}`).sort()).toEqual([
       'GET /api/appointments/:appointmentId/chat-images',
       'GET /api/chat-images/:id',
@@ -81,7 +81,7 @@ describe('the routes', () => {
     ]);
   });
 
-  it('each declares its authentication: public with a reason, or participants only', () => {
+  it('all declare their authentication: public with a reason, or participants only', () => {
     for (const { method, path, controller, handler } of routes) {
       const reason = (Reflect.getMetadata(PUBLIC, handler) ?? Reflect.getMetadata(PUBLIC, controller)) as
         string | undefined;
@@ -96,7 +96,7 @@ describe('the routes', () => {
     }
   });
 
-  it('each that declares nothing is refused, also with a token', async () => {
+  it('answer 403 when they declare no authentication, also with a token', async () => {
     @Controller('undeclared')
     class UndeclaredController {
       @Get()
@@ -124,7 +124,7 @@ describe('the routes', () => {
     }
   });
 
-  it('each that is not public answers 401 without a token, whatever else is sent', async () => {
+  it('answer 401 without a token when they are not public', async () => {
     for (const { method, path, handler } of routes) {
       if (Reflect.hasMetadata(PUBLIC, handler)) continue;
       const address = path.replaceAll(/:\w+/g, '1');
@@ -133,7 +133,7 @@ describe('the routes', () => {
     }
   });
 
-  it('each that is not public answers 4xx to a user who takes part in nothing', async () => {
+  it('answer 4xx to an outsider when they are not public', async () => {
     for (const { method, path, handler } of routes) {
       if (Reflect.hasMetadata(PUBLIC, handler)) continue;
       const { status } = await test.fetch(path.replaceAll(/:\w+/g, '1'), { method, as: 3 });
@@ -141,7 +141,7 @@ describe('the routes', () => {
     }
   });
 
-  it('are described by a valid OpenAPI document, with an example for every answer', async () => {
+  it('are described by a valid OpenAPI document with an example for every response', async () => {
     const response = await test.fetch('/api/docs-json');
     expect(response.status).toBe(200);
     const document = (await response.json()) as Record<string, unknown> & OpenAPIObject;
@@ -171,7 +171,7 @@ describe('the routes', () => {
     }
   });
 
-  it('have plain names for generated clients, each its own', async () => {
+  it('have unique operation ids for generated clients', async () => {
     const { paths } = await openApi(test);
     const ids = Object.entries(paths).flatMap(([path, operations]) =>
       Object.values(operations as Record<string, { operationId: string; deprecated?: boolean }>).map(
@@ -191,7 +191,7 @@ describe('the routes', () => {
     ]);
   });
 
-  it('have every parameter of their addresses described, with an example to begin with', async () => {
+  it('have a description and an example for every path parameter', async () => {
     const { paths } = await openApi(test);
     for (const [path, operations] of Object.entries(paths)) {
       for (const { parameters = [] } of Object.values(operations) as { parameters?: Parameter[] }[]) {
@@ -206,7 +206,7 @@ describe('the routes', () => {
     }
   });
 
-  it('have examples that work on the sample data, and that hold all that an answer can hold', async () => {
+  it('have examples with the sample data and with every response field', async () => {
     const { components } = await openApi(test);
     const schemas = (components?.schemas ?? {}) as Record<string, Schema>;
     expect(schemas.SignedUrlsRequestDto?.properties?.ids?.example).toEqual([1, 2]);
@@ -221,7 +221,7 @@ describe('the routes', () => {
     );
   });
 
-  it('have a page for people', async () => {
+  it('are shown on the Swagger page', async () => {
     const response = await test.fetch('/api/docs');
     expect([response.status, response.headers.get('content-type')]).toEqual([
       200,
@@ -249,7 +249,7 @@ type Schema = {
 };
 type AnswerObject = { content?: Record<string, { schema?: Schema; examples?: Record<string, unknown> }> };
 
-/** An example of its own, or one for every property of its schema. */
+/** Whether a response has an example, or an example for every property. */
 function hasExample({ content }: AnswerObject, schemas: Record<string, unknown>): boolean {
   const complete = (schema: Schema | undefined): boolean => {
     if (!schema) return false;
@@ -263,7 +263,7 @@ function hasExample({ content }: AnswerObject, schemas: Record<string, unknown>)
 }
 
 describe('the Swagger page', () => {
-  it('gets its interceptor and its plugin in a file of its own, as its policy allows no other script', async () => {
+  it('loads its interceptor and plugin from a file, as its policy forbids inline scripts', async () => {
     const test = await TestApp.start();
     try {
       const page = await test.fetch('/api/docs');
@@ -288,7 +288,7 @@ describe('the Swagger page', () => {
     }
   });
 
-  it('is off in production, and on where the operator says so', async () => {
+  it('is off in production, and on with SWAGGER_ENABLED=true', async () => {
     for (const [switched, status] of [
       ['', 404],
       ['true', 200],

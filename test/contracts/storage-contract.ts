@@ -4,7 +4,7 @@ import { buffer } from 'node:stream/consumers';
 import { InvalidStorageKeyError, ObjectNotFoundError } from '../../src/storage/storage-errors.js';
 import type { SignedUrl, StorageProvider } from '../../src/storage/storage-provider.js';
 
-/** Names that people and programs give files, which must mean the same object everywhere. */
+/** Odd file names that must name the same object in every operation. */
 const ODD_NAMES = [
   'with space.png',
   'plus+and&and=.png',
@@ -32,7 +32,7 @@ const IMPOSSIBLE_KEYS = [
 ];
 
 /**
- * What the StorageProvider promises, as tests. Every driver runs them.
+ * The contract of the StorageProvider, as tests. Every driver runs them.
  *
  * @param getStorage called when the tests run
  */
@@ -55,13 +55,13 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
   const sign = (key: string, expiresIn = 60): Promise<SignedUrl> =>
     storage.signedUrl(key, expiresIn, new Date());
 
-  it('gives back what was put', async () => {
+  it('returns the stored bytes, size and content type', async () => {
     const key = await put('object.png');
     expect((await read(key)).equals(bytes)).toBe(true);
     expect(await storage.head(key)).toEqual({ size: bytes.length, contentType });
   });
 
-  it('puts pieces together', async () => {
+  it('joins the pieces of an object', async () => {
     const key = `${folder}/pieces.png`;
     const pieces = [bytes.subarray(0, 20_000), bytes.subarray(20_000, 20_001), bytes.subarray(20_001)];
     await storage.put(key, pieces, { contentType });
@@ -76,20 +76,20 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
     expect(await storage.head(key)).toMatchObject({ size: 3 });
   });
 
-  it('keeps an empty object', async () => {
+  it('stores an empty object', async () => {
     const key = await put('empty.png', Buffer.alloc(0));
     expect(await storage.head(key)).toMatchObject({ size: 0 });
     expect(await read(key)).toHaveLength(0);
   });
 
-  it('says that a missing object is missing', async () => {
+  it('reports a missing object, and its signed URL is answered 404', async () => {
     const key = `${folder}/missing.png`;
     expect(await storage.head(key)).toBeUndefined();
     await expect(storage.get(key)).rejects.toBeInstanceOf(ObjectNotFoundError);
     expect(await statusOf((await sign(key)).url)).toBe(404);
   });
 
-  it('removes an object, also twice', async () => {
+  it('deletes an object, also twice', async () => {
     const key = await put('removed.png');
     await storage.delete(key);
     await storage.delete(key);
@@ -97,7 +97,7 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
     expect(await statusOf((await sign(key)).url)).toBe(404);
   });
 
-  it.each(ODD_NAMES)('keeps the object named %j', async (name) => {
+  it.each(ODD_NAMES)('stores, signs and deletes an object named %j', async (name) => {
     const content = Buffer.from(name);
     const key = await put(name, content);
     expect((await read(key)).equals(content)).toBe(true);
@@ -107,7 +107,7 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
     expect(await storage.head(key)).toBeUndefined();
   });
 
-  it.each(IMPOSSIBLE_KEYS)('refuses the key %j everywhere', async (key) => {
+  it.each(IMPOSSIBLE_KEYS)('refuses the invalid key %j in every operation', async (key) => {
     const error = InvalidStorageKeyError;
     await expect(storage.put(key, [bytes], { contentType })).rejects.toBeInstanceOf(error);
     await expect(storage.head(key)).rejects.toBeInstanceOf(error);
@@ -116,14 +116,14 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
     await expect(sign(key)).rejects.toBeInstanceOf(error);
   });
 
-  it('stores one whole object of many put at the same moment under one key', async () => {
+  it('stores a whole object after concurrent writes to the same key', async () => {
     const contents = Array.from({ length: 8 }, () => randomBytes(200_000));
     await Promise.all(contents.map((content) => put('contended.png', content)));
     const stored = await read(`${folder}/contended.png`);
     expect(contents.some((content) => content.equals(stored))).toBe(true);
   });
 
-  it('stores all of many put at the same moment under different keys', async () => {
+  it('stores all objects of concurrent writes to different keys', async () => {
     const contents = Array.from({ length: 20 }, (_, index) => Buffer.from(`content ${index}`));
     const keys = await Promise.all(contents.map((content, index) => put(`many-${index}.png`, content)));
     expect(await Promise.all(keys.map(async (key) => (await read(key)).toString()))).toEqual(
@@ -138,7 +138,7 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
       key = await put('signed.png');
     });
 
-    it('reads the object without credentials, as its type and privately cacheable', async () => {
+    it('reads the object with its content type and a private cache header', async () => {
       const response = await fetch((await sign(key)).url);
       expect(response.status).toBe(200);
       expect(response.headers.get('content-type')).toBe(contentType);
@@ -147,12 +147,12 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
       expect(Buffer.from(await response.arrayBuffer()).equals(bytes)).toBe(true);
     });
 
-    it('is refused without its query', async () => {
+    it('is answered 403 without its query', async () => {
       const { url } = await sign(key);
       expect(await statusOf(url.slice(0, url.indexOf('?')))).toBe(403);
     });
 
-    it('tells exactly when it expires', async () => {
+    it('has the exact time at which it expires', async () => {
       const signedAt = new Date('2026-02-03T04:05:06.789Z');
       expect(await storage.signedUrl(key, 3600, signedAt)).toMatchObject({
         expiresIn: 3600,
@@ -160,14 +160,14 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
       });
     });
 
-    it('is refused once it has expired', async () => {
+    it('is answered 403 after it has expired', async () => {
       const past = new Date(Date.now() - 61_000);
       expect(await statusOf((await storage.signedUrl(key, 60, past)).url)).toBe(403);
       const almost = new Date(Date.now() - 50_000);
       expect(await statusOf((await storage.signedUrl(key, 60, almost)).url)).toBe(200);
     });
 
-    it('is refused when any character of it is changed', async () => {
+    it('is refused when any character is changed', async () => {
       const { url } = await sign(key);
       const start = new URL(url).origin.length + 1;
       const accepted: string[] = [];
@@ -179,7 +179,7 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
       expect(accepted).toEqual([]);
     });
 
-    it('does not let the object be written or removed', async () => {
+    it('can not write or delete the object', async () => {
       const { url } = await sign(key);
       for (const method of ['PUT', 'DELETE', 'POST']) {
         expect(await statusOf(url, method)).toBeGreaterThanOrEqual(400);
@@ -193,14 +193,14 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
   });
 }
 
-/** The status of an answer. Its body is read: one that is not keeps its connection, and Jest's process, for a minute. */
+/** The status of a response. An unread body would keep its connection, and Jest's process, for a minute. */
 async function statusOf(url: string, method = 'GET'): Promise<number> {
   const response = await fetch(url, { method });
   await response.arrayBuffer();
   return response.status;
 }
 
-/** Another character of the same kind. Not the other case: URLs with `%2f` for `%2F` are the same URL (RFC 3986, 2.1). */
+/** Another character of the same kind. Upper and lower case may be the same URL (`%2f`; RFC 3986, 2.1). */
 function otherCharacter(character: string): string {
   if (/[89zZ]/.test(character)) return { 8: '3', 9: '2', z: 'a', Z: 'A' }[character] ?? '-';
   if (/[\da-z]/i.test(character)) return String.fromCharCode(character.charCodeAt(0) + 1);

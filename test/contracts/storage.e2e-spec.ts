@@ -13,7 +13,7 @@ import { STORAGES, TEST_ENVIRONMENT, TestApp } from '../support/test-app.js';
 
 describe.each(STORAGES)('the $name storage', ({ environment }) => {
   if (!environment) {
-    it.skip('keeps the contract of the StorageProvider (S3_ENDPOINT is not set)', () => undefined);
+    it.skip('keeps the contract of the StorageProvider (skipped without S3_ENDPOINT)', () => undefined);
     return;
   }
   let test: TestApp;
@@ -28,7 +28,7 @@ describe.each(STORAGES)('the $name storage', ({ environment }) => {
 });
 
 describe('the local storage', () => {
-  it('without a picture lists nothing; without its folder, as where a disk is not mounted, it fails', async () => {
+  it('lists nothing when it is empty, and fails when its folder is missing', async () => {
     const directory = await mkdtemp(join(tmpdir(), 'chat-image-store-storage-'));
     const storage = new LocalStorageProvider({ directory, secret: 'secret' }, 'http://localhost');
     expect(await storage.list('chat_images/').next()).toEqual({ done: true, value: undefined });
@@ -37,7 +37,7 @@ describe('the local storage', () => {
   });
 });
 
-describe('the s3 storage, when the server does not answer', () => {
+describe('the S3 storage, when the server does not answer', () => {
   let silent: Server;
   const accepted: Socket[] = [];
   let settings: S3Settings;
@@ -69,7 +69,7 @@ describe('the s3 storage, when the server does not answer', () => {
     for (const socket of accepted) socket.destroy();
   });
 
-  it('gives up after its time limit and its tries', async () => {
+  it('fails after its timeout and its retries', async () => {
     const storage = new S3StorageProvider(settings);
     await expect(storage.put('key', [Buffer.from('x')], { contentType: 'image/png' })).rejects.toBeInstanceOf(
       StorageUnavailableError,
@@ -78,13 +78,13 @@ describe('the s3 storage, when the server does not answer', () => {
     storage.onApplicationShutdown();
   });
 
-  it('says so when nothing listens', async () => {
+  it('fails when nothing listens', async () => {
     const storage = new S3StorageProvider({ ...settings, endpoint: 'http://127.0.0.1:1' });
     await expect(storage.ping(AbortSignal.timeout(5000))).rejects.toBeInstanceOf(StorageUnavailableError);
     storage.onApplicationShutdown();
   });
 
-  it('signs without the server, for the public address with its path', async () => {
+  it('signs URLs for the public address without asking the server', async () => {
     const storage = new S3StorageProvider(settings);
     const { url } = await storage.signedUrl(
       'chat_images/appointment_1/a b.jpg',
