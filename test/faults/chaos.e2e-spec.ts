@@ -5,7 +5,7 @@ import { FAULT_KINDS } from '../chaos/plan.js';
 const SEED = 11;
 const MINUTES = 2;
 
-/** The run, the last tries of its clients, upkeep, and reading every picture. */
+/** The limit covers the run, the last retries, upkeep, and reading every picture. */
 const LIMIT_MS = 10 * 60_000;
 
 describe(`${MINUTES} minutes of faults`, () => {
@@ -16,7 +16,7 @@ describe(`${MINUTES} minutes of faults`, () => {
     report = await runChaos({ seed: SEED, minutes: MINUTES, onEvent: (line) => void lines.push(line) });
   }, LIMIT_MS);
 
-  it('are of every kind, while pictures are sent and looked at', () => {
+  it('include every kind of fault, during uploads and reads', () => {
     expect([...new Set(report.faults.map(({ kind }) => kind))].sort()).toEqual([...FAULT_KINDS].sort());
     expect(Object.keys(report.counts)).toEqual(
       expect.arrayContaining([
@@ -29,11 +29,11 @@ describe(`${MINUTES} minutes of faults`, () => {
       ]),
     );
     expect(report.counts['audit trails held against every URL']).toBeGreaterThan(0);
-    // Otherwise the faults have hit nothing.
+    // Without such uploads the faults have hit nothing.
     expect(report.counts['upload without an answer']).toBeGreaterThan(0);
   });
 
-  it('lose no picture, double none, leave nothing behind, and show nothing to outsiders', () => {
+  it('lose or repeat no picture, leave nothing behind, and show nothing to outsiders', () => {
     expect({ findings: report.findings, faults: report.findings.length > 0 ? lines : [] }).toEqual({
       findings: [],
       faults: [],

@@ -12,7 +12,7 @@ import { picture } from '../support/pictures.js';
 import { RunningProcess } from '../support/run-process.js';
 import { APPOINTMENT, PATIENT, TEST_ENVIRONMENT, TestApp } from '../support/test-app.js';
 
-/** Node's options that make a process believe in a clock that is off by so many seconds. */
+/** Node options that shift the clock of a process by so many seconds. */
 function shiftedClock(seconds: number): string {
   const module = `
     const { now } = Date;
@@ -28,7 +28,7 @@ function shiftedClock(seconds: number): string {
   return `--import=data:text/javascript,${encodeURIComponent(module)}`;
 }
 
-describe('an instance whose clock is wrong', () => {
+describe('an instance with a wrong clock', () => {
   let test: TestApp;
   let proxy: CuttingProxy;
   let neighbour: RunningProcess | undefined;
@@ -74,7 +74,7 @@ describe('an instance whose clock is wrong', () => {
     return `http://127.0.0.1:${port}`;
   }
 
-  /** Waits for a sweep of the neighbour that begins from now on. */
+  /** Waits for a sweep of the neighbour that begins after this call. */
   async function sweptOnce(): Promise<void> {
     const key = `chat_images/appointment_1/${randomUUID()}.png`;
     await test.database.query(
@@ -86,7 +86,7 @@ describe('an instance whose clock is wrong', () => {
   }
 
   it.each([130, -130])(
-    'by %s seconds, says so at its start, and leaves the uploads of its neighbours alone',
+    'logs a shift of %s seconds at start, and leaves uploads of other instances alone',
     async (seconds) => {
       const url = await startNeighbour(seconds);
       const side = seconds > 0 ? 'ahead of' : 'behind';
@@ -100,7 +100,7 @@ describe('an instance whose clock is wrong', () => {
       const upload = test.upload(bytes);
       while (proxy.hits === 0) await setTimeout(10);
       for (let sweeps = 0; sweeps < 2; sweeps += 1) await sweptOnce();
-      // Its tokens are of the future for an instance that is behind.
+      // An instance that is behind refuses the tokens, which are from its future.
       const copy = seconds > 0 ? uploadTo(url, bytes) : undefined;
       const states = 'SELECT state FROM chat_images';
       expect(await test.database.query(states)).toEqual([{ state: 'pending' }]);
@@ -113,7 +113,7 @@ describe('an instance whose clock is wrong', () => {
     60_000,
   );
 
-  it('removes no object that is not old enough by the clock of the database', async () => {
+  it('deletes unknown objects only by their age on the database clock', async () => {
     const key = 'chat_images/appointment_1/1700000000_NobodysPic.png';
     const storage = test.app.get(StorageProvider);
     await storage.put(key, [Buffer.from('x')], { contentType: 'image/png' });

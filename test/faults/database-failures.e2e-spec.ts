@@ -9,10 +9,10 @@ import type { ErrorBodyDto } from '../../src/errors/error-body.dto.js';
 import { picture } from '../support/pictures.js';
 import { APPOINTMENT, DOCTOR, TestApp } from '../support/test-app.js';
 
-/** The user of the service's own connections: unlike the tests' it may be kept out. */
+/** The database user of the service, which a test may lock out. */
 const ROLE = 'the_service';
 
-describe('a database that fails a request', () => {
+describe('the service with a database that fails requests', () => {
   let test: TestApp;
   let image: UploadedChatImageDto;
 
@@ -35,7 +35,7 @@ describe('a database that fails a request', () => {
 
   const ask = (): Promise<Response> => test.fetch(`/api/chat-images/${image.id}/signed-url`, { as: DOCTOR });
 
-  /** Asks whether the service is ready until it is, or is not: the answer is shared for a second. */
+  /** Asks for readiness until it changes, as the response is cached for a second. */
   const becomesReady = async (ready: boolean): Promise<void> => {
     while ((await test.fetch('/api/health/ready')).ok !== ready);
   };
@@ -58,34 +58,34 @@ describe('a database that fails a request', () => {
 
   const faults: [what: string, begin: () => Promise<unknown>, end: () => Promise<unknown>][] = [
     [
-      'is read-only, as one that became a standby',
+      'the database is read-only, like a standby',
       () => superuser(`ALTER ROLE ${ROLE} SET default_transaction_read_only = on`).then(endConnections),
       () => superuser(`ALTER ROLE ${ROLE} RESET default_transaction_read_only`).then(endConnections),
     ],
     [
-      'has no connection left',
+      'the database has no connection left',
       () => superuser(`ALTER ROLE ${ROLE} CONNECTION LIMIT 0`).then(endConnections),
       () => superuser(`ALTER ROLE ${ROLE} CONNECTION LIMIT -1`),
     ],
     [
-      'refuses the password',
+      'the database refuses the password',
       () => superuser(`ALTER ROLE ${ROLE} PASSWORD 'changed'`).then(endConnections),
       () => superuser(`ALTER ROLE ${ROLE} PASSWORD 'secret'`),
     ],
     [
-      'lets nobody connect to it',
+      'the database denies CONNECT',
       () => superuser('REVOKE CONNECT ON DATABASE test FROM PUBLIC').then(endConnections),
       () => superuser('GRANT CONNECT ON DATABASE test TO PUBLIC'),
     ],
     [
-      'lets nobody in',
+      'the role has NOLOGIN',
       () => superuser(`ALTER ROLE ${ROLE} NOLOGIN`).then(endConnections),
       () => superuser(`ALTER ROLE ${ROLE} LOGIN`),
     ],
   ];
 
   it.each(faults)(
-    '%s: every request is a 503, and readiness is false, until it is over',
+    'answers 503 to requests and readiness while %s, and 200 afterwards',
     async (_, begin, end) => {
       expect((await ask()).status).toBe(200);
       await becomesReady(true);
@@ -97,7 +97,7 @@ describe('a database that fails a request', () => {
           await test.fetch(`/api/appointments/${APPOINTMENT}/chat-images?signed_urls=true`, { as: DOCTOR }),
         );
         await becomesReady(false);
-        // Liveness is the process's alone.
+        // Liveness does not depend on the database.
         expect((await test.fetch('/api/health')).status).toBe(200);
       } finally {
         await end();
@@ -107,7 +107,7 @@ describe('a database that fails a request', () => {
     },
   );
 
-  it('became read-only under open connections: none of them is used again', async () => {
+  it('replaces its open connections when the database becomes read-only', async () => {
     const readOnly = async (mode: string): Promise<void> => {
       const session = test.database.createQueryRunner();
       await session.query('SET default_transaction_read_only = off');
@@ -126,9 +126,9 @@ describe('a database that fails a request', () => {
     const before = await connections();
     await readOnly('on');
     try {
-      // Each connection hears of it in its own time.
+      // Each connection reloads the setting at its own time.
       while ((await ask()).status === 200);
-      // As many requests as there are connections, so that each fails once.
+      // There are as many requests as connections, so that each connection fails once.
       for (let left = before.length; left > 0; left -= 1) await expectUnavailable(await ask());
       await becomesReady(false);
     } finally {
@@ -139,7 +139,7 @@ describe('a database that fails a request', () => {
     expect(after.filter((pid) => before.includes(pid))).toEqual([]);
   });
 
-  it('ends a statement in the middle: 503, and the next request is answered', async () => {
+  it('answers 503 when its connection is terminated, and 200 to the next request', async () => {
     const holder = test.database.createQueryRunner();
     await holder.startTransaction();
     await holder.query('LOCK TABLE chat_image_access');
@@ -158,7 +158,7 @@ describe('a database that fails a request', () => {
     expect((await ask()).status).toBe(200);
   });
 
-  it('holds no more connections than DATABASE_POOL_SIZE, upkeep included, and does with three', async () => {
+  it('opens at most DATABASE_POOL_SIZE connections, and works with three', async () => {
     await test.restart({ DATABASE_POOL_SIZE: '3' });
     const answers = await Promise.all([
       ...Array.from({ length: 100 }, ask),
@@ -174,7 +174,7 @@ describe('a database that fails a request', () => {
   });
 });
 
-describe('a failure of the driver', () => {
+describe('toDatabaseFailure', () => {
   const ofServer = (code: string): pg.DatabaseError =>
     Object.assign(new pg.DatabaseError('x', 1, 'error'), { code });
 
@@ -197,19 +197,19 @@ describe('a failure of the driver', () => {
     'F0000',
     'XX000',
     'XX001',
-  ])('is one of the database with the SQLSTATE %s', (code) => {
+  ])('reports SQLSTATE %s as an unavailable database', (code) => {
     expect(toDatabaseFailure(ofServer(code))).toBeInstanceOf(DatabaseUnavailableError);
   });
 
   it.each(['22P02', '23503', '23505', '42501', '42601', '42P01', '55000', 'P0001'])(
-    'is one of the statement with the SQLSTATE %s',
+    'reports SQLSTATE %s as an error of the statement',
     (code) => {
       const error = ofServer(code);
       expect(toDatabaseFailure(error)).toBe(error);
     },
   );
 
-  it('is one of the database without an SQLSTATE, but for values that can not be written', () => {
+  it('reports connection errors as an unavailable database, and TypeErrors unchanged', () => {
     for (const error of [
       new Error('Connection terminated unexpectedly'),
       Object.assign(new Error('x'), { code: 'ENETUNREACH' }),

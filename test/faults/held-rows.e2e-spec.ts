@@ -12,19 +12,19 @@ import { DOCTOR, PATIENT, TestApp } from '../support/test-app.js';
 
 const OTHERS = 100;
 
-/** Longer than the lock timeout of shared statements. */
+/** This time is longer than the lock timeout of shared statements. */
 const PATIENT_WAIT_MS = 100;
 
-/** Where the service's connections to the database go, and how many it may have. */
+/** The way of the service's database connections, and their number. */
 const INSTALLATIONS: readonly (readonly [name: string, pooled: boolean, environment: NodeJS.ProcessEnv])[] = [
-  ['directly', false, {}],
-  ['directly, with as few connections as may be', false, { DATABASE_POOL_SIZE: '3' }],
-  ['through PgBouncer (skipped where it is not installed)', true, {}],
+  ['on direct connections', false, {}],
+  ['on direct connections, with the smallest connection pool', false, { DATABASE_POOL_SIZE: '3' }],
+  ['through PgBouncer (skipped without PgBouncer)', true, {}],
 ];
 
-describe.each(INSTALLATIONS)('a row that another transaction has locked, %s', (_, pooled, environment) => {
+describe.each(INSTALLATIONS)('a held row, %s', (_, pooled, environment) => {
   if (pooled && !hasPgBouncer()) {
-    it.skip('keeps nobody waiting but who asks for it', () => undefined);
+    it.skip('delays only the requests for it', () => undefined);
     return;
   }
   let test: TestApp;
@@ -49,7 +49,7 @@ describe.each(INSTALLATIONS)('a row that another transaction has locked, %s', (_
 
   afterEach(async () => {
     if (holder.isTransactionActive) await holder.rollbackTransaction();
-    // Nothing is taken for held in the next test.
+    // No row counts as held in the next test.
     for (const as of [PATIENT, DOCTOR]) while ((await ask(0, as)) !== 200);
     while ((await open(0)) !== 302);
   });
@@ -80,7 +80,7 @@ describe.each(INSTALLATIONS)('a row that another transaction has locked, %s', (_
     return (await test.fetch(new URL(image(index).media_url).pathname)).status;
   }
 
-  /** How many of the service's connections wait for a lock, for so long. */
+  /** The number of the service's connections that wait for a lock for at least so long. */
   async function waiting(forMs = 0): Promise<number> {
     const [row] = await test.database.query<{ count: number }[]>(
       `SELECT count(*) AS count FROM pg_stat_activity
@@ -90,12 +90,12 @@ describe.each(INSTALLATIONS)('a row that another transaction has locked, %s', (_
     return row?.count ?? 0;
   }
 
-  /** Waits until one waits for longer than a shared statement does. */
+  /** Waits until a connection waits for longer than a shared statement does. */
   async function someoneWaitsPatiently(): Promise<void> {
     while ((await waiting(PATIENT_WAIT_MS)) === 0);
   }
 
-  /** The most connections that wait at the same moment while the answers come. */
+  /** The most connections that wait at the same time until the responses have come. */
   async function mostWaiting(answers: Promise<unknown>): Promise<number> {
     const ended = answers.then(() => true);
     let most = 0;
@@ -103,7 +103,7 @@ describe.each(INSTALLATIONS)('a row that another transaction has locked, %s', (_
     return most;
   }
 
-  /** How a statement finds the row held, and its request is refused. */
+  /** Expects the response to a request for a held row. */
   async function expectRefused(response: Response): Promise<void> {
     const { error_code: code } = (await response.json()) as ErrorBodyDto;
     expect([response.status, code, response.headers.get('retry-after')]).toEqual([
@@ -116,7 +116,7 @@ describe.each(INSTALLATIONS)('a row that another transaction has locked, %s', (_
   const times = <T>(count: number, ask: (index: number) => Promise<T>): Promise<T[]> =>
     Promise.all(Array.from({ length: count }, (__, index) => ask(index)));
 
-  it('is waited for by one connection, however many requests ask for its user: all others are answered', async () => {
+  it('of users delays only the requests of that user, on at most two connections', async () => {
     await hold('users', PATIENT);
     await expectRefused(
       await test.fetch(`/api/chat-images/${image(0).id}/signed-url`, { headers: authorization(PATIENT) }),
@@ -126,19 +126,19 @@ describe.each(INSTALLATIONS)('a row that another transaction has locked, %s', (_
     const others = await times(OTHERS, (index) => ask(index, DOCTOR));
     expect(others).toEqual(others.map(() => 200));
     expect(new Set(await held)).toEqual(new Set([503]));
-    // One waits; another may look for a moment whether the row is still held.
+    // One connection waits; a second may check briefly whether the row is still held.
     expect(await most).toBeLessThanOrEqual(2);
     await holder.rollbackTransaction();
     expect(await ask(0, PATIENT)).toBe(200);
   });
 
-  it('is found out while others share the statement: they are answered', async () => {
+  it('in a shared statement does not delay the other requests of the statement', async () => {
     await hold('users', PATIENT);
     const answers = await times(OTHERS, (index) => ask(index, index % 4 === 0 ? PATIENT : DOCTOR));
     expect(answers).toEqual(answers.map((___, index) => (index % 4 === 0 ? 503 : 200)));
   });
 
-  it('keeps one picture back, and no other picture and no other user', async () => {
+  it('of chat_images delays only the requests for its image', async () => {
     const { id } = image(0);
     await hold('chat_images', id);
     expect(await ask(0, DOCTOR)).toBe(503);
@@ -147,11 +147,11 @@ describe.each(INSTALLATIONS)('a row that another transaction has locked, %s', (_
     const others = await times(OTHERS, (index) => ask(1 + (index % 2), index % 2 ? PATIENT : DOCTOR));
     expect(others).toEqual(others.map(() => 200));
     expect(new Set(await held)).toEqual(new Set([503]));
-    // One waits; another may look for a moment whether the row is still held.
+    // One connection waits; a second may check briefly whether the row is still held.
     expect(await most).toBeLessThanOrEqual(2);
   });
 
-  it('is asked for by its stable address, without a token, as often as one likes: the others are answered', async () => {
+  it('of chat_images delays only its own stable address for requests without a token', async () => {
     await hold('chat_images', image(0).id);
     expect(await open(0)).toBe(503);
     const held = times(60, () => open(0));
@@ -159,11 +159,11 @@ describe.each(INSTALLATIONS)('a row that another transaction has locked, %s', (_
     const others = await times(OTHERS, (index) => open(1 + (index % 2)));
     expect(others).toEqual(others.map(() => 302));
     expect(new Set(await held)).toEqual(new Set([503]));
-    // One waits; another may look for a moment whether the row is still held.
+    // One connection waits; a second may check briefly whether the row is still held.
     expect(await most).toBeLessThanOrEqual(2);
   });
 
-  it('is waited for, for as long as a request may take: whoever waits is answered when it is free', async () => {
+  it('that is released in time is answered 200 to the waiting request', async () => {
     await hold('users', PATIENT);
     const held = ask(0, PATIENT);
     await someoneWaitsPatiently();
@@ -171,7 +171,7 @@ describe.each(INSTALLATIONS)('a row that another transaction has locked, %s', (_
     expect(await held).toBe(200);
   });
 
-  it('keeps uploads of its user back on few connections, and no upload of another user', async () => {
+  it('of users delays only the uploads of that user', async () => {
     await hold('users', PATIENT);
     const held = times(6, async () => (await test.upload(await picture('png'))).status);
     const others = await times(
@@ -182,7 +182,7 @@ describe.each(INSTALLATIONS)('a row that another transaction has locked, %s', (_
     expect(new Set(await held)).toEqual(new Set([503]));
   });
 
-  it('is not the same as a table that is locked for a moment: everybody waits for that, together', async () => {
+  it('differs from a locked table, for which all requests wait together', async () => {
     await holder.startTransaction();
     await holder.query('LOCK TABLE chat_image_access');
     const answers = times(OTHERS, (index) => ask(index, index % 2 ? PATIENT : DOCTOR));

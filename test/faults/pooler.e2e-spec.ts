@@ -24,15 +24,15 @@ const STATEMENT_TIMEOUT_MS = 1500;
 
 const describeWithPgBouncer = hasPgBouncer() ? describe : describe.skip;
 
-describeWithPgBouncer('behind PgBouncer in transaction mode (skipped where it is not installed)', () => {
-  /** Its own connections to the database are direct. */
+describeWithPgBouncer('the service behind PgBouncer in transaction mode (skipped without PgBouncer)', () => {
+  /** This application has direct database connections. */
   let test: TestApp;
   let pooler: PgBouncer;
   let instances: readonly { readonly app: NestExpressApplication; readonly url: string }[];
 
   beforeAll(async () => {
     test = await TestApp.start();
-    // As few connections as the smallest plans give, shared by three instances that would like more.
+    // Three instances share as few connections as the smallest plans have.
     pooler = await PgBouncer.start(test.settings.database.url, { default_pool_size: '5' });
     instances = await Promise.all([1, 2, 3].map(() => startInstance()));
   });
@@ -95,7 +95,7 @@ describeWithPgBouncer('behind PgBouncer in transaction mode (skipped where it is
     return row?.rows ?? NaN;
   };
 
-  it('answers 200 requests and uploads at the same moment, in three instances, each as it should be', async () => {
+  it('handles 200 concurrent requests and uploads in three instances correctly', async () => {
     const first = (await (await upload(0, await picture('png'))).json()) as UploadedChatImageResponseDto;
     const { id } = first.data;
     await test.database.query('DELETE FROM chat_image_access');
@@ -110,7 +110,7 @@ describeWithPgBouncer('behind PgBouncer in transaction mode (skipped where it is
           fetch(`${instance(index).url}/api/chat-images/${id}/signed-url`, { headers: headers(as) }),
         ),
       ),
-      // Each twice at the same moment: by the bytes, or by the key.
+      // Each picture is sent twice at the same time, as the same bytes or with the same key.
       Promise.all(
         [...pictures, ...pictures].map((bytes, index) =>
           upload(index, bytes, index % 20 < 10 ? undefined : `key ${index % 20}`.replace(' ', '-')),
@@ -125,11 +125,11 @@ describeWithPgBouncer('behind PgBouncer in transaction mode (skipped where it is
     expect(listed.status).toBe(200);
     expect(await count(`chat_images WHERE state = 'stored'`)).toBe(21);
     expect(await count(`chat_images WHERE state <> 'stored'`)).toBe(0);
-    // One row for each URL: of the 120, the 40 uploads' answers and the page of one.
+    // Each URL has an audit row: 120 requests, 40 uploads and a page of one image.
     expect(await count('chat_image_access')).toBe(120 + 40 + 1);
   });
 
-  it('keeps nothing on a connection: no named statement, no lock, no setting', async () => {
+  it('leaves no prepared statement, lock or setting on a connection', async () => {
     expect(await count(`pg_locks WHERE locktype = 'advisory'`)).toBe(0);
     const look = preparedStatement('look', `SELECT count(*)::int AS named FROM pg_prepared_statements`);
     expect(await instance(0).app.get(RequestDatabase).run(look, [])).toEqual([{ named: 0 }]);
@@ -143,7 +143,7 @@ describeWithPgBouncer('behind PgBouncer in transaction mode (skipped where it is
     expect(state).toEqual({ statement: '0', lock: '0', scan: 'on' });
   });
 
-  it('ends a statement that takes too long, and one that waits for a lock, on the server', async () => {
+  it('cancels a slow statement and a lock wait on the database server', async () => {
     const database = instance(0).app.get(RequestDatabase);
     const tooLong = await database
       .run(preparedStatement('too-long', 'SELECT pg_sleep(30)'), [])
@@ -160,7 +160,7 @@ describeWithPgBouncer('behind PgBouncer in transaction mode (skipped where it is
     await holder.release();
   });
 
-  it('rolls a failed statement back, and the connection is as good as new', async () => {
+  it('rolls back a failed statement, and reuses the connection', async () => {
     const database = instance(0).app.get(RequestDatabase);
     const insert = preparedStatement('insert-twice', 'INSERT INTO users (id) VALUES ($1), (1)');
     for (let round = 0; round < 20; round += 1) {
@@ -171,7 +171,7 @@ describeWithPgBouncer('behind PgBouncer in transaction mode (skipped where it is
     expect(await database.run(preparedStatement('one', 'SELECT 1 AS one'), [])).toEqual([{ one: 1 }]);
   });
 
-  it('sweeps in three instances at once, each upload and object once', async () => {
+  it('sweeps each upload and object once, in three concurrent instances', async () => {
     const { body } = await upload(0, await picture('png'));
     await body?.cancel();
     await test.database.query(
@@ -185,7 +185,7 @@ describeWithPgBouncer('behind PgBouncer in transaction mode (skipped where it is
     expect(await count('chat_image_tombstones')).toBe(0);
   });
 
-  it('renews the lease of an upload while it is under way', async () => {
+  it('renews the lease of a running upload', async () => {
     const [row] = await test.database.query<{ id: number }[]>(
       `INSERT INTO chat_images (appointment_id, file_path, filename, uploaded_by, size, mime_type, state, lease_until)
        VALUES ($1, 'p', 'p', $2, 3, 'image/png', 'pending', now()) RETURNING id`,
@@ -201,7 +201,7 @@ describeWithPgBouncer('behind PgBouncer in transaction mode (skipped where it is
     await test.database.query('DELETE FROM chat_images WHERE id = $1', [id]);
   });
 
-  it('answers 503 while the pooler is away, and 200 when it is back', async () => {
+  it('answers 503 while PgBouncer is down, and 200 afterwards', async () => {
     const { data } = (await (await upload(0, await picture('png'))).json()) as UploadedChatImageResponseDto;
     const ask = (): Promise<Response> =>
       fetch(`${instance(1).url}/api/chat-images/${data.id}/signed-url`, { headers: headers(DOCTOR) });
@@ -211,11 +211,11 @@ describeWithPgBouncer('behind PgBouncer in transaction mode (skipped where it is
     expect((await fetch(`${instance(1).url}/api/health/ready`)).status).toBe(503);
     await pooler.resume();
     expect((await ask()).status).toBe(200);
-    // The answer is shared for a second.
+    // The response is cached for a second.
     while ((await fetch(`${instance(1).url}/api/health/ready`)).status !== 200);
   });
 
-  it('migrates under a lock that holds there as well', async () => {
+  it('runs migrations once when two instances migrate at the same time', async () => {
     const ownUrl = await test.postgres.database('pooled-migration');
     const { database } = loadSettings(
       environment({ APP_URL: 'http://x', DATABASE_URL: pooler.url.replace(/[^/]+$/, 'pooled-migration') }),
@@ -233,7 +233,7 @@ describeWithPgBouncer('behind PgBouncer in transaction mode (skipped where it is
   it.each([
     ['none', /^wrong +database address +a connection pooler: set DATABASE_POOLER=transaction/m],
     ['transaction', /^ok +database address /m],
-  ])('is told by npm run check where DATABASE_POOLER is %s', async (setting, line) => {
+  ])('gets the right finding of npm run check with DATABASE_POOLER=%s', async (setting, line) => {
     const child = new RunningProcess(['commands/check.js'], {
       env: environment({ APP_URL: 'http://localhost', DATABASE_POOLER: setting }),
       cwd: tmpdir(),
@@ -243,34 +243,29 @@ describeWithPgBouncer('behind PgBouncer in transaction mode (skipped where it is
   });
 
   it.each([
-    ['with its default configuration', {}],
+    ['with the default configuration', {}],
     [
-      'that ignores start-up parameters',
+      'with ignored start-up parameters',
       { ignore_startup_parameters: 'statement_timeout, lock_timeout, options' },
     ],
-  ])(
-    'is recognised at start where the setting is missing, %s, and the one line says what to set',
-    async (_, settings) => {
-      const other = await PgBouncer.start(test.settings.database.url, settings);
-      try {
-        const child = new RunningProcess(['main.js'], {
-          env: environment({
-            APP_URL: 'http://localhost',
-            PORT: '0',
-            DATABASE_URL: other.url,
-            DATABASE_POOLER: '',
-          }),
-          cwd: tmpdir(),
-        });
-        expect(await child.exit).toBe(1);
-        expect(child.output.trim().split('\n')).toEqual([
-          expect.stringMatching(
-            /^DATABASE_URL leads to a connection pooler: set DATABASE_POOLER=transaction/,
-          ),
-        ]);
-      } finally {
-        await other.stop();
-      }
-    },
-  );
+  ])('does not start without DATABASE_POOLER, %s, and one line says what to set', async (_, settings) => {
+    const other = await PgBouncer.start(test.settings.database.url, settings);
+    try {
+      const child = new RunningProcess(['main.js'], {
+        env: environment({
+          APP_URL: 'http://localhost',
+          PORT: '0',
+          DATABASE_URL: other.url,
+          DATABASE_POOLER: '',
+        }),
+        cwd: tmpdir(),
+      });
+      expect(await child.exit).toBe(1);
+      expect(child.output.trim().split('\n')).toEqual([
+        expect.stringMatching(/^DATABASE_URL leads to a connection pooler: set DATABASE_POOLER=transaction/),
+      ]);
+    } finally {
+      await other.stop();
+    }
+  });
 });

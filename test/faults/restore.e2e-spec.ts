@@ -16,7 +16,7 @@ import { picture } from '../support/pictures.js';
 import { RunningProcess } from '../support/run-process.js';
 import { DOCTOR, TEST_ENVIRONMENT, TestApp } from '../support/test-app.js';
 
-describe('a database that is restored from a backup', () => {
+describe('a database restored from a backup', () => {
   let test: TestApp;
   let proxy: CuttingProxy;
   let restored: EmbeddedDatabase | undefined;
@@ -38,7 +38,7 @@ describe('a database that is restored from a backup', () => {
   const dataOf = async (response: Response): Promise<UploadedChatImageDto> =>
     ((await response.json()) as UploadedChatImageResponseDto).data;
 
-  /** With owners and rights: the server's user is not the one of the tests where these run as root. */
+  /** Copies with owners and rights, as the server runs as another user when the tests run as root. */
   const copy = (from: string, to: string): void => void execFileSync('cp', ['-a', from, to]);
 
   /** A base backup of the running server, as `pg_basebackup` makes it. */
@@ -58,9 +58,9 @@ describe('a database that is restored from a backup', () => {
     await chown(file, uid, gid);
   }
 
-  it('loses no picture that is newer, also not one whose upload was pending in the backup', async () => {
+  it('keeps pictures whose upload was pending, and the objects of newer pictures', async () => {
     const before = await dataOf(await test.upload(await picture('png')));
-    // The backup is made while an upload has its row and its object, but is not stored yet.
+    // During the backup an upload has its row and its object, but is still pending.
     const through = new URL(test.settings.database.url);
     through.host = proxy.address;
     const direct = test.settings.database.url;
@@ -74,7 +74,7 @@ describe('a database that is restored from a backup', () => {
     const after = await dataOf(await test.upload(await picture('png')));
     const storage = test.app.get(StorageProvider);
 
-    // From here on only the backup is left.
+    // From here on only the backup is used.
     restored = await startEmbeddedPostgres({ directory: backup, password: 'throwaway' });
     const url = direct.replace(`:${test.postgres.port}/`, `:${restored.port}/`);
     const { storage: local } = test.settings;
@@ -102,7 +102,7 @@ describe('a database that is restored from a backup', () => {
       const { data } = (await response.json()) as { data: { url: string } };
       expect((await fetch(data.url)).status).toBe(200);
     }
-    // Its row is lost with the database; its object is not.
+    // The row of the newer picture is lost, but not its object.
     expect((await test.fetch(`/api/chat-images/${after.id}/signed-url`, { as: DOCTOR })).status).toBe(404);
     expect(await storage.head(after.file_path)).toBeDefined();
   }, 60_000);

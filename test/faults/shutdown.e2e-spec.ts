@@ -14,13 +14,13 @@ import { RunningProcess } from '../support/run-process.js';
 import { S3Answers } from '../support/s3-answers.js';
 import { DOCTOR, TEST_ENVIRONMENT, TestApp } from '../support/test-app.js';
 
-/** Long enough for a busy machine to do what a test does meanwhile. */
+/** The delay is long enough for a test on a busy machine. */
 const DELAY_MS = 3000;
 
 type Answer = { readonly status: number | undefined; readonly connection: string | undefined };
 
 describe('SIGTERM', () => {
-  /** Its database and storage are used, and its requests before. */
+  /** The tests use its database and storage, and its earlier requests. */
   let test: TestApp;
   let proxy: CuttingProxy;
   let child: RunningProcess;
@@ -64,7 +64,7 @@ describe('SIGTERM', () => {
     await child.printed(/"listening"/);
   }
 
-  /** A client that keeps its one connection. */
+  /** A client with a single keep-alive connection. */
   function client(): (path: string) => Promise<Answer> {
     const agent = new Agent({ keepAlive: true, maxSockets: 1 });
     agents.push(agent);
@@ -85,7 +85,7 @@ describe('SIGTERM', () => {
       });
   }
 
-  it('makes readiness false at once, while the port stays open and each answer is the last on its connection', async () => {
+  it('makes readiness false at once, while requests are answered with Connection: close', async () => {
     await start({ SHUTDOWN_DELAY_MS: String(DELAY_MS) });
     const before = client();
     expect(await before('/api/health')).toEqual({ status: 200, connection: 'keep-alive' });
@@ -96,7 +96,7 @@ describe('SIGTERM', () => {
     const ready = await fetch(`http://127.0.0.1:${port}/api/health/ready`);
     const { error_code: code } = (await ready.json()) as ErrorBodyDto;
     expect([ready.status, code, ready.headers.get('retry-after')]).toEqual([503, 'OVERLOADED', '5']);
-    // An idle connection gets its answer, a new one too.
+    // Idle and new connections still get responses.
     expect(await before('/api/health')).toEqual({ status: 200, connection: 'close' });
     expect(await client()('/api/health')).toEqual({ status: 200, connection: 'close' });
     await finish();
@@ -109,7 +109,7 @@ describe('SIGTERM', () => {
     expect(await child.exit).toBe(0);
   });
 
-  it('loses no request of clients that ask without a pause, and move away when they are told to', async () => {
+  it('loses no request of busy clients that obey Connection: close', async () => {
     await start({ SHUTDOWN_DELAY_MS: String(DELAY_MS) });
     const upload = await test.upload(await picture('png'));
     const { data } = (await upload.json()) as UploadedChatImageResponseDto;
@@ -129,7 +129,7 @@ describe('SIGTERM', () => {
     expect(await child.exit).toBe(0);
   });
 
-  it('ends idle connections in order, and takes no new one, when the delay is over', async () => {
+  it('closes idle connections and the port after SHUTDOWN_DELAY_MS', async () => {
     await start({ SHUTDOWN_DELAY_MS: '200' });
     const upload = new Client(test, port);
     const finish = await beginUpload(upload);
@@ -144,7 +144,7 @@ describe('SIGTERM', () => {
     expect(await child.exit).toBe(0);
   });
 
-  it('cuts an upload off that stands still, within the limit', async () => {
+  it('cuts off a stalled upload within SHUTDOWN_TIMEOUT_MS', async () => {
     await start({ SHUTDOWN_TIMEOUT_MS: '2500' });
     const upload = new Client(test, port);
     await beginUpload(upload);
@@ -153,7 +153,7 @@ describe('SIGTERM', () => {
     expect((await upload.answersUntilClosed()).map(({ status }) => status)).not.toContain(200);
   });
 
-  describe('in the middle of upkeep', () => {
+  describe('during upkeep', () => {
     let s3: S3Answers;
 
     beforeAll(async () => {
@@ -170,11 +170,11 @@ describe('SIGTERM', () => {
       STORAGE_REQUEST_TIMEOUT_MS: '600000',
     });
 
-    it('does not wait for a deletion that hangs: the tombstones stay for the next sweep', async () => {
+    it('does not wait for a hanging deletion, and keeps the tombstones', async () => {
       const leave = `INSERT INTO chat_image_tombstones (object_key, settled_at)
         SELECT 'chat_images/appointment_1/' || n || '.png', now() FROM generate_series(1, 20) n`;
       s3.answerWith((asked, response) => {
-        // The storage stands still at the first deletion.
+        // The storage does not answer the first deletion.
         if (asked.method !== 'DELETE') response.writeHead(200).end('<ListBucketResult></ListBucketResult>');
       });
       await start(environment());
@@ -185,7 +185,7 @@ describe('SIGTERM', () => {
       expect(await test.database.query('SELECT FROM chat_image_tombstones')).toHaveLength(20);
     });
 
-    it('ends the comparison of the storage between two pages', async () => {
+    it('stops the comparison of storage and database between two pages', async () => {
       let pages = 0;
       s3.answerWith((asked, response) => {
         const list = new URL(asked.url ?? '', 'http://x').searchParams;
@@ -193,7 +193,7 @@ describe('SIGTERM', () => {
           response.writeHead(200).end('<ListBucketResult></ListBucketResult>');
           return;
         }
-        // A bucket without an end.
+        // This bucket has endless pages.
         pages += 1;
         const objects = Array.from({ length: 1000 }, (_, index) => {
           const key = `chat_images/appointment_1/${String(pages * 1000 + index).padStart(10, '0')}.png`;
@@ -212,7 +212,7 @@ describe('SIGTERM', () => {
     });
   });
 
-  it('exits with 1 and says so when the database hangs: not later than the limit', async () => {
+  it('exits with 1 after SHUTDOWN_TIMEOUT_MS when the database hangs', async () => {
     await start({
       SHUTDOWN_DELAY_MS: '100',
       SHUTDOWN_TIMEOUT_MS: '1000',
@@ -227,7 +227,7 @@ describe('SIGTERM', () => {
     expect(child.output).toContain('not stopped within SHUTDOWN_TIMEOUT_MS');
   });
 
-  it('or Ctrl-C ends the process at once when Ctrl-C is pressed again', async () => {
+  it('or SIGINT ends the process at once at a second SIGINT', async () => {
     await start({ SHUTDOWN_DELAY_MS: '100000' });
     child.signal('SIGINT');
     await child.printed(/"stopping"/);

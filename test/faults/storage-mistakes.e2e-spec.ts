@@ -11,7 +11,7 @@ import { refusal, S3Answers } from '../support/s3-answers.js';
 import { s3Environment } from '../support/s3-environment.js';
 import { TEST_ENVIRONMENT, TestApp } from '../support/test-app.js';
 
-/** Mistakes that a real server can be made to see, and what is said of each. */
+/** Mistakes that a real server can detect, with the failure and the printed line. */
 const REAL_MISTAKES: readonly [what: string, over: NodeJS.ProcessEnv, failure: string, line: RegExp][] = [
   ['the key', { DO_SPACES_KEY: 'no-such-key' }, 'wrong-key', /^DO_SPACES_KEY /m],
   ['the secret', { DO_SPACES_SECRET: 'not-the-secret' }, 'wrong-secret', /^DO_SPACES_SECRET /m],
@@ -27,7 +27,7 @@ const s3 = s3Environment();
 const onRealS3 = s3 ? it : it.skip;
 
 let answers: S3Answers;
-/** Answers what it is sent in plain HTTP, though its address says https. */
+/** A server that answers in plain HTTP at an https address. */
 let plain: Server;
 let plainUrl: string;
 const providers: S3StorageProvider[] = [];
@@ -74,7 +74,7 @@ async function failureOf(attempt: Promise<unknown>): Promise<string> {
   return error.failure;
 }
 
-describe('the s3 storage tells why it is refused', () => {
+describe('the S3 storage', () => {
   it.each([
     [403, 'InvalidAccessKeyId', 'wrong-key'],
     [403, 'SignatureDoesNotMatch', 'wrong-secret'],
@@ -84,33 +84,33 @@ describe('the s3 storage tells why it is refused', () => {
     [403, 'AccessDenied', 'access-denied'],
     [403, 'RequestTimeTooSkewed', 'clock-skewed'],
     [503, 'SlowDown', 'failing'],
-  ])('%s %s, of a ping and of a put', async (status, code, failure) => {
+  ])('reports %s %s of a ping and a put as %s', async (status, code, failure) => {
     answers.answerWith(refusal(status, code));
     const storage = storageOf(answers.environment);
     expect([await failureOf(ping(storage)), await failureOf(put(storage))]).toEqual([failure, failure]);
   });
 
   it.each([
-    ['a page of another server', 200, '<html><body>Hello</body></html>'],
-    ['a page that is no XML', 200, 'Hello'],
-    ['not found, by another server', 404, '<html><p>Not here'],
-  ])('%s', async (_what, status, body) => {
+    ['an HTML page of another server', 200, '<html><body>Hello</body></html>'],
+    ['a body that is not XML', 200, 'Hello'],
+    ['404 of another server', 404, '<html><p>Not here'],
+  ])('reports %s as unexpected', async (_what, status, body) => {
     answers.answerWith((_request, response) => response.writeHead(status).end(body));
     expect(await failureOf(ping(storageOf(answers.environment)))).toBe('unexpected');
   });
 
-  it('nothing listens, or it does not speak TLS', async () => {
+  it('reports a closed port as unreachable and plain HTTP as no-tls', async () => {
     const closed = storageOf({ ...answers.environment, DO_SPACES_ENDPOINT: 'http://127.0.0.1:1' });
     expect([await failureOf(ping(closed)), await failureOf(put(closed))]).toEqual([
       'unreachable',
       'unreachable',
     ]);
-    // The SDK knows no error of a connection under Jest, which has classes of its own: the writer shows this one.
+    // The SDK does not recognise connection errors under Jest, so a put shows this failure.
     const noTls = storageOf({ ...answers.environment, DO_SPACES_ENDPOINT: plainUrl });
     expect(await failureOf(put(noTls))).toBe('no-tls');
   });
 
-  it('reads no more of a refusal than it needs, and no longer than a request may take', async () => {
+  it('limits the bytes and the time for reading a refusal', async () => {
     const storage = storageOf(answers.environment);
     answers.answerWith((_request, response) => {
       response.writeHead(403);
@@ -128,7 +128,7 @@ describe('the s3 storage tells why it is refused', () => {
     expect(Date.now() - begun).toBeLessThan(3000);
   });
 
-  onRealS3.each(REAL_MISTAKES)('a real server, when %s is wrong', async (_what, over, failure) => {
+  onRealS3.each(REAL_MISTAKES)('reports that %s is wrong, on a real server', async (_what, over, failure) => {
     const storage = storageOf({ ...s3, ...over });
     expect([await failureOf(ping(storage)), await failureOf(put(storage))]).toEqual([failure, failure]);
   });
@@ -137,18 +137,18 @@ describe('the s3 storage tells why it is refused', () => {
 describe('DO_SPACES_OBJECT_ACL', () => {
   const refusesAcls = refusal(400, 'AccessControlListNotSupported', ({ headers }) => 'x-amz-acl' in headers);
 
-  it('makes objects private where it is not set', async () => {
+  it('makes objects private when it is not set', async () => {
     await put(storageOf(answers.environment));
     expect(answers.requests.map(({ headers }) => headers['x-amz-acl'])).toEqual(['private']);
   });
 
-  it('none leaves x-amz-acl out, so that a bucket with ACLs switched off takes the object', async () => {
+  it('with the value none omits x-amz-acl, so that a bucket without ACLs works', async () => {
     answers.answerWith(refusesAcls);
     await put(storageOf({ ...answers.environment, DO_SPACES_OBJECT_ACL: 'none' }));
     expect(answers.requests).toHaveLength(1);
   });
 
-  it('a bucket that refuses ACLs: the client gets 503, and the log says what to set and no secret', async () => {
+  it('is named in the log when a bucket refuses ACLs, and uploads get 503', async () => {
     answers.answerWith(refusesAcls);
     const test = await TestApp.start(answers.environment);
     try {
@@ -166,7 +166,7 @@ describe('DO_SPACES_OBJECT_ACL', () => {
 
   const onS3 = s3 ? it : it.skip;
 
-  onS3('none keeps objects private on a real server all the same', async () => {
+  onS3('with the value none keeps objects private, on a real server', async () => {
     const storage = storageOf({ ...s3, DO_SPACES_OBJECT_ACL: 'none' });
     await put(storage);
     const { url } = await storage.signedUrl('chat_images/a.png', 60, new Date());
@@ -176,8 +176,8 @@ describe('DO_SPACES_OBJECT_ACL', () => {
   });
 });
 
-describe('the server program, when the storage', () => {
-  /** Only its database is used. */
+describe('npm start', () => {
+  /** The tests use only its database. */
   let test: TestApp;
   const running: RunningProcess[] = [];
 
@@ -216,30 +216,27 @@ describe('the server program, when the storage', () => {
   }
 
   it.each([
-    ['knows no such key', 403, 'InvalidAccessKeyId', /^DO_SPACES_KEY /m],
+    ['does not know the key', 403, 'InvalidAccessKeyId', /^DO_SPACES_KEY /m],
     ['refuses the secret', 403, 'SignatureDoesNotMatch', /^DO_SPACES_SECRET /m],
     ['has another region', 400, 'AuthorizationHeaderMalformed', /^DO_SPACES_REGION /m],
     ['has no such bucket', 404, 'NoSuchBucket', /^DO_SPACES_BUCKET /m],
-  ])(
-    '%s: stops before it listens, with a line that names the variable',
-    async (_what, status, code, line) => {
-      answers.answerWith(refusal(status, code));
-      await expectRefused(answers.environment, line);
-    },
-  );
+  ])('exits with a line that names the variable when the storage %s', async (_what, status, code, line) => {
+    answers.answerWith(refusal(status, code));
+    await expectRefused(answers.environment, line);
+  });
 
   onRealS3.each(REAL_MISTAKES)(
-    'is real, and %s is wrong: stops likewise',
+    'exits with a line that names the variable when %s is wrong, on real S3',
     async (_what, over, _failure, line) => {
       await expectRefused({ ...s3, ...over }, line);
     },
   );
 
   it.each([
-    ['denies the list', refusal(403, 'AccessDenied'), 'access-denied'],
-    ['has trouble of its own', refusal(503, 'SlowDown'), 'failing'],
+    ['denies listing', refusal(403, 'AccessDenied'), 'access-denied'],
+    ['answers 503 SlowDown', refusal(503, 'SlowDown'), 'failing'],
     ['does not answer', () => undefined, 'unreachable'],
-  ])('%s: warns and listens', async (_what, answer, failure) => {
+  ])('warns and listens when the storage %s', async (_what, answer, failure) => {
     answers.answerWith(answer);
     const begun = Date.now();
     const child = await start(answers.environment);
@@ -250,13 +247,13 @@ describe('the server program, when the storage', () => {
     expect(Date.now() - begun).toBeLessThan(15_000);
   });
 
-  it('does not speak TLS: warns and listens', async () => {
+  it('warns and listens when the storage does not speak TLS', async () => {
     const child = await start({ ...answers.environment, DO_SPACES_ENDPOINT: plainUrl });
     await child.printed(/"level":"warn".*"storage":"no-tls"/);
     await child.printed(/"listening"/);
   });
 
-  it('is a folder below a file: stops with a line that names the variable', async () => {
+  it('exits with a line that names LOCAL_STORAGE_DIR when it is not a folder', async () => {
     await expectRefused({ LOCAL_STORAGE_DIR: resolve('package.json/storage') }, /^LOCAL_STORAGE_DIR /m);
   });
 });

@@ -8,7 +8,7 @@ import {
   type TwoInstances,
 } from '../support/two-instances.js';
 
-/** What uploads go through while a fault lasts, and how each goes on afterwards. */
+/** The uploads sent during a fault, with their responses. */
 class FailedUploads {
   readonly answers = new Map<string, Answer>();
   readonly pictures = new Map<string, Buffer>();
@@ -50,7 +50,7 @@ class FailedUploads {
   }
 }
 
-/** The three promises of every fault, whichever backend it hits. */
+/** The three guarantees under every fault of every backend. */
 export function describeFault(
   getInstances: () => TwoInstances,
   fault: Fault,
@@ -64,7 +64,7 @@ export function describeFault(
     failed = await FailedUploads.make(instances, fault);
   });
 
-  it(`is answered with 503 ${code}`, () => {
+  it(`are answered 503 ${code}`, () => {
     expect(failed.hits).toBeGreaterThan(0);
     for (const name of FailedUploads.NAMES) {
       if (onlyWithKey && failed.key(name) === undefined) {
@@ -75,7 +75,7 @@ export function describeFault(
     }
   });
 
-  it.each(['without a key', 'with a key'])('a retry at once works, %s', async (name) => {
+  it.each(['without a key', 'with a key'])('work with an immediate retry, %s', async (name) => {
     const bytes = failed.picture(name);
     const [committed] = (await instances.rowsOf(bytes)).filter(({ state }) => state === 'stored');
     const { id } = await instances.expectReadable(await instances.upload(bytes, { key: failed.key(name) }));
@@ -84,7 +84,7 @@ export function describeFault(
     expect(await instances.rowsOf(bytes)).toHaveLength(1);
   });
 
-  it('leaves the whole image or nothing once the sweeper ran, and a retry works then', async () => {
+  it('leave a whole image or nothing after a sweep, and a later retry works', async () => {
     await instances.expectTidyAfterSweep();
     for (const name of ['later, without a key', 'later, with a key']) {
       const bytes = failed.picture(name);

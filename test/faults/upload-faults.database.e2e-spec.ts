@@ -22,18 +22,18 @@ describe('uploads, when the database fails', () => {
   afterAll(() => instances.stop());
 
   describe.each<[step: string, fault: Fault, onlyWithKey?: boolean]>([
-    ['before anything', { how: 'refuse' }],
+    ['at every connection', { how: 'refuse' }],
     ['at the look-up of the user', { how: 'cut before', at: 'find-user' }],
     ['at the look-up of the appointment', { how: 'cut before', at: 'decide-appointment' }],
-    ['before the claim', { how: 'cut before', at: 'claim-upload' }],
-    ['after the claim took effect', { how: 'cut after', at: 'claim-upload' }],
-    ['at the begin of the transaction of a key', { how: 'cut before', at: 'BEGIN' }, true],
+    ['before the claim is written', { how: 'cut before', at: 'claim-upload' }],
+    ['after the claim is written', { how: 'cut after', at: 'claim-upload' }],
+    ['at the BEGIN of the transaction of a key', { how: 'cut before', at: 'BEGIN' }, true],
     ["at the key's lock", { how: 'cut after', at: 'lock-upload-key' }, true],
     ['at the insert of the key', { how: 'cut before', at: 'remember-upload-key' }, true],
     ["before the key's COMMIT", { how: 'cut before', at: 'COMMIT' }, true],
-    ["after the key's COMMIT took effect", { how: 'cut after', at: 'COMMIT' }, true],
-    ['before the row is made stored', { how: 'cut before', at: 'commit-stored' }],
-    ['after the row was made stored', { how: 'cut after', at: 'commit-stored' }],
+    ["after the key's COMMIT", { how: 'cut after', at: 'COMMIT' }, true],
+    ['before the row becomes stored', { how: 'cut before', at: 'commit-stored' }],
+    ['after the row became stored', { how: 'cut after', at: 'commit-stored' }],
   ])('%s', (_step, fault, onlyWithKey) => {
     describeFault(() => instances, fault, {
       code: 'DATABASE_UNAVAILABLE',
@@ -41,7 +41,7 @@ describe('uploads, when the database fails', () => {
     });
   });
 
-  it('at the audit row of a repeated upload: no URL without it, and the next try has both', async () => {
+  it('get no URL without its audit row, also for a duplicate', async () => {
     const bytes = await newPicture();
     const first = await instances.expectReadable(await instances.upload(bytes));
     const before = await instances.audits(first.id);
@@ -53,7 +53,7 @@ describe('uploads, when the database fails', () => {
     expect(await instances.audits(first.id)).toHaveLength(before.length + 1);
   });
 
-  /** Every connection of the pool is used, several times. */
+  /** Uses every connection of the connection pool several times. */
   async function expectManyUploadsWork(): Promise<void> {
     const pictures = await Promise.all(Array.from({ length: 12 }, newPicture));
     const answers = await Promise.all(pictures.map((bytes) => instances.upload(bytes)));
@@ -61,7 +61,7 @@ describe('uploads, when the database fails', () => {
     for (const bytes of pictures) expect(await instances.rowsOf(bytes)).toMatchObject([{ state: 'stored' }]);
   }
 
-  it('a statement that gets no answer for longer than the limit: 503 in time, and uploads work afterwards', async () => {
+  it('get 503 at the statement timeout, and work afterwards', async () => {
     const bytes = await newPicture();
     instances.proxy.fail({ how: 'hold', at: 'claim-upload' });
     expectFailure(await instances.upload(bytes), 503, 'DATABASE_UNAVAILABLE');
@@ -72,11 +72,11 @@ describe('uploads, when the database fails', () => {
     expect(await instances.rowsOf(bytes)).toHaveLength(1);
   });
 
-  it('a connection that has stopped to answer is not used again', async () => {
+  it('do not reuse a connection that has stopped answering', async () => {
     const { id } = await instances.expectReadable(await instances.upload(await newPicture()));
     instances.proxy.fail({ how: 'hold', at: 'claim-upload' });
     expectFailure(await instances.upload(await newPicture()), 503, 'DATABASE_UNAVAILABLE');
-    // Only the one connection is held: a pool that keeps it gives it to some of these.
+    // Only one connection is held. A pool that kept it would give it to some of these requests.
     const statuses = await Promise.all(
       Array.from({ length: 12 }, async () => {
         const path = `${instances.url}/api/chat-images/${id}/signed-url`;
@@ -86,11 +86,11 @@ describe('uploads, when the database fails', () => {
     expect(statuses.filter((status) => status !== 200)).toEqual([]);
   });
 
-  it('the whole server stands still in the middle of a claim: 503 in time, and uploads work afterwards', async () => {
+  it('get 503 when the database server is stopped during a claim, and work afterwards', async () => {
     const { database, postgres } = instances.healthy;
     const bytes = await newPicture();
     const [postmaster] = (await readFile(join(postgres.directory, 'postmaster.pid'), 'utf8')).split('\n');
-    // The insert waits for this lock, so that the server can be stopped in the middle of it.
+    // The INSERT waits for this lock, so that the server can be stopped during it.
     const blocker = database.createQueryRunner();
     await blocker.startTransaction();
     await blocker.query('LOCK TABLE chat_images IN EXCLUSIVE MODE');
@@ -118,7 +118,7 @@ describe('uploads, when the database fails', () => {
     expect(await instances.rowsOf(bytes)).toHaveLength(1);
   });
 
-  describe('the client goes', () => {
+  describe('and whose client disconnects', () => {
     /** Sends this share of an upload. */
     async function begin(bytes: Buffer, share: number): Promise<Client> {
       const client = new Client(instances.healthy, instances.port);
@@ -131,12 +131,12 @@ describe('uploads, when the database fails', () => {
     it.each<[how: string, go: (socket: Socket) => void]>([
       ['with FIN', (socket) => void socket.end()],
       ['with RST', (socket) => void socket.resetAndDestroy()],
-    ])('in mid-upload, %s: nothing is left, and its retry works', async (_how, go) => {
+    ])('leave nothing in mid-upload, %s, and a retry works', async (_how, go) => {
       const bytes = await newPicture();
       const budget = instances.faulty.get(UploadBudget);
       const { socket } = await begin(bytes, 0.5);
       await eventually(() => budget.inUse > 0);
-      // Its memory is free again at once, not only when the connection has stood still for long.
+      // The memory is released at once, not only at the timeout of the connection.
       try {
         go(socket);
         await eventually(() => budget.inUse === 0);
@@ -148,7 +148,7 @@ describe('uploads, when the database fails', () => {
       await instances.expectReadable(await instances.upload(bytes));
     });
 
-    it('when it has sent all: its retry is the image that was stored meanwhile', async () => {
+    it('are stored after the whole body was sent, and a retry returns that image', async () => {
       const bytes = await newPicture();
       instances.proxy.fail({ how: 'hold', at: 'commit-stored' });
       const { socket } = await begin(bytes, 1);
@@ -164,8 +164,8 @@ describe('uploads, when the database fails', () => {
   });
 });
 
-describe('uploads, when the process of the database ends in the middle', () => {
-  it('are answered with 503 in time, and the service lives on', async () => {
+describe('uploads, when the database server stops during an upload', () => {
+  it('are answered 503, and the service keeps running', async () => {
     const instances = await TwoInstances.start('database', {});
     const bytes = await newPicture();
     instances.proxy.fail({ how: 'hold', at: 'commit-stored' });

@@ -24,7 +24,7 @@ afterEach(() => instances.endFault());
 afterAll(() => instances.stop());
 
 describe('the same picture', () => {
-  it('five times at the same moment over two instances is one image', async () => {
+  it('sent five times at the same time to two instances is stored once', async () => {
     const bytes = await newPicture();
     const answers = await Promise.all(
       [0, 1, 0, 1, 0].map((instance) =>
@@ -37,14 +37,14 @@ describe('the same picture', () => {
     if (!first?.data) throw new Error('The first is one of five successes.');
     for (const answer of answers) expect(withoutSignature(answer)).toEqual(withoutSignature(first));
     expect(await instances.rowsOf(bytes)).toHaveLength(1);
-    // One of each answer, and five of the readings above.
+    // Each response has an audit row, and so has each of the five reads above.
     expect(await instances.audits(first.data.id)).toEqual([
       ...Array.from({ length: 5 }, () => ({ accessed_by: PATIENT })),
       ...Array.from({ length: 5 }, () => ({ accessed_by: DOCTOR })),
     ]);
   });
 
-  it('waits in the same process for the end of its upload, and asks the database once more then', async () => {
+  it('waits in the same process for its first upload, with a single retry afterwards', async () => {
     const bytes = await newPicture();
     const { storage, healthy } = instances;
     const put = storage.put.bind(storage);
@@ -55,7 +55,7 @@ describe('the same picture', () => {
     try {
       const uploads = [0, 1, 2].map(() => instances.upload(bytes, { to: healthy.url }));
       await eventually(() => claim.mock.calls.length === 3);
-      // Time for several looks, if the duplicates looked again and again.
+      // Duplicates that retried in a loop would retry several times in this pause.
       await setTimeout(500);
       expect(claim).toHaveBeenCalledTimes(3);
       release();
@@ -68,7 +68,7 @@ describe('the same picture', () => {
     }
   });
 
-  it('that another try has stored in the meantime is not stored twice', async () => {
+  it('is not stored twice when another try has stored it meanwhile', async () => {
     const bytes = await newPicture();
     instances.proxy.fail({ how: 'hold', at: 'commit-stored' });
     const upload = instances.upload(bytes);
@@ -83,11 +83,11 @@ describe('the same picture', () => {
     expectFailure(await upload, 503, 'OVERLOADED');
     const stored = (await instances.rowsOf(bytes)).filter(({ state }) => state === 'stored');
     expect(stored.map(({ file_path: path }) => path)).toEqual([expect.stringMatching(/[.]duplicate$/)]);
-    // It stands for no object, and would be told of by the checks of the other tests.
+    // The row has no object, which the checks of other tests would report.
     await instances.healthy.database.query('DELETE FROM chat_images WHERE id = $1', [stored[0]?.id]);
   });
 
-  it('is another image for another user, another appointment, and after the time for retries', async () => {
+  it('is a new image for another user or appointment, and after UPLOAD_DEDUPE_SECONDS', async () => {
     const bytes = await newPicture();
     const first = await instances.upload(bytes);
     expect((await instances.upload(bytes)).data?.id).toBe(first.data?.id);
@@ -113,7 +113,7 @@ describe('the Idempotency-Key', () => {
       [time, imageId],
     );
 
-  it('repeats the first answer, also when the same picture without it would be another image', async () => {
+  it('returns the first image also after UPLOAD_DEDUPE_SECONDS', async () => {
     const bytes = await newPicture();
     const key = randomUUID();
     const first = await instances.upload(bytes, { key });
@@ -122,14 +122,14 @@ describe('the Idempotency-Key', () => {
       await instances.upload(bytes, { key }),
       await instances.upload(bytes, { key, to: instances.healthy.url }),
     ];
-    // The row is 23 hours older now than the first answer tells.
+    // The row is now 23 hours older than in the first response.
     const expected = { ...withoutSignature(first), created_at: repeated.data?.created_at };
     expect([repeated, healthy].map(withoutSignature)).toEqual([expected, expected]);
     await instances.expectReadable(repeated);
     expect(await instances.rowsOf(bytes)).toHaveLength(1);
   });
 
-  it('is 409 IDEMPOTENCY_KEY_REUSED for other bytes and for another appointment', async () => {
+  it('is answered 409 IDEMPOTENCY_KEY_REUSED for other bytes or another appointment', async () => {
     const bytes = await newPicture();
     const other = await newPicture();
     const key = randomUUID();
@@ -142,13 +142,13 @@ describe('the Idempotency-Key', () => {
     );
     expect(await instances.rowsOf(other)).toEqual([]);
     expect(await instances.rowsOf(bytes)).toHaveLength(1);
-    // Another user's key is another key.
+    // The same key of another user is a different key.
     const doctors = await instances.upload(other, { key, as: DOCTOR });
     await instances.expectReadable(doctors);
     expect((await instances.upload(bytes, { key })).data?.id).toBe(first.data?.id);
   });
 
-  it('sent with two pictures at the same moment over two instances is that of one of them', async () => {
+  it('sent with two concurrent pictures stores a single picture, and answers 409', async () => {
     const key = randomUUID();
     const answers = await Promise.all([
       instances.upload(await newPicture(), { key }),
@@ -160,7 +160,7 @@ describe('the Idempotency-Key', () => {
     expectFailure(refusal, 409, 'IDEMPOTENCY_KEY_REUSED');
   });
 
-  it('five times at the same moment over two instances is one image', async () => {
+  it('sent five times at the same time to two instances stores one image', async () => {
     const bytes = await newPicture();
     const key = randomUUID();
     const answers = await Promise.all(
@@ -173,7 +173,7 @@ describe('the Idempotency-Key', () => {
     expect(await instances.rowsOf(bytes)).toHaveLength(1);
   });
 
-  it('of two keys for the same bytes within the time for retries, both name the one image', async () => {
+  it('and a second key for the same bytes return the same image', async () => {
     const bytes = await newPicture();
     const keys = [randomUUID(), randomUUID()];
     const ids = new Set<number | undefined>();
@@ -187,7 +187,7 @@ describe('the Idempotency-Key', () => {
     expect(later.data?.id).not.toBe(id);
   });
 
-  it('is free again after 24 hours, also for another picture', async () => {
+  it('expires after 24 hours, and works for another picture', async () => {
     const bytes = await newPicture();
     const key = randomUUID();
     const ids: (number | undefined)[] = [];
@@ -210,7 +210,7 @@ describe('the Idempotency-Key', () => {
   });
 
   it.each(['', 'with space', 'tab\tin', 'ümlaut', 'x'.repeat(256)])(
-    'that is malformed is 422 VALIDATION_FAILED: %j',
+    'is answered 422 VALIDATION_FAILED for the malformed value %j',
     async (key) => {
       const bytes = await newPicture();
       const answer = await instances.upload(bytes, { key });
@@ -222,7 +222,7 @@ describe('the Idempotency-Key', () => {
     },
   );
 
-  it('may be as long as 255 characters', async () => {
+  it('may have 255 characters', async () => {
     await instances.expectReadable(
       await instances.upload(await newPicture(), { key: '!~'.repeat(127) + '"' }),
     );

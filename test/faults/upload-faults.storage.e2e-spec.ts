@@ -17,10 +17,10 @@ import { describeFault } from './upload-fault.js';
 describe('uploads, when the storage fails', () => {
   const environment = s3Environment();
   if (!environment) {
-    it.skip('leave nothing behind and can be repeated (S3_ENDPOINT is not set)', () => undefined);
+    it.skip('leave nothing behind and can be retried (skipped without S3_ENDPOINT)', () => undefined);
     return;
   }
-  // Its own: the tests look at everything that is in it.
+  // The tests have their own bucket, as they list all of its objects.
   const bucket = `upload-faults-${randomUUID()}`;
   const s3 = new S3Client({
     endpoint: environment.DO_SPACES_ENDPOINT ?? '',
@@ -53,46 +53,43 @@ describe('uploads, when the storage fails', () => {
   });
 
   describe.each<[how: string, fault: Fault]>([
-    ['refuses connections', { how: 'refuse' }],
-    ['is cut before the put', { how: 'cut before' }],
-    ['is cut in the middle of the put', { how: 'cut within', at: 'PUT /', bytes: 10_000 }],
-    ['is cut in the middle of everything', { how: 'cut within', bytes: 100 }],
-    ['is cut after the put and before its answer', { how: 'cut after', at: 'PUT /' }],
-    ['is cut before the answer to everything', { how: 'cut after' }],
-    ['answers 500 to the put', { how: 'answer 500', at: 'PUT /' }],
-    ['answers 500 to everything', { how: 'answer 500' }],
-    ['answers later than its limit', { how: 'delay answers', ms: 1000 }],
-    ['stands still', { how: 'hold' }],
+    ['by refusing connections', { how: 'refuse' }],
+    ['by a cut before the put', { how: 'cut before' }],
+    ['by a cut during the put', { how: 'cut within', at: 'PUT /', bytes: 10_000 }],
+    ['by a cut during every request', { how: 'cut within', bytes: 100 }],
+    ['by a cut after the put and before its response', { how: 'cut after', at: 'PUT /' }],
+    ['by a cut before every response', { how: 'cut after' }],
+    ['by a 500 response to the put', { how: 'answer 500', at: 'PUT /' }],
+    ['by a 500 response to every request', { how: 'answer 500' }],
+    ['by responses after the timeout', { how: 'delay answers', ms: 1000 }],
+    ['by no response at all', { how: 'hold' }],
   ])('%s', (_how, fault) => {
     describeFault(() => instances, fault, { code: 'STORAGE_UNAVAILABLE' });
   });
 
   it.each<[when: string, fault: Fault]>([
     ['before the put has arrived', { how: 'hold', at: 'PUT /' }],
-    ['after the put, before its answer', { how: 'hold answers', at: 'PUT /' }],
-  ])(
-    'a sweep in the middle of a slow put, %s: the upload fails whole, and its retry works',
-    async (when, fault) => {
-      const bytes = await newPicture();
-      instances.proxy.fail(fault);
-      const upload = instances.upload(bytes);
-      const row = await eventually(async () => (await instances.rowsOf(bytes))[0]);
-      // Only stored images exist for readers.
-      const signedUrl = `/api/chat-images/${row.id}/signed-url`;
-      expect((await instances.healthy.fetch(signedUrl, { as: DOCTOR })).status).toBe(404);
-      if (when.startsWith('after')) await eventually(() => instances.storage.head(row.file_path));
-      await instances.sweepUnderWay(bytes);
-      instances.proxy.pass();
-      const answer = await upload;
-      if (answer.status === 200) await instances.expectReadable(answer);
-      else expect(answer.status).toBe(503);
-      await instances.expectTidyAfterSweep();
-      await instances.expectReadable(await instances.upload(bytes));
-      expect(await instances.rowsOf(bytes)).toHaveLength(1);
-    },
-  );
+    ['after the put, before its response', { how: 'hold answers', at: 'PUT /' }],
+  ])('survive a sweep during a slow put, %s, and a retry works', async (when, fault) => {
+    const bytes = await newPicture();
+    instances.proxy.fail(fault);
+    const upload = instances.upload(bytes);
+    const row = await eventually(async () => (await instances.rowsOf(bytes))[0]);
+    // Only stored images exist for readers.
+    const signedUrl = `/api/chat-images/${row.id}/signed-url`;
+    expect((await instances.healthy.fetch(signedUrl, { as: DOCTOR })).status).toBe(404);
+    if (when.startsWith('after')) await eventually(() => instances.storage.head(row.file_path));
+    await instances.sweepUnderWay(bytes);
+    instances.proxy.pass();
+    const answer = await upload;
+    if (answer.status === 200) await instances.expectReadable(answer);
+    else expect(answer.status).toBe(503);
+    await instances.expectTidyAfterSweep();
+    await instances.expectReadable(await instances.upload(bytes));
+    expect(await instances.rowsOf(bytes)).toHaveLength(1);
+  });
 
-  it('a sweep while the storage is down keeps a tombstone of what it can not remove, and removes it later', async () => {
+  it('leave a tombstone when a sweep can not delete, and a later sweep deletes', async () => {
     const bytes = await newPicture();
     instances.proxy.fail({ how: 'cut after' });
     expectFailure(await instances.upload(bytes), 503, 'STORAGE_UNAVAILABLE');
@@ -111,7 +108,7 @@ describe('uploads, when the storage fails', () => {
     await instances.expectTidyAfterSweep();
   });
 
-  it('the appointment is deleted in the middle of a slow put: nothing is left of it', async () => {
+  it('leave nothing when the appointment is deleted during a slow put', async () => {
     const appointment = 148;
     const { database } = instances.healthy;
     await database.query('INSERT INTO appointments (id, patient_id, doctor_id) VALUES ($1, $2, $3)', [
@@ -132,9 +129,9 @@ describe('uploads, when the storage fails', () => {
     expect(await instances.storage.head(row.file_path)).toBeUndefined();
   });
 
-  /** A put that was held may arrive before, while or after the sweeper runs: the tombstone stays for that long. */
+  /** A held put may arrive before, during or after a sweep, so the tombstone stays until then. */
   async function untilTidy(): Promise<void> {
-    // The time for which the tombstone stays is only pretended to pass, so it must not do so too early.
+    // The test shifts the time of the tombstone, which must not happen before the put has ended.
     await eventually(() => instances.proxy.givenUp === 0);
     await eventually(async () => {
       await instances.letGraceTimePass();
@@ -144,7 +141,7 @@ describe('uploads, when the storage fails', () => {
     await instances.expectTidyAfterSweep();
   }
 
-  it('five copies at the same moment, when the storage fails the first: one image in the end', async () => {
+  it('of five concurrent copies store one image when the first copy fails', async () => {
     const bytes = await newPicture();
     instances.proxy.fail({ how: 'hold', at: 'PUT /' });
     const first = instances.upload(bytes);
@@ -159,13 +156,13 @@ describe('uploads, when the storage fails', () => {
     expect(await instances.rowsOf(bytes)).toHaveLength(1);
   });
 
-  it('a put that arrives only after its upload was given up leaves nothing once the sweeper ran', async () => {
+  it('leave nothing after a sweep when a put arrives after its timeout', async () => {
     const bytes = await newPicture();
     instances.proxy.fail({ how: 'hold', at: 'PUT /' });
     expectFailure(await instances.upload(bytes), 503, 'STORAGE_UNAVAILABLE');
     const before = (await instances.objects()).size;
     instances.proxy.pass();
-    // Two tries of the same object.
+    // The object is put twice, as the storage retries.
     await eventually(async () => (await instances.objects()).size > before);
     await untilTidy();
   });

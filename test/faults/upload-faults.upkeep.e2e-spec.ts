@@ -20,10 +20,10 @@ afterEach(() => instances.endFault());
 afterAll(() => instances.stop());
 
 describe('the sweeper', () => {
-  // Its sweeps are counted.
+  // The tests count the deletions of a sweep.
   beforeEach(() => instances.expectTidyAfterSweep());
 
-  /** What an instance leaves that was killed between its claim and its last statement. */
+  /** Leaves what an instance leaves that is killed between its claim and its last statement. */
   async function leaveBehind(withObject: boolean): Promise<string> {
     const path = `chat_images/appointment_${APPOINTMENT}/${randomUUID()}.png`;
     await instances.healthy.database.query(
@@ -35,7 +35,7 @@ describe('the sweeper', () => {
     return path;
   }
 
-  it('leaves an upload alone that may still end', async () => {
+  it('does not touch an upload that may still be running', async () => {
     await instances.healthy.database.query(
       `INSERT INTO chat_images (appointment_id, file_path, filename, uploaded_by, size, mime_type, state, created_at)
        VALUES ($1, 'p', 'p', $2, 3, 'image/png', 'pending', now() + interval '1 minute')`,
@@ -46,7 +46,7 @@ describe('the sweeper', () => {
     await instances.expectTidyAfterSweep();
   });
 
-  it('removes what a crash has left: the row, and the object when there is one', async () => {
+  it('deletes the row and the object that a crash has left', async () => {
     const paths = [await leaveBehind(true), await leaveBehind(false)];
     await instances.letGraceTimePass();
     expect(await instances.sweep()).toEqual({ uploads: 2, objects: 2, failures: 0 });
@@ -55,7 +55,7 @@ describe('the sweeper', () => {
     for (const path of paths) expect(await instances.storage.head(path)).toBeUndefined();
   });
 
-  it('works in several instances at once, each on what no other is at', async () => {
+  it('deletes each upload once when several instances sweep concurrently', async () => {
     const paths = await Promise.all(Array.from({ length: 6 }, () => leaveBehind(true)));
     await instances.letGraceTimePass();
     const sweeps = await Promise.all([
@@ -70,7 +70,7 @@ describe('the sweeper', () => {
   });
 
   it.each(['DELETE FROM chat_images', 'UPDATE chat_image_tombstones', 'DELETE FROM chat_image_tombstones'])(
-    'that dies in the middle, at %s, is followed by the next one',
+    'completes in the next sweep when a sweep fails at %s',
     async (at) => {
       const path = await leaveBehind(true);
       await instances.letGraceTimePass();
@@ -94,7 +94,7 @@ describe('the sweeper', () => {
     return found.length;
   };
 
-  it('that takes an upload under way for a crashed one leaves nothing of it, and its retry works', async () => {
+  it('deletes a running upload whose lease has ended, and a retry works', async () => {
     const bytes = await newPicture();
     instances.proxy.fail({ how: 'hold', at: 'commit-stored' });
     const upload = instances.upload(bytes);
@@ -108,16 +108,16 @@ describe('the sweeper', () => {
 });
 
 describe('reconcile', () => {
-  it('tells of an object without a row, and touches it not', async () => {
+  it('reports an object without a row, and does not delete it', async () => {
     const key = `chat_images/appointment_${APPOINTMENT}/1700000000_orphan0000.png`;
     await instances.storage.put(key, [Buffer.from('orphan')], { contentType: 'image/png' });
-    // Not before it is older than the grace time: it might be an upload's that has just begun.
+    // An object younger than the grace time may belong to a running upload.
     await eventually(async () => (await instances.unknownKeys()).includes(key));
     expect(await instances.storage.head(key)).toBeDefined();
     await instances.storage.delete(key);
   });
 
-  it("knows nothing unknown in a deleted appointment's pictures, which the sweeper removes", async () => {
+  it('reports no objects of a deleted appointment, which the sweeper deletes', async () => {
     await instances.expectTidyAfterSweep();
     const appointment = 147;
     const { database } = instances.healthy;
@@ -135,7 +135,7 @@ describe('reconcile', () => {
     expect(await instances.storage.head(file_path)).toBeUndefined();
   });
 
-  it('and the verifier tell of images whose object is gone or changed', async () => {
+  it('and the verifier report images with a missing or changed object', async () => {
     const images: UploadedChatImageDto[] = [];
     while (images.length < 4) {
       images.push(await instances.expectReadable(await instances.upload(await newPicture())));
@@ -175,7 +175,7 @@ describe('reconcile', () => {
     }
   });
 
-  it('cut off in the middle works the next time', async () => {
+  it('works again after a lost connection', async () => {
     const before = await instances.objects();
     for (const at of ['SELECT count(*)', 'WITH listed AS']) {
       instances.proxy.fail({ how: 'cut before', at });

@@ -12,7 +12,7 @@ import { picture } from '../support/pictures.js';
 import { RunningProcess } from '../support/run-process.js';
 import { APPOINTMENT, PATIENT, TEST_ENVIRONMENT, TestApp } from '../support/test-app.js';
 
-/** The longest time for which a crashed upload may keep its picture from being sent again. */
+/** The longest time for which a crashed upload may block a retry. */
 const TAKEOVER_LIMIT_MS = 10_000;
 
 const WAIT_LIMIT_MS = 25_000;
@@ -21,11 +21,11 @@ type Answer = { readonly status: number; readonly code: string | undefined; read
 type Row = { readonly id: number; readonly state: string };
 
 describe('the lease of a pending upload', () => {
-  /** The instance that goes on. */
+  /** The instance that keeps running. */
   let test: TestApp;
-  /** Between the database and the other instance, a process of its own. */
+  /** A proxy between the database and the other instance, which is another process. */
   let proxy: CuttingProxy;
-  /** Behind that one, for a second fault at the same time. */
+  /** A second proxy behind the first, for a second fault at the same time. */
   let secondProxy: CuttingProxy;
   let other: RunningProcess;
   let otherUrl: string;
@@ -63,7 +63,7 @@ describe('the lease of a pending upload', () => {
         PORT: String(port),
         APP_URL: test.settings.appUrl,
         DATABASE_URL: url.href,
-        // Longer than it is held and paused here.
+        // This timeout is longer than the pauses of the tests.
         DATABASE_STATEMENT_TIMEOUT_MS: '60000',
         LOCAL_STORAGE_DIR: storage.driver === 'local' ? storage.directory : undefined,
         SWEEP_INTERVAL_SECONDS: '0',
@@ -109,7 +109,7 @@ describe('the lease of a pending upload', () => {
     return keys;
   }
 
-  /** Once everything has had its time: stored rows, one object for each, and nothing else. */
+  /** Expects only stored rows, each with its object, after a sweep. */
   async function expectTidyAfterSweep(): Promise<void> {
     await test.database.query(
       `UPDATE chat_images SET created_at = created_at - interval '1 hour' WHERE state <> 'stored'`,
@@ -123,10 +123,10 @@ describe('the lease of a pending upload', () => {
   }
 
   it.each<[how: string, key: string | undefined, at: string]>([
-    ['with its object written', undefined, 'commit-stored'],
-    ['with its object written, and with a key', randomUUID(), 'commit-stored'],
+    ['after its object was written', undefined, 'commit-stored'],
+    ['after its object was written, with a key', randomUUID(), 'commit-stored'],
   ])(
-    'ends with its process, which was killed %s: the next try takes the upload over',
+    'ends when its process is killed %s, and a retry takes over',
     async (_, key, at) => {
       const bytes = await picture('png');
       proxy.fail({ how: 'hold', at });
@@ -137,7 +137,7 @@ describe('the lease of a pending upload', () => {
       expect([await cut, await statesOf(bytes)]).toEqual([undefined, ['pending']]);
       const { status, id } = await retry;
       expect(status).toBe(200);
-      // The statement of the dead process arrives, at last.
+      // The statement of the dead process arrives late.
       proxy.pass();
       await eventually(() => proxy.givenUp === 0);
       expect(await statesOf(bytes)).toEqual(['abandoned', 'stored']);
@@ -147,7 +147,7 @@ describe('the lease of a pending upload', () => {
     60_000,
   );
 
-  it('is taken over by one of two tries that wait', async () => {
+  it('is taken over by a single retry when two retries wait', async () => {
     const bytes = await picture('png');
     proxy.fail({ how: 'hold', at: 'commit-stored' });
     const cut = upload(otherUrl, bytes).catch(() => undefined);
@@ -161,9 +161,9 @@ describe('the lease of a pending upload', () => {
     await startOther();
   }, 60_000);
 
-  it('ends while its process is paused: the process stores nothing when it wakes', async () => {
+  it('ends while its process is paused, which then stores nothing', async () => {
     const bytes = await picture('png');
-    // The row is there, and its process does not know it yet: its object is still to be written.
+    // The row exists, but its process has no response yet and has not written the object.
     proxy.fail({ how: 'hold answers', at: 'claim-upload' });
     const paused = upload(otherUrl, bytes, { limitMs: 60_000 });
     await eventually(async () => (await rowsOf(bytes)).length > 0);
@@ -177,18 +177,18 @@ describe('the lease of a pending upload', () => {
       (await test.database.query<Row[]>('SELECT FROM chat_images')).length,
     );
     expect(await statesOf(bytes)).toEqual(['abandoned', 'stored']);
-    // As the app does.
+    // The app retries like this.
     expect(await upload(otherUrl, bytes)).toMatchObject({ status: 200, id: retry.id });
   }, 60_000);
 
-  it('is renewed for as long as the upload is under way, in one statement for all: nobody takes it over', async () => {
+  it('is renewed during the upload, in a single statement for all leases', async () => {
     const pictures = await Promise.all([1, 2, 3].map(() => picture('png')));
     const [first = Buffer.alloc(0)] = pictures;
     proxy.fail({ how: 'hold', at: 'commit-stored' });
     const uploads = pictures.map((bytes) => upload(otherUrl, bytes));
     await eventually(() => proxy.hits === 3);
     const retry = upload(test.url, first);
-    // Longer than a lease lasts that is not renewed.
+    // This is longer than a lease without renewal.
     await eventually(async () => {
       const [leases] = await test.database.query<{ renewed: boolean; transactions: number }[]>(
         `SELECT bool_and(lease_until > created_at + interval '18 seconds') AS renewed, count(DISTINCT xmin::text) AS transactions
@@ -205,7 +205,7 @@ describe('the lease of a pending upload', () => {
     expect(await test.database.query('SELECT FROM chat_images WHERE lease_until IS NOT NULL')).toEqual([]);
   }, 60_000);
 
-  it('can not be renewed while the database is away, which harms nothing else', async () => {
+  it('is not needed to store: a failed renewal is only logged', async () => {
     const bytes = await picture('png');
     proxy.fail({ how: 'hold', at: 'commit-stored' });
     const cut = upload(otherUrl, bytes);
@@ -218,7 +218,7 @@ describe('the lease of a pending upload', () => {
     expect((await fetch(`${otherUrl}/api/health/ready`)).status).toBe(200);
   }, 60_000);
 
-  it('is the grace time where the row is of a version without leases', async () => {
+  it('of a row from a version without leases lasts for the grace time', async () => {
     const bytes = await picture('png');
     const [row] = await test.database.query<Row[]>(
       `INSERT INTO chat_images (appointment_id, file_path, filename, uploaded_by, size, mime_type, state, sha256_sent, created_at)
