@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { crc32 } from 'node:zlib';
 
-/** Somewhere in a file: its structure is near the start, so half of the blows fall there. */
+/** A place in a file. Half of the places are near the start, where the structure is. */
 type Place = { readonly early: boolean; readonly share: number };
 
 type Mutation =
@@ -21,7 +21,7 @@ const place: fc.Arbitrary<Place> = fc.record({
   share: fc.double({ min: 0, max: 1, noNaN: true }),
 });
 
-/** Lengths and sizes that lie, markers, and anything. */
+/** False lengths and sizes, markers, and random bytes. */
 const tellingBytes: fc.Arbitrary<Uint8Array> = fc.oneof(
   fc.constantFrom(
     ...[
@@ -101,7 +101,7 @@ export function mutate(original: Buffer, mutations: readonly Mutation[], others:
   return bytes;
 }
 
-/** Cuts a PNG into its signature and chunks, a JPEG into its segments, a WebP into its chunks; anything else not at all. */
+/** Splits a PNG or WebP into chunks and a JPEG into segments. Other files stay whole. */
 function chunksOf(bytes: Buffer): Buffer[] {
   const isPng = bytes.toString('latin1', 1, 4) === 'PNG';
   const isWebp = bytes.toString('latin1', 8, 12) === 'WEBP';

@@ -11,11 +11,11 @@ type Body =
   | { readonly of: 'parts'; readonly boundary: string; readonly parts: readonly Part[] };
 
 type Part = {
-  /** Each character a byte. */
+  /** Each character is a byte. */
   readonly headers: readonly string[];
   readonly flood: number;
   readonly body: Body;
-  /** In front of this part; usually the form's own. */
+  /** The boundary before this part; undefined for the form's own. */
   readonly boundary: string | undefined;
 };
 
@@ -59,7 +59,7 @@ const oddText: fc.Arbitrary<string> = fc.oneof(
   fc.string({ maxLength: 12 }),
 );
 
-/** As UTF-8, each byte a character, the way clients put names into a header. */
+/** UTF-8 with a character per byte, as clients write names into headers. */
 const utf8 = (text: string): string => Buffer.from(text).toString('latin1');
 
 const disposition: fc.Arbitrary<string> = fc.oneof(
@@ -139,7 +139,7 @@ const text: fc.Arbitrary<string> = fc.oneof(
 const leaf: fc.Arbitrary<Body> = fc.oneof(
   {
     weight: 3,
-    // What follows the end of a picture is cut off, and makes it another upload than the one before.
+    // Bytes after the end of a picture are removed, but make it a new upload.
     arbitrary: fc.string({ minLength: 4, maxLength: 8 }).map((trailer): Body => ({ of: 'picture', trailer })),
   },
   { weight: 3, arbitrary: text.map((value): Body => ({ of: 'text', text: value })) },
@@ -185,7 +185,7 @@ const nested: fc.Arbitrary<Body> = fc.record({
 
 const anyBody = fc.oneof({ weight: 6, arbitrary: leaf }, { weight: 1, arbitrary: nested });
 
-/** A known field with an odd body, which is where a form goes wrong most deeply. */
+/** A known field with an odd body, which gets deepest into the form reader. */
 const oddField: fc.Arbitrary<Part> = fc
   .tuple(fc.constantFrom(APPOINTMENT_PART, FILE_PART), anyBody)
   .map(([header, body]) => ({ headers: [header], flood: 0, body, boundary: undefined }));
@@ -240,7 +240,7 @@ const plainPart = (headers: readonly string[], body: Body): Part => ({
   boundary: undefined,
 });
 
-/** Forms that once went wrong: a part that is no field, and larger than what the parser buffers of it. */
+/** Forms that once failed: a part that is not a field, and is larger than the parser's buffer. */
 export const FOUND_BEFORE: [Form, Framing, number[], number][] = [20_000, 60_000].map((count) => [
   {
     boundary: 'b',

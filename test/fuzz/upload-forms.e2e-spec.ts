@@ -6,20 +6,20 @@ import { cuts, framed, framing } from '../support/odd-framing.js';
 import { DOCTOR, OUTSIDER, PATIENT } from '../support/test-app.js';
 import { form, formBytes, FOUND_BEFORE } from './odd-forms.js';
 
-describe('uploads that nobody meant', () => {
+describe('POST /api/upload/chat-image, with random forms', () => {
   let service: FuzzedService;
 
   beforeAll(async () => {
     service = await FuzzedService.start();
   });
 
-  // Jest itself fails the test that is running when a promise is rejected and nobody listens.
+  // Jest fails the running test at an unhandled rejection.
   afterEach(() => service.expectWell());
 
   afterAll(() => service.stop());
 
   it(
-    'any form, in any framing and packets, gets an answer of the contract',
+    'answers any form in any framing and packets as documented',
     async () => {
       const statuses = new Map<number, number>();
       await holds(
@@ -38,7 +38,7 @@ describe('uploads that nobody meant', () => {
             try {
               const isWhole =
                 frame.by === 'length' ? frame.delta <= 0 : !['bad size', 'no end'].includes(frame.flaw);
-              // What never comes to its end gets at least the end of its connection, soon after the client's own.
+              // The server must close the connection of an incomplete request soon after the client does.
               if (!isWhole && frame.by === 'length') client.socket.end();
               if (!isWhole && frame.by === 'chunks' && frame.flaw === 'no end') client.socket.end();
               const answers = isWhole
@@ -60,7 +60,7 @@ describe('uploads that nobody meant', () => {
         250,
         FOUND_BEFORE,
       );
-      // The generator is worth something only while it reaches every kind of answer.
+      // The generator must reach every kind of response.
       expect([...statuses.keys()].sort()).toEqual(expect.arrayContaining([200, 400, 401, 403, 415, 422]));
     },
     PROPERTY_LIMIT_MS + 30_000,

@@ -14,20 +14,20 @@ import { mutate, mutatedPicture } from './mutated-pictures.js';
 
 const sha256 = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex');
 
-describe('uploads that nobody meant', () => {
+describe('uploads of mutated pictures', () => {
   let service: FuzzedService;
 
   beforeAll(async () => {
     service = await FuzzedService.start();
   });
 
-  // Jest itself fails the test that is running when a promise is rejected and nobody listens.
+  // Jest fails the running test at an unhandled rejection.
   afterEach(() => service.expectWell());
 
   afterAll(() => service.stop());
 
   it(
-    'any mutated picture is stored as something that decodes and stays as it is, or refused for what it is',
+    'are refused as invalid or prepared as pictures that decode and stay unchanged',
     async () => {
       const preparer = service.test.app.get(ImagePreparer);
       const sender = { userId: PATIENT, left: new AbortController().signal };
@@ -65,7 +65,7 @@ describe('uploads that nobody meant', () => {
   );
 
   it(
-    'a mutated picture over HTTP is a 200 or a 422, and what is stored is what was prepared',
+    'are answered 200 with a readable picture, or 422 INVALID_IMAGE',
     async () => {
       const { pictures } = service;
       await holds(
