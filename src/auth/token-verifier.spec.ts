@@ -24,7 +24,7 @@ describe('the token verifier', () => {
     jest.restoreAllMocks();
   });
 
-  it('checks a signature once, and gives the same user from then on', () => {
+  it('checks a signature once, and then returns the cached user', () => {
     const tokens = new TokenVerifier(settings);
     const token = sign({ sub: '7' }, { expiresIn: 60 });
     const verify = jest.spyOn(jwt, 'verify');
@@ -33,7 +33,7 @@ describe('the token verifier', () => {
     expect(verify).toHaveBeenCalledTimes(1);
   });
 
-  it('ends a remembered token when it expires, to the second, also when the clock is set forward', () => {
+  it('drops a cached token at the second in which it expires', () => {
     const tokens = new TokenVerifier(settings);
     const exp = Math.floor(Date.now() / 1000) + 3600;
     const token = sign({ sub: '7', exp });
@@ -46,7 +46,7 @@ describe('the token verifier', () => {
     expect(tokens.remembered).toBe(0);
   });
 
-  it('forgets when it is told to', () => {
+  it('checks a token again after forget()', () => {
     const tokens = new TokenVerifier(settings);
     const token = sign({ sub: '7' }, { expiresIn: 60 });
     expect(tokens.verify(token)).toEqual({ id: 7 });
@@ -57,7 +57,7 @@ describe('the token verifier', () => {
     expect(verify).toHaveBeenCalledTimes(1);
   });
 
-  it('remembers no token that is not valid, and never more than its size allows', () => {
+  it('caches only valid tokens, and at most as many as the cache size allows', () => {
     const tokens = new TokenVerifier(settings);
     const token = sign({ sub: '7' }, { expiresIn: 60 });
     for (const wrong of [
@@ -77,7 +77,7 @@ describe('the token verifier', () => {
     expect(tokens.remembered).toBe(15);
   });
 
-  it('refuses a token that is valid for more than a year, or for ever', () => {
+  it('refuses a token that is valid for more than a year', () => {
     const tokens = new TokenVerifier(settings);
     const now = Math.floor(Date.now() / 1000);
     expect(tokens.verify(sign({ sub: '7', exp: now + 365 * 86_400 }))).toEqual({ id: 7 });
@@ -87,7 +87,7 @@ describe('the token verifier', () => {
     expect(tokens.remembered).toBe(1);
   });
 
-  it('refuses a token whose header names extensions that must be understood', () => {
+  it('refuses a token whose header has crit', () => {
     const tokens = new TokenVerifier(settings);
     const payload = JSON.stringify({ sub: '7', exp: Math.floor(Date.now() / 1000) + 60 });
     expect(tokens.verify(signedByHand({ alg: 'HS256', typ: 'JWT' }, payload))).toEqual({ id: 7 });
@@ -95,7 +95,7 @@ describe('the token verifier', () => {
       expect(tokens.verify(signedByHand({ alg: 'HS256', crit, b64: true }, payload))).toBeUndefined();
   });
 
-  it('accepts tokens by the secret before as well, during a rotation', () => {
+  it('accepts tokens signed with JWT_SECRET_PREVIOUS', () => {
     const before = `before ${JWT_SECRET}`;
     const byBefore = jwt.sign({ sub: '7' }, before, { expiresIn: 60 });
     expect(verifierWith({ JWT_SECRET_PREVIOUS: before }).verify(byBefore)).toEqual({ id: 7 });
@@ -109,22 +109,25 @@ describe('the token verifier', () => {
     expect(verifierWith({}).verify(byBefore)).toBeUndefined();
   });
 
-  it.each(['rsa', 'ec'] as const)('accepts tokens by the public key before as well: %s', (kind) => {
-    const [now, before, neither] = [makePair(kind), makePair(kind), makePair(kind)];
-    const algorithm = kind === 'rsa' ? 'RS256' : 'ES256';
-    const tokens = verifierWith({
-      JWT_ALGORITHM: algorithm,
-      JWT_PUBLIC_KEY: pem(now.publicKey),
-      JWT_PUBLIC_KEY_PREVIOUS: pem(before.publicKey),
-    });
-    const signedWith = ({ privateKey }: { privateKey: KeyObject }): string =>
-      jwt.sign({ sub: '7' }, privateKey, { algorithm, expiresIn: 60 });
-    expect([now, before, neither].map((pair) => tokens.verify(signedWith(pair)))).toEqual([
-      { id: 7 },
-      { id: 7 },
-      undefined,
-    ]);
-  });
+  it.each(['rsa', 'ec'] as const)(
+    'accepts tokens signed with the key of JWT_PUBLIC_KEY_PREVIOUS: %s',
+    (kind) => {
+      const [now, before, neither] = [makePair(kind), makePair(kind), makePair(kind)];
+      const algorithm = kind === 'rsa' ? 'RS256' : 'ES256';
+      const tokens = verifierWith({
+        JWT_ALGORITHM: algorithm,
+        JWT_PUBLIC_KEY: pem(now.publicKey),
+        JWT_PUBLIC_KEY_PREVIOUS: pem(before.publicKey),
+      });
+      const signedWith = ({ privateKey }: { privateKey: KeyObject }): string =>
+        jwt.sign({ sub: '7' }, privateKey, { algorithm, expiresIn: 60 });
+      expect([now, before, neither].map((pair) => tokens.verify(signedWith(pair)))).toEqual([
+        { id: 7 },
+        { id: 7 },
+        undefined,
+      ]);
+    },
+  );
 
   it.each<[pin: NodeJS.ProcessEnv, accepted: readonly object[], refused: readonly object[]]>([
     [
@@ -142,7 +145,7 @@ describe('the token verifier', () => {
       [{ prv: '23bd' }, { prv: '23bd0', ver: 2 }, { prv: ['23bd'], ver: 2 }],
     ],
     [{ JWT_REQUIRED_CLAIMS: 'valueOf' }, [], [{}]],
-  ])('with %j accepts only what is pinned', (pin, accepted, refused) => {
+  ])('with %j accepts only tokens with these claims', (pin, accepted, refused) => {
     const tokens = verifierWith(pin);
     for (const claims of accepted)
       expect([claims, tokens.verify(sign({ ...claims, sub: '7' }, { expiresIn: 60 }))]).toEqual([
@@ -156,7 +159,7 @@ describe('the token verifier', () => {
     }
   });
 
-  it('with JWT_TYPES accepts these only, in any case and with or without application/', () => {
+  it('with JWT_TYPES accepts only these types, in any case, with or without application/', () => {
     const tokens = verifierWith({ JWT_TYPES: 'at+jwt,application/JWT' });
     const payload = JSON.stringify({ sub: '7', exp: Math.floor(Date.now() / 1000) + 60 });
     const withType = (typ: unknown): string => signedByHand({ alg: 'HS256', typ }, payload);
@@ -176,7 +179,7 @@ describe('the token verifier', () => {
       expect([typ, tokens.verify(withType(typ))]).toEqual([typ, undefined]);
   });
 
-  it('accepts what npm run token signs, whatever is pinned', () => {
+  it('accepts tokens of npm run token with every setting', () => {
     const loaded = loadSettings({
       ...ENVIRONMENT,
       JWT_SECRET_PREVIOUS: `before ${JWT_SECRET}`,

@@ -18,14 +18,14 @@ const ENVIRONMENT = {
   DO_SPACES_URL: 'https://bucket.fra1.example.com',
 };
 
-/** As ImageAccess makes one; here is no database to record anything. */
+/** A RecordedAccess as ImageAccess makes it, without a database. */
 const access = {
   id: 1,
   filePath: 'chat_images/appointment_145/1762379401_YoxmX4UUfE.jpg',
   byLink: false,
 } as RecordedAccess;
 
-/** Signs at a moment; no storage and no database is asked. */
+/** Signs at a given time, without storage and database. */
 function signerAt(environment: NodeJS.ProcessEnv): (moment: string) => Promise<SignedUrl> {
   const settings = loadSettings({ ...ENVIRONMENT, ...environment });
   if (settings.storage.driver !== 's3') throw new Error('The test is about S3.');
@@ -45,7 +45,7 @@ describe('a signed URL', () => {
     jest.restoreAllMocks();
   });
 
-  it('is a fresh one each second, for exactly an hour, without a window', async () => {
+  it('is new each second and lasts exactly an hour, without a window', async () => {
     const sign = signerAt({});
     const first = await sign('2026-02-03T12:00:00.900Z');
     const second = await sign('2026-02-03T12:00:01.000Z');
@@ -54,20 +54,20 @@ describe('a signed URL', () => {
     expect(second.url).not.toBe(first.url);
   });
 
-  it('is the same to the byte within a window, and tells what is left of it', async () => {
+  it('is the same within SIGNED_URL_WINDOW_SECONDS, with the remaining time', async () => {
     const sign = signerAt({ SIGNED_URL_WINDOW_SECONDS: '600' });
     const first = await sign('2026-02-03T12:10:00.000Z');
     const last = await sign('2026-02-03T12:19:59.999Z');
     const next = await sign('2026-02-03T12:20:00.000Z');
     expect(last.url).toBe(first.url);
     expect(first).toMatchObject({ expiresIn: 3600, expiresAt: new Date('2026-02-03T13:10:00.000Z') });
-    // Never more than is left: half a second of it is none.
+    // The remaining seconds are rounded down.
     expect(last).toMatchObject({ expiresIn: 3000, expiresAt: new Date('2026-02-03T13:10:00.000Z') });
     expect(next.url).not.toBe(first.url);
     expect(next).toMatchObject({ expiresIn: 3600, expiresAt: new Date('2026-02-03T13:20:00.000Z') });
   });
 
-  it('says in itself when it expires, window or none', async () => {
+  it('expires exactly at its expires_at, with and without a window', async () => {
     for (const window of ['0', '7', '1800']) {
       const { url, expiresAt } = await signerAt({ SIGNED_URL_WINDOW_SECONDS: window })(
         '2026-02-03T12:34:56.789Z',
@@ -82,7 +82,7 @@ describe('a signed URL', () => {
     }
   });
 
-  it('has no window that takes more than half of its life', () => {
+  it('has a window of at most half of SIGNED_URL_EXPIRES_SECONDS', () => {
     expect(() =>
       loadSettings({
         ...ENVIRONMENT,

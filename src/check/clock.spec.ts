@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { judgeClock } from './clock.js';
 
-/** Asked at 100 s, answered 200 ms later. */
+/** The request is sent at 100 s, and the response comes 200 ms later. */
 const statusOf = (theirs: number, resolutionMs = 0): string =>
   judgeClock('clock', 'the other', { theirs, resolutionMs, askedAt: 100_000, answeredAt: 100_200 }).status;
 
@@ -16,17 +16,17 @@ describe('judgeClock', () => {
     [130_200, 'warning'],
     [69_900, 'wrong'],
     [130_300, 'wrong'],
-  ])('theirs at %s ms: %s', (theirs, status) => {
+  ])('judges another clock at %s ms as %s', (theirs, status) => {
     expect(statusOf(theirs)).toBe(status);
   });
 
-  it('counts neither the time that the answer took nor the steps of the other clock', () => {
+  it('ignores the response time and the resolution of the other clock', () => {
     expect(statusOf(97_900, 1000)).toBe('ok');
     expect(statusOf(102_100, 1000)).toBe('ok');
     expect(statusOf(96_900, 1000)).toBe('warning');
   });
 
-  it('says which clock is ahead, and by how much', () => {
+  it('names the clock that is ahead, and the difference', () => {
     const reading = { resolutionMs: 0, askedAt: 100_000, answeredAt: 100_000 };
     expect(judgeClock('clock', 'the other', { ...reading, theirs: 60_000 }).message).toContain(
       '40.0 s ahead of',

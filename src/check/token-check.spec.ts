@@ -21,7 +21,7 @@ const pem = ({ publicKey }: { publicKey: KeyObject }): string =>
   publicKey.export({ type: 'spki', format: 'pem' }).toString();
 
 describe('checkTokens', () => {
-  it('accepts a token that it signs with the secret, of the configured issuer', async () => {
+  it('accepts a token signed with JWT_SECRET and the configured issuer', async () => {
     expect(await statusWith({ JWT_SECRET: SECRET })).toBe('ok');
     expect(await statusWith({ JWT_SECRET: SECRET, JWT_ISSUER: 'main' })).toBe('ok');
   });
@@ -29,7 +29,7 @@ describe('checkTokens', () => {
   it.each([
     [2048, 'ok'],
     [1024, 'wrong'],
-  ])('RS256 with %s bits: %s', async (modulusLength, status) => {
+  ])('judges an RS256 key of %s bits as %s', async (modulusLength, status) => {
     const JWT_PUBLIC_KEY = pem(generateKeyPairSync('rsa', { modulusLength }));
     expect(await statusWith({ JWT_ALGORITHM: 'RS256', JWT_PUBLIC_KEY })).toBe(status);
   });
@@ -37,7 +37,7 @@ describe('checkTokens', () => {
   it.each([
     ['P-256', 'ok'],
     ['P-384', 'wrong'],
-  ])('ES256 with %s: %s', async (namedCurve, status) => {
+  ])('judges an ES256 key of curve %s as %s', async (namedCurve, status) => {
     const JWT_PUBLIC_KEY = pem(generateKeyPairSync('ec', { namedCurve }));
     expect(await statusWith({ JWT_ALGORITHM: 'ES256', JWT_PUBLIC_KEY })).toBe(status);
   });

@@ -23,7 +23,7 @@ const warningsOf = (over: NodeJS.ProcessEnv): readonly string[] =>
   settingsWarnings(loadSettings({ ...PRODUCTION, ...over })).map(({ message }) => message);
 
 describe('settingsWarnings', () => {
-  it('says nothing of a production in order, nor of anything outside of production', () => {
+  it('gives no warning for good production settings, nor outside production', () => {
     expect(warningsOf({})).toEqual([]);
     expect(warningsOf(LOCAL)).toEqual([]);
     expect(
@@ -46,7 +46,7 @@ describe('settingsWarnings', () => {
     ['JWT_SECRET', 'and set it in the main application too'],
     ['JWT_SECRET_PREVIOUS', 'take it away'],
     ['LOCAL_STORAGE_SECRET', 'openssl rand -hex 32'],
-  ])('warns of a %s that can be guessed, without its value', (name, advice) => {
+  ])('warns of a guessable %s, without its value', (name, advice) => {
     const secret = 'changeme-changeme-changeme-changeme';
     const warnings = warningsOf({ ...LOCAL, [name]: secret });
     expect(warnings).toEqual([expect.stringMatching(new RegExp(`^${name} can be guessed: .*${advice}`))]);
@@ -63,7 +63,7 @@ describe('settingsWarnings', () => {
     'my-very-secret-signing-key-for-production',
     'This-Is-A-Very-Long-SECRET-Key-Change-Me',
     'your-256-bit-secret-your-256-bit-secret',
-  ])('counts %s as guessed', (secret) => {
+  ])('counts %s as a guessable secret', (secret) => {
     expect(warningsOf({ JWT_SECRET: secret })).toHaveLength(1);
   });
 
@@ -75,7 +75,7 @@ describe('settingsWarnings', () => {
       '64 letters and digits',
       () => randomBytes(64).toString('base64url').replaceAll(/[-_]/g, '').slice(0, 64),
     ],
-  ])('counts what %s makes as a secret', (_, make) => {
+  ])('counts the output of %s as a good secret', (_, make) => {
     const least = Math.min(...Array.from({ length: 2000 }, () => entropyBits(make())));
     expect(least).toBeGreaterThan(72);
   });

@@ -36,7 +36,7 @@ const pem = (type: 'rsa' | 'ec'): string =>
     .toString();
 
 describe('loadSettings', () => {
-  it('fills in what is safe: production, no documentation page, no foreign origins, no trusted proxy', () => {
+  it('has safe defaults: production, no Swagger page, no CORS origins, no trusted proxy', () => {
     expect(loadSettings(COMPLETE)).toMatchObject({
       environment: 'production',
       port: 3000,
@@ -51,17 +51,17 @@ describe('loadSettings', () => {
     });
   });
 
-  it('gives a load balancer time to look away before production stops, and nobody else', () => {
+  it('has a SHUTDOWN_DELAY_MS of 5 s in production, and 0 elsewhere', () => {
     expect(loadSettings(COMPLETE).shutdownDelayMs).toBe(5000);
     expect(loadSettings({ ...COMPLETE, NODE_ENV: 'development' }).shutdownDelayMs).toBe(0);
     expect(loadSettings({ ...COMPLETE, SHUTDOWN_DELAY_MS: '0' }).shutdownDelayMs).toBe(0);
   });
 
-  it('takes a picture for the same over the three tries of the app, of up to 60 seconds each', () => {
+  it('has an UPLOAD_DEDUPE_SECONDS longer than three tries of 60 s each', () => {
     expect(loadSettings(COMPLETE).uploads.dedupeSeconds).toBeGreaterThan(3 * 60);
   });
 
-  it('shows the documentation page outside production, unless it is switched off', () => {
+  it('enables the Swagger page outside production, unless SWAGGER_ENABLED=false', () => {
     expect(loadSettings({ ...COMPLETE, NODE_ENV: 'development' }).swaggerEnabled).toBe(true);
     expect(
       loadSettings({ ...COMPLETE, NODE_ENV: 'development', SWAGGER_ENABLED: 'false' }).swaggerEnabled,
@@ -69,16 +69,13 @@ describe('loadSettings', () => {
     expect(loadSettings({ ...COMPLETE, SWAGGER_ENABLED: 'true' }).swaggerEnabled).toBe(true);
   });
 
-  it.each(Object.keys(COMPLETE))(
-    'names %s when it is missing or empty, and says what it should look like',
-    (name) => {
-      for (const value of [undefined, '']) {
-        expect(problemsOf({ ...COMPLETE, [name]: value })).toEqual([
-          expect.stringMatching(new RegExp(`^${name} is missing: must be .{10,}`)),
-        ]);
-      }
-    },
-  );
+  it.each(Object.keys(COMPLETE))('names %s when it is missing or empty, and describes its form', (name) => {
+    for (const value of [undefined, '']) {
+      expect(problemsOf({ ...COMPLETE, [name]: value })).toEqual([
+        expect.stringMatching(new RegExp(`^${name} is missing: must be .{10,}`)),
+      ]);
+    }
+  });
 
   it.each([
     ['PORT', '70000'],
@@ -130,7 +127,7 @@ describe('loadSettings', () => {
     ['SIGNED_URL_EXPIRES_SECONDS', '0'],
     ['SWAGGER_ENABLED', 'yes'],
     ['NODE_ENV', 'staging'],
-  ])('refuses %s=%s in one line that does not repeat the value', (name, value) => {
+  ])('refuses %s=%s in one line without the value', (name, value) => {
     const problems = problemsOf({ ...COMPLETE, [name]: value });
     expect(problems).toEqual([expect.stringMatching(new RegExp(`^${name} must be `))]);
     if (value.length > 3) expect(problems[0]).not.toContain(value);
@@ -149,7 +146,7 @@ describe('loadSettings', () => {
     ['http://docavailable-storage.localhost:9000', 'http://localhost:9000'],
     ['http://minio:9000/docavailable-storage', 'http://minio:9000'],
     ['http://minio:9000/s3/docavailable-storage/', 'http://minio:9000/s3'],
-  ])('refuses the endpoint %s, which names the bucket, and says the right one', (endpoint, right) => {
+  ])('refuses the endpoint %s, which names the bucket, and suggests %s', (endpoint, right) => {
     expect(problemsOf({ ...COMPLETE, DO_SPACES_ENDPOINT: endpoint })).toEqual([
       `DO_SPACES_ENDPOINT must be the address without the bucket: ${right}`,
     ]);
@@ -159,7 +156,7 @@ describe('loadSettings', () => {
     ['https://docavailable-storage.fra1.cdn.digitaloceanspaces.com', "not its CDN's"],
     ['https://DOCAVAILABLE-STORAGE.fra1.CDN.digitaloceanspaces.com/', "not its CDN's"],
     ['https://fra1.digitaloceanspaces.com', 'must name the bucket'],
-  ])('refuses the public address %s, and says the right one', (publicUrl, mistake) => {
+  ])('refuses the public address %s, and suggests the right address', (publicUrl, mistake) => {
     expect(problemsOf({ ...COMPLETE, DO_SPACES_URL: publicUrl })).toEqual([
       expect.stringMatching(
         new RegExp(
@@ -169,21 +166,21 @@ describe('loadSettings', () => {
     ]);
   });
 
-  it("keeps a bucket in the path of a CDN's address", () => {
+  it('suggests an address with the bucket in its path for a CDN address', () => {
     const DO_SPACES_URL = 'https://fra1.cdn.digitaloceanspaces.com/docavailable-storage';
     expect(problemsOf({ ...COMPLETE, DO_SPACES_URL })).toEqual([
       "DO_SPACES_URL must be the bucket's own address, not its CDN's: https://fra1.digitaloceanspaces.com/docavailable-storage",
     ]);
   });
 
-  it('says where the bucket is when the public address is the endpoint', () => {
+  it('suggests the address of the bucket when the public address is the endpoint', () => {
     const address = { DO_SPACES_ENDPOINT: 'http://localhost:9000', DO_SPACES_URL: 'http://localhost:9000/' };
     expect(problemsOf({ ...COMPLETE, ...address })).toEqual([
       'DO_SPACES_URL must name the bucket: http://localhost:9000/docavailable-storage',
     ]);
   });
 
-  it('lets the public address be, when it is the endpoint that names the bucket', () => {
+  it('refuses only the endpoint when endpoint and public address both name the bucket', () => {
     const address = 'http://localhost:9000/docavailable-storage';
     expect(problemsOf({ ...COMPLETE, DO_SPACES_ENDPOINT: address, DO_SPACES_URL: address })).toEqual([
       'DO_SPACES_ENDPOINT must be the address without the bucket: http://localhost:9000',
@@ -201,24 +198,27 @@ describe('loadSettings', () => {
     ['docavailable-storage', 'https://s3.eu-west-1.amazonaws.com', 'https://pictures.example.com'],
     ['docavailable-storage', 'https://example.com/docavailable-storage/s3', 'https://pictures.example.com'],
     ['docavailable-storage', 'https://docavailable-storage-s3.example.com', 'https://pictures.example.com'],
-    // The storage's own host may begin with what is the bucket's name too.
+    // The host of the storage may begin with the bucket's name.
     ['minio', 'http://minio:9000', 'http://localhost:9000/minio'],
     ['storage', 'https://storage.example.com', 'https://pictures.example.com'],
     ['storage', 'https://storage.clinic.co.mw', 'https://storage.clinic.co.mw/storage'],
     ['storage', 'https://storage.googleapis.com', 'https://storage.storage.googleapis.com'],
     ['fra1', 'https://fra1.digitaloceanspaces.com', 'https://fra1.fra1.digitaloceanspaces.com'],
-  ])('takes the bucket %s at the endpoint %s, found by clients at %s', (bucket, endpoint, publicUrl) => {
-    expect(
-      problemsOf({
-        ...COMPLETE,
-        DO_SPACES_BUCKET: bucket,
-        DO_SPACES_ENDPOINT: endpoint,
-        DO_SPACES_URL: publicUrl,
-      }),
-    ).toEqual([]);
-  });
+  ])(
+    'accepts the bucket %s with the endpoint %s and the public address %s',
+    (bucket, endpoint, publicUrl) => {
+      expect(
+        problemsOf({
+          ...COMPLETE,
+          DO_SPACES_BUCKET: bucket,
+          DO_SPACES_ENDPOINT: endpoint,
+          DO_SPACES_URL: publicUrl,
+        }),
+      ).toEqual([]);
+    },
+  );
 
-  it('names a wrong address of the bucket beside all other mistakes', () => {
+  it('lists a wrong bucket address together with all other mistakes', () => {
     const problems = problemsOf({
       ...COMPLETE,
       PORT: 'three',
@@ -232,7 +232,7 @@ describe('loadSettings', () => {
     ]);
   });
 
-  it('asks for the settings of the chosen driver only', () => {
+  it('requires only the settings of the chosen storage driver', () => {
     const local = {
       APP_URL: COMPLETE.APP_URL,
       DATABASE_URL: COMPLETE.DATABASE_URL,
@@ -252,7 +252,7 @@ describe('loadSettings', () => {
     });
   });
 
-  it('pins the algorithm to a key of its kind', () => {
+  it('requires a key that fits JWT_ALGORITHM', () => {
     const asymmetric = (algorithm: string, key: string): readonly string[] =>
       problemsOf({ ...COMPLETE, JWT_SECRET: '', JWT_ALGORITHM: algorithm, JWT_PUBLIC_KEY: key });
     expect(asymmetric('RS256', pem('rsa'))).toEqual([]);
@@ -266,7 +266,7 @@ describe('loadSettings', () => {
     expect(asymmetric('RS256', '')).toEqual([expect.stringMatching(/^JWT_PUBLIC_KEY is missing/)]);
   });
 
-  it('holds the key before to the same, and the set of keys to be the only source', () => {
+  it('requires a fitting JWT_PUBLIC_KEY_PREVIOUS, and JWT_JWKS_URL without other keys', () => {
     const with256 = (over: NodeJS.ProcessEnv): readonly string[] =>
       problemsOf({ ...COMPLETE, JWT_SECRET: '', JWT_ALGORITHM: 'RS256', ...over });
     const JWT_PUBLIC_KEY = pem('rsa');
@@ -298,7 +298,7 @@ describe('loadSettings', () => {
     ]);
   });
 
-  it('takes keys without encryption everywhere but in production', () => {
+  it('accepts a plain http JWT_JWKS_URL only outside production', () => {
     const open = {
       ...COMPLETE,
       JWT_SECRET: '',
@@ -309,7 +309,7 @@ describe('loadSettings', () => {
     expect(problemsOf({ ...open, NODE_ENV: 'development' })).toEqual([]);
   });
 
-  it('reads what tokens must have', () => {
+  it('reads the settings for tokens', () => {
     const { jwt, usersActiveColumn } = loadSettings({
       ...COMPLETE,
       JWT_SECRET_PREVIOUS: `another ${SECRET}`,
@@ -333,7 +333,7 @@ describe('loadSettings', () => {
     expect(usersActiveColumn).toBe('is_active');
   });
 
-  it('reads lists and proxies', () => {
+  it('reads CORS_ORIGINS and TRUST_PROXY', () => {
     const settings = loadSettings({
       ...COMPLETE,
       CORS_ORIGINS: 'https://a.example.com, http://localhost:8081',
@@ -355,14 +355,14 @@ describe('loadSettings', () => {
     '::1',
     '::ffff:10.0.0.1',
     'fd00::/8,FE80::1',
-  ])('takes TRUST_PROXY=%s, as Express does', (TRUST_PROXY) => {
+  ])('accepts TRUST_PROXY=%s, as Express does', (TRUST_PROXY) => {
     const { trustProxy } = loadSettings({ ...COMPLETE, TRUST_PROXY });
     expect(() => express().set('trust proxy', trustProxy)).not.toThrow();
   });
 });
 
 describe('loadJwtSettings', () => {
-  it('needs nothing but what concerns tokens', () => {
+  it('needs only the settings for tokens', () => {
     expect(loadJwtSettings({ JWT_SECRET: SECRET, JWT_ISSUER: 'x' })).toEqual({
       algorithm: 'HS256',
       key: SECRET,

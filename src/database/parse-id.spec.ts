@@ -27,6 +27,6 @@ it.each([
   '١',
   '9007199254740992',
   '99999999999999999999',
-])('parseId(%j) is no id', (text) => {
+])('parseId(%j) is undefined', (text) => {
   expect(parseId(text)).toBeUndefined();
 });

@@ -26,7 +26,7 @@ const make = (statements: Statements, maxWaitMs = Infinity): StatementBatcher<st
   new StatementBatcher(statements.run, (error) => error === lost, { maxItems: 3, maxInFlight: 2, maxWaitMs });
 
 describe('the statement batcher', () => {
-  it('starts at once when nothing is under way, with all that one piece of code submits', async () => {
+  it('starts at once when idle, with all items of the same tick', async () => {
     const statements = new Statements();
     const batcher = make(statements);
     const results = Promise.all([batcher.submit('a'), batcher.submit('b')]);
@@ -36,7 +36,7 @@ describe('the statement batcher', () => {
     expect(await results).toEqual(['A', 'B']);
   });
 
-  it('gathers for one turn of the event loop while a statement is under way and a place is free', async () => {
+  it('collects items for one turn of the event loop while a statement runs', async () => {
     const statements = new Statements();
     const batcher = make(statements);
     const results = [batcher.submit('a')];
@@ -52,7 +52,7 @@ describe('the statement batcher', () => {
     expect(await Promise.all(results)).toEqual(['A', 'B', 'C']);
   });
 
-  it('has no more statements under way than it may, and no more items in one', async () => {
+  it('keeps to maxInFlight statements and maxItems items', async () => {
     const statements = new Statements();
     const batcher = make(statements);
     const results = Promise.all(Array.from('abcdefghij', (item) => batcher.submit(item)));
@@ -70,7 +70,7 @@ describe('the statement batcher', () => {
     expect(await results).toEqual(Array.from('ABCDEFGHIJ'));
   });
 
-  it('runs each item once more alone when the batch fails for what may be the fault of one', async () => {
+  it('retries each item alone when a single item may have failed the batch', async () => {
     const statements = new Statements();
     const batcher = make(statements);
     const results = Promise.allSettled(['a', 'bad', 'c'].map((item) => batcher.submit(item)));
@@ -88,7 +88,7 @@ describe('the statement batcher', () => {
     expect(statements.batches).toHaveLength(4);
   });
 
-  it('tries the items of a failed batch a few at a time, and no more those that another one has shown to be held', async () => {
+  it('retries a few items of a failed batch at once, and skips held items', async () => {
     const statements = new Statements();
     const held = new Set<string>();
     const batcher = new StatementBatcher(
@@ -112,7 +112,7 @@ describe('the statement batcher', () => {
     expect(outcomes).toEqual([new Error('the lock of a'), 'B', 'C', 'D', ofBatch, ofBatch, 'G']);
   });
 
-  it('tries nothing again when the error is the same for everybody, and goes on with what comes later', async () => {
+  it('does not retry after a lost connection, and runs later items', async () => {
     const statements = new Statements();
     const batcher = make(statements);
     const results = Promise.allSettled(['a', 'b'].map((item) => batcher.submit(item)));
@@ -129,7 +129,7 @@ describe('the statement batcher', () => {
     expect(await later).toBe('C');
   });
 
-  it('fails those who have waited too long with the batch that fails for everybody, and only them', async () => {
+  it('fails items that have waited for maxWaitMs when a batch loses its connection', async () => {
     const outcome = async (maxWaitMs: number): Promise<readonly string[]> => {
       const statements = new Statements();
       const batcher = make(statements, maxWaitMs);

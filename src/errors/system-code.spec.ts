@@ -2,7 +2,7 @@ import { describe, expect, it } from '@jest/globals';
 import { systemCode } from './system-code.js';
 
 describe('systemCode', () => {
-  it('finds the code of the connection beneath other errors', () => {
+  it('finds the system code in the causes of an error', () => {
     const refused = Object.assign(new Error('connect'), { code: 'ECONNREFUSED' });
     expect(systemCode(new TypeError('fetch failed', { cause: refused }))).toBe('ECONNREFUSED');
     expect(systemCode(new Error('no code'))).toBeUndefined();

@@ -33,7 +33,7 @@ const isReady = (): Promise<boolean> =>
     () => false,
   );
 
-it('takes an answer for good for a second', async () => {
+it('readiness is cached for a second', async () => {
   for (const [at, asked] of [
     [0, 1],
     [999, 1],
@@ -48,7 +48,7 @@ it('takes an answer for good for a second', async () => {
   }
 });
 
-it('logs a backend that stays away when it goes, and then once a minute', async () => {
+it('readiness logs a backend that is down at once, and then every minute', async () => {
   database.ping.mockRejectedValue(
     new DatabaseUnavailableError(Object.assign(new Error('to 10.0.0.1'), { code: 'ECONNREFUSED' })),
   );

@@ -4,7 +4,7 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { LeanExpressAdapter } from './lean-express.adapter.js';
 
-describe('Express', () => {
+describe('LeanExpressAdapter', () => {
   const adapter = new LeanExpressAdapter();
   let server: Server;
 
@@ -16,10 +16,10 @@ describe('Express', () => {
 
   afterAll(() => void server.close());
 
-  it('finds requests and responses with the prototypes that it gives them, so that V8 keeps them alike', async () => {
+  it('creates requests and responses with the prototypes of Express', async () => {
     const express = adapter.getInstance<Express>();
     const prototypes = new Promise<readonly unknown[]>((resolve) => {
-      // Before Express, which listens already.
+      // This listener runs before Express.
       server.prependOnceListener('request', (request: IncomingMessage, response: ServerResponse) =>
         resolve([Object.getPrototypeOf(request), Object.getPrototypeOf(response)]),
       );

@@ -10,10 +10,10 @@ import { boundUnanswered, MAX_UNANSWERED } from './pipelined-requests.js';
 import { RequestLog } from './request-log.js';
 import { answerUnparsableRequests } from './unparsable-requests.js';
 
-/** How long a request may take to arrive. */
+/** The time within which a request must arrive. */
 const REQUEST_TIMEOUT_MS = 200;
 
-/** Longer than Node needs to see that a request has not arrived in time. */
+/** This time is longer than Node needs to detect a request timeout. */
 const SLOW_ANSWER_MS = 500;
 
 const NONSENSE = 'NONSENSE\r\n\r\n';
@@ -23,7 +23,7 @@ const get = (path: string): string => `GET ${path} HTTP/1.1\r\nHost: a\r\n\r\n`;
 /** The head of a request with a body of ten bytes. */
 const post = (path: string): string => `POST ${path} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n`;
 
-/** What a route does with a request that has come as far as its head. */
+/** The routes, which get requests whose head has arrived. */
 const ROUTES: Readonly<Record<string, (request: IncomingMessage, response: ServerResponse) => unknown>> = {
   '/fast': (_, response) => response.end('fast'),
   '/slow': async (_, response) => {
@@ -75,7 +75,7 @@ describe('a request that Node can not read', () => {
     return socket;
   }
 
-  /** Everything that the server writes until it ends the connection. */
+  /** All bytes that the server writes until it closes the connection. */
   const answersTo = (bytes: string): Promise<string> => text(send(bytes));
 
   function expectRefusal(answer: string, status: number, code: string): void {
@@ -88,17 +88,17 @@ describe('a request that Node can not read', () => {
   }
 
   it.each([
-    ['no HTTP', NONSENSE, 400, 'MALFORMED_REQUEST'],
+    ['bytes that are not HTTP', NONSENSE, 400, 'MALFORMED_REQUEST'],
     ['headers over the limit', get(`/?${'a'.repeat(20_000)}`), 431, 'HEADERS_TOO_LARGE'],
     ['a connection without a request', '', 408, 'REQUEST_TIMEOUT'],
-    ['a head that does not come to its end', get('/fast').slice(0, -2), 408, 'REQUEST_TIMEOUT'],
-    ['a body that does not come to its end', post('/unanswered'), 408, 'REQUEST_TIMEOUT'],
+    ['an incomplete head', get('/fast').slice(0, -2), 408, 'REQUEST_TIMEOUT'],
+    ['an incomplete body', post('/unanswered'), 408, 'REQUEST_TIMEOUT'],
     ['a broken body', `${chunked('/unanswered')}zz\r\n`, 400, 'MALFORMED_REQUEST'],
-  ])('is told so: %s', async (_, bytes, status, code) => {
+  ])('gets an error response: %s', async (_, bytes, status, code) => {
     expectRefusal(await answersTo(bytes), status, code);
   });
 
-  it('is told so behind an answer that is finished', async () => {
+  it('gets an error response after a finished response', async () => {
     const socket = send(get('/fast'));
     const [first] = (await once(socket, 'data')) as [Buffer];
     expect(String(first)).toMatch(/fast/);
@@ -107,32 +107,32 @@ describe('a request that Node can not read', () => {
   });
 
   it.each([
-    ['no HTTP', NONSENSE],
+    ['bytes that are not HTTP', NONSENSE],
     ['headers over the limit', get(`/?${'a'.repeat(20_000)}`)],
-    ['a head that is out of time', 'GET / HTTP/1.1\r\n'],
-    ['a body that is out of time', post('/unanswered')],
+    ['a head over the timeout', 'GET / HTTP/1.1\r\n'],
+    ['a body over the timeout', post('/unanswered')],
     ['a broken body', `${chunked('/unanswered')}zz\r\n`],
-  ])('waits for the answers before it, and nothing is written into them: %s', async (_, bytes) => {
+  ])('does not corrupt the responses before it: %s', async (_, bytes) => {
     const answers = await answersTo(get('/slow').repeat(3) + bytes);
     expect(answers.match(/HTTP\/1\.1 \d+/g)).toEqual(Array(3).fill('HTTP/1.1 200'));
     expect(answers.match(/slow, \r\n9\r\nbut whole\r\n0\r\n\r\n/g)).toHaveLength(3);
     expect(answers).toMatch(/0\r\n\r\n$/);
   });
 
-  it('waits also for the answers to requests that are not begun yet', async () => {
+  it('waits also for the responses to requests that have not begun', async () => {
     const count = MAX_UNANSWERED + 4;
     const answers = await answersTo(get('/slow') + get('/fast').repeat(count - 1) + NONSENSE);
     expect(answers.match(/HTTP\/1\.1 \d+/g)).toEqual(Array(count).fill('HTTP/1.1 200'));
   });
 
   it.each([
-    ['out of time', post('/begun')],
+    ['over the timeout', post('/begun')],
     ['broken', `${chunked('/begun')}zz\r\n`],
-  ])('has its answer cut off when that has begun, and nothing is written into it: %s', async (_, bytes) => {
+  ])('gets its response cut off, without an error inside, when it has begun: %s', async (_, bytes) => {
     expect(await answersTo(bytes)).toMatch(/^HTTP\/1\.1 200 OK\r\n[^{}]*\r\n\r\n5\r\nbegun\r\n$/);
   });
 
-  it('is given up when its body is out of time, so that nobody waits for the rest', async () => {
+  it('is closed when its body exceeds the timeout', async () => {
     await answersTo(post('/unanswered'));
     expect(closed).toEqual(['/unanswered']);
   });

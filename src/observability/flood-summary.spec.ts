@@ -30,7 +30,7 @@ function send(count: number, fields: Parameters<FloodSummary['admits']>[0]): num
   return Array.from({ length: count }, () => floods.admits(fields)).filter(Boolean).length;
 }
 
-it('lets the first lines of each kind through, and counts the others', () => {
+it('the flood summary passes the first lines of each kind, and counts the rest', () => {
   const one = { status: 404, route: 'none', network: '203.0.113.7' };
   const other = { ...one, network: '203.0.113.8' };
   expect([send(1254, one), send(3, other)]).toEqual([LINES_PER_PERIOD, 3]);
@@ -42,7 +42,7 @@ it('lets the first lines of each kind through, and counts the others', () => {
   expect(summaries().slice(1)).toEqual([summary({ ...other, suppressed: 10 })]);
 });
 
-it('does not grow with the number of kinds', () => {
+it('the flood summary has a limited number of kinds', () => {
   let admitted = 0;
   for (let network = 0; network < 50_000; network += 1) admitted += send(1, { status: 401, network });
   expect(admitted).toBe(1000 + LINES_PER_PERIOD);

@@ -25,7 +25,7 @@ const LOSSLESS = flat().webp({ lossless: true });
 const LOSSY_WITH_ALPHA = flat(4).webp();
 const GIF = flat().gif();
 
-/** The header of a picture, as if it had another size. */
+/** A picture whose header has another size. */
 async function headerOf(image: Sharp, [width, height]: Size): Promise<Buffer> {
   const bytes = await image.clone().toBuffer();
   switch (detectFormat(bytes)) {
@@ -68,7 +68,7 @@ async function estimate(image: Sharp, size: Size): Promise<number> {
 }
 
 describe('the memory that a picture takes to decode', () => {
-  it('is little for photographs, as they are read row by row', async () => {
+  it('is small for photographs, which are read row by row', async () => {
     expect(decodeMemory([readFileSync('test/images/phone-photo.jpg')], 'jpeg')).toBeLessThan(
       LIGHT_DECODE_BYTES,
     );
@@ -83,22 +83,22 @@ describe('the memory that a picture takes to decode', () => {
   });
 
   it.each([
-    ['a progressive JPEG, by its sampling', PROGRESSIVE, 3],
-    ['one of full sampling', PROGRESSIVE_FULL, 6],
-    ['one of grey', PROGRESSIVE_GREY, 2],
-    ['one of four colours', PROGRESSIVE_CMYK, 8],
+    ['a progressive JPEG', PROGRESSIVE, 3],
+    ['a progressive JPEG of full sampling', PROGRESSIVE_FULL, 6],
+    ['a grey progressive JPEG', PROGRESSIVE_GREY, 2],
+    ['a CMYK progressive JPEG', PROGRESSIVE_CMYK, 8],
     ['an interlaced PNG', INTERLACED, 4],
-    ['one of sixteen bits', INTERLACED_16, 8],
+    ['an interlaced PNG of 16 bits', INTERLACED_16, 8],
     ['a WebP', LOSSY, 2],
     ['a lossless WebP', LOSSLESS, 7],
     ['a WebP with transparency', LOSSY_WITH_ALPHA, 7],
     ['a GIF', GIF, 5],
-  ])('is a number of bytes for each pixel of %s', async (_, image, perPixel) => {
+  ])('is estimated in bytes per pixel for %s', async (_, image, perPixel) => {
     const [small, large] = [await estimate(image, [1, 1]), await estimate(image, FIFTY_MEGAPIXELS)];
     expect((large - small) / 50e6).toBeCloseTo(perPixel, 1);
   });
 
-  it('is no more than is allowed for fifty megapixels in every usual form', async () => {
+  it('is below the limit for 50 megapixels in every usual form', async () => {
     for (const image of [PROGRESSIVE_FULL, INTERLACED, LOSSLESS, LOSSY_WITH_ALPHA, GIF]) {
       expect(await estimate(image, FIFTY_MEGAPIXELS)).toBeLessThan(MAX_DECODE_BYTES);
     }
@@ -108,7 +108,7 @@ describe('the memory that a picture takes to decode', () => {
     }
   });
 
-  it('is little where the header breaks off', async () => {
+  it('is small for an incomplete header', async () => {
     for (const image of [PROGRESSIVE, INTERLACED, LOSSLESS, LOSSY_WITH_ALPHA, GIF]) {
       const whole = await image.clone().toBuffer();
       for (let length = 12; length < whole.length; length += 1) {
@@ -118,7 +118,7 @@ describe('the memory that a picture takes to decode', () => {
     }
   });
 
-  it('is found soon, also behind a million segments', () => {
+  it('is found also after two million segments', () => {
     const segments = Buffer.alloc(8 * 1024 * 1024, Buffer.from([0xff, 0xfe, 0, 2]));
     segments.set([0xff, 0xd8]);
     expect(decodeMemory([segments], 'jpeg')).toBeLessThan(LIGHT_DECODE_BYTES);

@@ -12,7 +12,7 @@ const LIMITS: DecodeQueueLimits = {
   maxWaitMs: 60_000,
 };
 
-/** A queue whose work ends when the test says so. */
+/** A queue whose tasks the test ends. */
 class Bench {
   readonly started: string[] = [];
   private unsettled = 0;
@@ -23,7 +23,7 @@ class Bench {
     this.queue = new DecodeQueue({ ...LIMITS, ...limits });
   }
 
-  /** Sends a picture. Its name begins with its user's. */
+  /** Sends a picture. The first letter of its name is its user. */
   send(name: string, { bytes = LIGHT, left = new AbortController().signal } = {}): Promise<string> {
     const picture = this.queue.run(name.charCodeAt(0), bytes, left, async () => {
       this.started.push(name);
@@ -36,7 +36,7 @@ class Bench {
     return picture;
   }
 
-  /** Ends all that was sent: who still waits would be refused, with nobody to hear it, while another suite runs. */
+  /** Ends all tasks, as a waiting task would be rejected during another suite. */
   async close(): Promise<void> {
     while (this.unsettled > 0) {
       for (const end of this.ends.values()) end();
@@ -50,7 +50,7 @@ class Bench {
   }
 }
 
-describe('the queue of decoding', () => {
+describe('the decode queue', () => {
   const benches: Bench[] = [];
   const open = (limits: Partial<DecodeQueueLimits> = {}): Bench => {
     const bench = new Bench(limits);
@@ -60,7 +60,7 @@ describe('the queue of decoding', () => {
 
   afterEach(() => Promise.all(benches.splice(0).map((bench) => bench.close())));
 
-  it('leaves a slot for others, however many one user sends', async () => {
+  it('keeps a slot for other users, however many pictures a user sends', async () => {
     const bench = open();
     for (const name of ['a1', 'a2', 'a3', 'a4']) void bench.send(name);
     await setImmediate();
@@ -82,20 +82,20 @@ describe('the queue of decoding', () => {
     expect(bench.started).toEqual(['a1', 'a2', 'b1', 'c1', 'a3', 'b2']);
   });
 
-  it('runs heavy pictures together only as far as the memory reaches, and lets light ones pass', async () => {
+  it('runs heavy pictures together only within the memory, and lets light pictures pass', async () => {
     const bench = open();
     void bench.send('a1', { bytes: HEAVY });
     void bench.send('b1', { bytes: HEAVY });
     void bench.send('c1', { bytes: 20 });
     void bench.send('d1');
     await setImmediate();
-    // c1 would fit, but b1 was there before it.
+    // c1 would fit, but b1 came first.
     expect(bench.started).toEqual(['a1', 'd1']);
     await bench.end('a1');
     expect(bench.started).toEqual(['a1', 'd1', 'b1', 'c1']);
   });
 
-  it('runs one that is larger than all the memory alone', async () => {
+  it('runs a picture that exceeds the whole memory alone', async () => {
     const bench = open();
     void bench.send('a1', { bytes: 101 });
     void bench.send('b1', { bytes: 11 });
@@ -105,7 +105,7 @@ describe('the queue of decoding', () => {
     expect(bench.started).toEqual(['a1', 'b1']);
   });
 
-  it('answers who has waited too long with an error, and takes the next', async () => {
+  it('rejects a picture after maxWaitMs, and takes the next picture', async () => {
     const bench = open({ slots: 1, slotsPerUser: 1, maxWaitMs: 20 });
     void bench.send('a1');
     await expect(bench.send('b1')).rejects.toMatchObject({ failure: 'overloaded' });
@@ -114,7 +114,7 @@ describe('the queue of decoding', () => {
     expect(bench.started).toEqual(['a1', 'c1']);
   });
 
-  it('lets go who has left, and does not begin for who left before', async () => {
+  it('rejects pictures of clients that have disconnected', async () => {
     const bench = open({ slots: 1, slotsPerUser: 1 });
     void bench.send('a1');
     const client = new AbortController();
@@ -129,7 +129,7 @@ describe('the queue of decoding', () => {
     expect(bench.started).toEqual(['a1', 'c1']);
   });
 
-  it('gives the slot on after work that failed', async () => {
+  it('frees the slot after a failed task', async () => {
     const queue = new DecodeQueue({ ...LIMITS, slots: 1, slotsPerUser: 1 });
     const { signal } = new AbortController();
     const failing = queue.run(1, HEAVY, signal, () => Promise.reject(new Error('failed')));

@@ -34,7 +34,7 @@ describe('the image inspector', () => {
     ['png', 'png'],
     ['gif', 'gif'],
     ['webp', 'webp'],
-  ] as const)('knows a %s by its bytes', async (format, extension) => {
+  ] as const)('detects a %s by its bytes', async (format, extension) => {
     expect(await inspect(await noise(format))).toMatchObject({
       mimeType: `image/${format}`,
       extension,
@@ -43,7 +43,7 @@ describe('the image inspector', () => {
     });
   });
 
-  it('reads the photographs of phones', async () => {
+  it('reads a phone photograph', async () => {
     expect(await inspect(await readFile('test/images/phone-photo.jpg'))).toMatchObject({
       width: 1278,
       height: 720,
@@ -51,7 +51,7 @@ describe('the image inspector', () => {
   });
 
   it.each([1, 2, 3, 4, 5, 6, 7, 8])(
-    'tells width and height as a viewer shows them, with orientation %d',
+    'returns width and height as a viewer shows them, with orientation %d',
     async (orientation) => {
       const turned = await flat(90, 60).jpeg().withMetadata({ orientation }).toBuffer();
       const [width, height] = orientation < 5 ? [90, 60] : [60, 90];
@@ -59,7 +59,7 @@ describe('the image inspector', () => {
     },
   );
 
-  it('tells the size of one frame of an animation', async () => {
+  it('returns the size of a frame for an animation', async () => {
     const frames = await Promise.all(
       ['red', 'green', 'blue'].map((background) =>
         sharp({ create: { width: 40, height: 30, channels: 3, background } })
@@ -73,17 +73,14 @@ describe('the image inspector', () => {
     expect(await inspect(animation)).toMatchObject({ mimeType: 'image/gif', width: 40, height: 30 });
   });
 
-  it.each(['jpeg', 'png', 'gif', 'webp'] as const)(
-    'refuses a %s that is cut off anywhere',
-    async (format) => {
-      const whole = await noise(format);
-      for (const length of [8, 20, Math.floor(whole.length / 2), whole.length - 40]) {
-        await expect(inspect(whole.subarray(0, length))).rejects.toMatchObject({
-          failure: 'invalid',
-        });
-      }
-    },
-  );
+  it.each(['jpeg', 'png', 'gif', 'webp'] as const)('refuses a truncated %s', async (format) => {
+    const whole = await noise(format);
+    for (const length of [8, 20, Math.floor(whole.length / 2), whole.length - 40]) {
+      await expect(inspect(whole.subarray(0, length))).rejects.toMatchObject({
+        failure: 'invalid',
+      });
+    }
+  });
 
   it('refuses more than 50 megapixels by the header alone', async () => {
     const huge = await flat(10_000, 5_001).png().toBuffer();
@@ -94,14 +91,14 @@ describe('the image inspector', () => {
     });
   });
 
-  it('refuses formats that its library could load', async () => {
+  it('refuses TIFF and AVIF, although sharp can load them', async () => {
     await expect(inspect(await flat(10, 10).tiff().toBuffer())).rejects.toThrow(
       'not a JPEG, PNG, GIF or WebP',
     );
     await expect(inspect(await flat(10, 10).avif().toBuffer())).rejects.toThrow('AVIF');
   });
 
-  it('refuses image data that is missing in the middle, behind a header that is whole', async () => {
+  it('refuses incomplete image data after a complete header', async () => {
     const photo = await readFile('test/images/phone-photo.jpg');
     const half = Buffer.concat([photo.subarray(0, photo.length / 2), Buffer.from([0xff, 0xd9])]);
     await expect(inspect(half)).rejects.toThrow('damaged or incomplete');
@@ -112,7 +109,7 @@ describe('the image inspector', () => {
     await expect(inspect(lie)).rejects.toThrow('damaged or incomplete');
   });
 
-  it('believes the screen that a GIF asks for, however small its frames are', async () => {
+  it('counts the screen size of a GIF, however small its frames are', async () => {
     const gif = await noise('gif');
     gif.writeUInt16LE(65_535, 6);
     gif.writeUInt16LE(65_535, 8);

@@ -11,7 +11,7 @@ const CORPUS = 'test/images/corpus';
 const FIXTURES = readdirSync(CORPUS).filter((name) => !name.endsWith('.md'));
 const PHOTOGRAPH = readFileSync('test/images/phone-photo.jpg');
 
-/** Names of makers, models and a person, and the marks of blocks, as they stand in the corpus' files. */
+/** Names of makers, models and a person, and names of metadata blocks, that are in the corpus. */
 const IDENTIFYING =
   /Apple|iPhone|HTC|Nokia|NIKON|Nikon|Canon|PowerShot|EOS|SONY|Sony|KODAK|Kodak|FUJIFILM|FinePix|Polaroid|OLYMPUS|Samsung|LG Elec|Lumia|Jane Roe|Room 7|xpacket|ns\.adobe|Photoshop|8BIM|tEXt|iTXt|zTXt|tIME/;
 
@@ -28,7 +28,7 @@ const frames = (): Sharp =>
     raw: { width: 20, height: 48, channels: 4, pageHeight: 16 },
   });
 
-/** What no encoder of the corpus' tools makes by itself, sharp makes here. */
+/** Pictures that are not in the corpus, made with sharp. */
 const MADE: Readonly<Record<string, () => Sharp>> = {
   'baseline with metadata.jpg': () => told(picture().jpeg()),
   'progressive with metadata.jpg': () => told(picture().jpeg({ progressive: true })),
@@ -68,7 +68,7 @@ const bytesOf = (name: string): Promise<Buffer> | Buffer => {
   return readFileSync(name.startsWith('phone') ? `test/images/${name}` : `${CORPUS}/${name}`);
 };
 
-/** Every pixel, of every frame, as it lies in the file. */
+/** Every pixel of every frame, as stored in the file. */
 const pixelsOf = async (bytes: Buffer, { depth }: Metadata): Promise<{ data: Buffer; info: object }> => {
   const image = sharp(bytes, { animated: true });
   const raw = depth === 'ushort' ? image.toColourspace('rgb16').raw({ depth }) : image.raw();
@@ -90,7 +90,7 @@ const shownBy = (metadata: Metadata): object => {
 const NAMES = ['phone-photo.jpg', 'phone-photo-rotated.jpg', ...FIXTURES, ...Object.keys(MADE)];
 
 describe('withoutMetadata', () => {
-  it('is tried on many files', () => expect(NAMES.length).toBeGreaterThan(60));
+  it('is tested on more than 60 files', () => expect(NAMES.length).toBeGreaterThan(60));
 
   describe.each(NAMES)('of %s', (name) => {
     let before: Buffer;
@@ -102,7 +102,7 @@ describe('withoutMetadata', () => {
       metadata = await sharp(after, { animated: true }).metadata();
     });
 
-    it('changes no pixel, nor how the picture is shown', async () => {
+    it('keeps every pixel and the way the picture is shown', async () => {
       const original = await sharp(before, { animated: true }).metadata();
       expect(shownBy(metadata)).toEqual(shownBy(original));
       const [expected, actual] = [await pixelsOf(before, original), await pixelsOf(after, metadata)];
@@ -110,23 +110,23 @@ describe('withoutMetadata', () => {
       expect(actual.data.equals(expected.data)).toBe(true);
     });
 
-    it('leaves nothing that identifies', () => {
+    it('leaves no identifying metadata', () => {
       expect(metadata).not.toMatchObject({ xmp: expect.anything() });
       expect(metadata).not.toMatchObject({ iptc: expect.anything() });
       expect(metadata.comments).toBeUndefined();
-      // Nothing, or the one tag of the orientation, in a JPEG with its prefix.
+      // Only the orientation tag may remain, in a JPEG with its prefix.
       const { orientation = 1 } = metadata;
       expect(metadata.exif?.length ?? 0).toBe(orientation === 1 ? 0 : metadata.format === 'jpeg' ? 32 : 26);
       const profile = metadata.icc ?? Buffer.alloc(0);
       expect(after.toString('latin1').replace(profile.toString('latin1'), '')).not.toMatch(IDENTIFYING);
     });
 
-    it('has nothing left to remove the second time', () => {
+    it('changes nothing when it runs again', () => {
       expect(withoutMetadata(after, formatOf(name)).equals(after)).toBe(true);
     });
   });
 
-  it('finds the identifying strings in the files before', async () => {
+  it('is tested on files that do have identifying metadata', async () => {
     const telling = await Promise.all(
       NAMES.map(async (name) => IDENTIFYING.test((await bytesOf(name)).toString('latin1'))),
     );
@@ -155,7 +155,7 @@ describe('withoutMetadata of hostile bytes', () => {
   };
   const seed = 20_240;
 
-  it('answers or refuses, whatever bytes are changed', () => {
+  it('returns a picture or a known error for any changed bytes', () => {
     fc.assert(
       fc.property(
         fc.constantFrom(...SEEDS),
@@ -175,7 +175,7 @@ describe('withoutMetadata of hostile bytes', () => {
     );
   });
 
-  it('answers or refuses, whatever is spliced in or cut out', () => {
+  it('returns a picture or a known error for inserted and deleted bytes', () => {
     fc.assert(
       fc.property(
         fc.constantFrom(...SEEDS),
@@ -191,7 +191,7 @@ describe('withoutMetadata of hostile bytes', () => {
     );
   });
 
-  it('answers or refuses bytes at random behind a signature', () => {
+  it('returns a picture or a known error for random bytes after a signature', () => {
     const starts = {
       jpeg: 'ffd8ff',
       png: '89504e470d0a1a0a0000000d49484452',
@@ -211,7 +211,7 @@ describe('withoutMetadata of hostile bytes', () => {
   });
 
   it.each(SEEDS.map(([format, bytes], index) => [format, index, bytes] as const))(
-    'refuses a %s (%d) that is cut anywhere',
+    'refuses a truncated %s (%d)',
     (format, _index, bytes) => {
       const whole = withoutMetadata(bytes, format);
       for (let length = 0; length < whole.length; length += 1 + Math.floor(whole.length / 500)) {
@@ -220,7 +220,7 @@ describe('withoutMetadata of hostile bytes', () => {
     },
   );
 
-  // Generous, as the machines of tests are busy: what takes more time than in proportion to the length takes minutes.
+  // The limit is generous, as test machines are busy. Time that is not linear would be minutes.
   it.each([
     ['jpeg', 'stuffed zeros', Buffer.from('ff00', 'hex')],
     ['jpeg', 'stuffed zeros far apart', Buffer.from(`ff00${'11'.repeat(17)}`, 'hex')],
@@ -229,7 +229,7 @@ describe('withoutMetadata of hostile bytes', () => {
     ['gif', 'empty extensions', Buffer.from('21fe00', 'hex')],
     ['png', 'empty chunks', Buffer.alloc(12)],
     ['webp', 'empty chunks', Buffer.alloc(8)],
-  ] as const)('is done with a %s of 4 MiB of %s at once', (format, _what, unit) => {
+  ] as const)('needs linear time for a %s of 4 MiB of %s', (format, _what, unit) => {
     const seedOf = SEEDS.find(([of]) => of === format)?.[1] ?? Buffer.alloc(0);
     const startLength = {
       jpeg: seedOf.lastIndexOf('ffda', undefined, 'hex') + 10,

@@ -21,7 +21,7 @@ const settings = loadSettings({
   LOCAL_STORAGE_SECRET: SECRET,
   DECODE_PROCESSES: '2',
 });
-/** Starts a decoding process, tells its number, and goes on. */
+/** A service that starts a decoding process, prints its pid, and keeps running. */
 const orphaningService = (whenReady: boolean): string => `
   import { fork } from 'node:child_process';
   const child = fork('dist/pictures/image-process.js', [], { env: {}, execArgv: [], serialization: 'advanced', stdio: ['pipe', 'ignore', 'inherit', 'ipc'] });
@@ -55,7 +55,7 @@ onLinux('the decoding processes', () => {
     await processes.start();
   };
 
-  /** What a decoding process says when its service is killed, until it has ended itself. */
+  /** The output of a decoding process from the kill of its service until its own end. */
   async function lastWords(whenReady: boolean): Promise<string> {
     const service = spawn(process.execPath, ['--input-type=module', '--eval', orphaningService(whenReady)], {
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -67,7 +67,7 @@ onLinux('the decoding processes', () => {
     return words;
   }
 
-  it('take nothing of the service with them, and stand behind it', async () => {
+  it('get no environment of the service, and a lower priority', async () => {
     process.env.JWT_SECRET_OF_THIS_TEST = SECRET;
     await start();
     const pids = decodingProcesses();
@@ -79,24 +79,24 @@ onLinux('the decoding processes', () => {
     }
   });
 
-  it('say how the cleaned picture is made of what they were sent', async () => {
+  it('return edits of the sent bytes instead of the cleaned picture', async () => {
     await start();
     const answer = await processes.run([photo], TASK);
     if (!('image' in answer)) throw new Error('The photograph was refused.');
     expect(answer.image).toMatchObject({ mimeType: 'image/jpeg', width: 1278, height: 720 });
     expect(answer.edit.length).toBeLessThan(photo.length);
-    // A few words, and not the picture.
+    // The edits are small, as they do not contain the picture.
     expect(answer.edit.inserted.length + 8 * answer.edit.copies.length).toBeLessThan(1000);
   });
 
   it.each(['SIGKILL', 'SIGSEGV'] as const)(
-    'are replaced when they end by %s, and the picture is tried once more',
+    'are replaced after %s, and the picture is retried',
     async (signal) => {
       await start();
       const before = decodingProcesses();
       for (const pid of before) process.kill(pid, 'SIGSTOP');
       const answer = processes.run([photo], TASK);
-      // Whichever of them has it.
+      // Any of them may have the picture.
       for (const pid of before) {
         process.kill(pid, signal);
         process.kill(pid, 'SIGCONT');
@@ -107,7 +107,7 @@ onLinux('the decoding processes', () => {
     },
   );
 
-  it('are killed when they do not answer in time, and the picture is refused', async () => {
+  it('are killed at the deadline, and the picture is refused as overloaded', async () => {
     await start();
     processes.deadlineMs = 300;
     const before = decodingProcesses();
@@ -120,7 +120,7 @@ onLinux('the decoding processes', () => {
     expect(await processes.run([photo], TASK)).toHaveProperty('image.width', 1278);
   });
 
-  it('are killed when they do not start in time: the service starts, and pictures are refused', async () => {
+  it('are killed when their start exceeds the deadline, and pictures are refused', async () => {
     processes = new ImageProcesses(settings);
     processes.deadlineMs = 1;
     await processes.start();
@@ -131,7 +131,7 @@ onLinux('the decoding processes', () => {
     expect(await processes.run([photo], TASK)).toHaveProperty('image.width', 1278);
   });
 
-  it('have their pictures refused when they end while they start, and stop the start of the service', async () => {
+  it('that crash at start refuse pictures, and stop the start of the service', async () => {
     processes = new ImageProcesses(settings);
     const answer = processes.run([photo], TASK);
     await until(() => decodingProcesses().length === 1);
@@ -143,7 +143,7 @@ onLinux('the decoding processes', () => {
     await expect(started).rejects.toThrow('A decoding process does not start.');
   });
 
-  it('end themselves over a picture that takes more memory than its header told', async () => {
+  it('end when a picture takes more memory than estimated', async () => {
     await start();
     const before = decodingProcesses();
     const interlaced = await sharp({
@@ -162,7 +162,7 @@ onLinux('the decoding processes', () => {
     expect(await processes.run([photo], TASK)).toHaveProperty('image.width', 1278);
   });
 
-  it('stay when a signal is sent to the whole group, and end with the service, however that came', async () => {
+  it('ignore SIGTERM and SIGINT, and end when the service is killed', async () => {
     await start();
     const before = decodingProcesses();
     for (const pid of before) {
@@ -174,7 +174,7 @@ onLinux('the decoding processes', () => {
     expect(await lastWords(true)).toBe('');
   });
 
-  it('end with the service also while they start', async () => {
+  it('end when the service is killed during their start', async () => {
     await start();
     expect(await lastWords(false)).toBe('');
   });

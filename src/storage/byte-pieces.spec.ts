@@ -5,19 +5,19 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type BytePieces, lengthOf, PieceCollector, rangeOf, writePieces } from './byte-pieces.js';
 
-/** Sizes around those at which pieces are joined, and blocks end. */
+/** Sizes around the limits at which pieces are joined and blocks end. */
 const sizes = fc.array(fc.oneof(fc.nat(40), fc.integer({ min: 16_380, max: 16_390 }), fc.nat(70_000)), {
   maxLength: 30,
 });
 
-/** Pieces of these sizes, whose bytes tell where they belong. */
+/** Pieces of these sizes, whose bytes show their position. */
 function piecesOf(lengths: readonly number[]): BytePieces {
   let at = 0;
   return lengths.map((length) => Buffer.from(Uint8Array.from({ length }, () => (at++ * 7) % 251)));
 }
 
-describe('bytes in pieces', () => {
-  it('stay in their order, whatever the sizes in which they arrive', () => {
+describe('byte pieces', () => {
+  it('keep their order for any sizes', () => {
     fc.assert(
       fc.property(sizes, (lengths) => {
         const arrived = piecesOf(lengths);
@@ -30,7 +30,7 @@ describe('bytes in pieces', () => {
     );
   });
 
-  it('are few, also of a client that sends byte by byte, or every other time', () => {
+  it('are few, also when a client sends single bytes', () => {
     const collector = new PieceCollector();
     for (let index = 0; index < 1_000_000; index += 1) collector.add(Buffer.of(index % 256));
     expect(collector.finish().length).toBeLessThan(20);
@@ -59,7 +59,7 @@ describe('bytes in pieces', () => {
     );
   });
 
-  it('are written whole, also when there are more than the system takes at once', async () => {
+  it('are written completely, also when there are 3000', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'byte-pieces-'));
     try {
       const pieces = piecesOf(Array.from({ length: 3000 }, (_, index) => index % 5));

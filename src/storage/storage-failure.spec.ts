@@ -31,9 +31,9 @@ describe('storageFailureOf', () => {
     [429, 'TooManyRequests', 'failing'],
     [404, undefined, 'unexpected'],
     [200, 'SyntaxError', 'unexpected'],
-    // A code is a name, not a key of the table's prototype.
+    // A code must not match a property of the table's prototype.
     [400, 'constructor', 'unexpected'],
-  ])('status %s with the code %s is %s', (status, code, failure) => {
+  ])('maps status %s with code %s to %s', (status, code, failure) => {
     expect(storageFailureOf({ status, code })).toBe(failure);
   });
 });
@@ -50,7 +50,7 @@ describe('isConfigurationMistake', () => {
     ['unreachable', false],
     ['failing', false],
     ['unexpected', false],
-  ])('%s: %s', (failure, mistake) => {
+  ])('returns for %s the value %s', (failure, mistake) => {
     expect(isConfigurationMistake(failure)).toBe(mistake);
   });
 });
@@ -63,7 +63,7 @@ describe('storageAdvice', () => {
     ['no-such-bucket', 'DO_SPACES_BUCKET'],
     ['acl-refused', 'DO_SPACES_OBJECT_ACL=none'],
     ['unreachable', 'DO_SPACES_ENDPOINT'],
-  ])('names for %s the variable %s', (failure, variable) => {
+  ])('for %s names the variable %s', (failure, variable) => {
     expect(storageAdvice(failure)).toContain(variable);
   });
 });

@@ -9,7 +9,7 @@ it.each([
   'a/.hidden',
   'ä b+%2F',
   `${'x'.repeat(240)}/y`,
-])('%j can be a key', (key) => {
+])('the storage key %j is valid', (key) => {
   expect(() => assertStorageKey(key)).not.toThrow();
 });
 
@@ -31,6 +31,6 @@ it.each([
   'x'.repeat(241),
   'ä'.repeat(121),
   'x/'.repeat(520) + 'x',
-])('%j can not be a key', (key) => {
+])('the storage key %j is refused', (key) => {
   expect(() => assertStorageKey(key)).toThrow(InvalidStorageKeyError);
 });

@@ -4,7 +4,7 @@ import { RESERVED_BYTES, UploadBudget, type UploadMemory } from './upload-budget
 const MIB = 1024 * 1024;
 const SOON_MS = 20;
 
-/** Whether a promise is still waiting after everything that could settle it has run. */
+/** Whether a promise is still pending after all other tasks have run. */
 async function waits(promise: Promise<unknown>): Promise<boolean> {
   const settled = promise.then(
     () => false,
@@ -17,12 +17,12 @@ async function waits(promise: Promise<unknown>): Promise<boolean> {
 }
 
 describe('UploadBudget', () => {
-  /** Room for two pictures of 10 MiB beside the reserve. */
+  /** Memory for two pictures of 10 MiB besides the reserve. */
   const CAPACITY = RESERVED_BYTES + 100 * MIB;
   const newBudget = (maxWaitMs = 5000): UploadBudget => new UploadBudget(CAPACITY, maxWaitMs);
 
   let users = 0;
-  /** An upload of a user who has no other. */
+  /** An upload of a user without other uploads. */
   const uploadOf = async (budget: UploadBudget, user = (users += 1)): Promise<UploadMemory> => {
     const memory = budget.begin(user);
     await memory.enter(10 * MIB);
@@ -34,7 +34,7 @@ describe('UploadBudget', () => {
     return memory;
   };
 
-  it('lets uploads in at once while there is room, and counts what they hold', async () => {
+  it('admits uploads at once while memory is free, and counts their memory', async () => {
     const budget = newBudget();
     const first = await holding(budget, 10 * MIB);
     await holding(budget, 10 * MIB);
@@ -44,7 +44,7 @@ describe('UploadBudget', () => {
     expect(budget.inUse).toBe(50 * MIB);
   });
 
-  it('lets the first that waits use the reserve, and the others wait until there is room', async () => {
+  it('gives the reserve to the first waiting upload, while later uploads wait', async () => {
     const budget = newBudget();
     const [holder] = [await holding(budget, 10 * MIB), await holding(budget, 10 * MIB)];
     await holding(budget, 10 * MIB);
@@ -57,7 +57,7 @@ describe('UploadBudget', () => {
     expect(third.waits).toBe(false);
   });
 
-  it('hands the reserve on when the upload that had it is done', async () => {
+  it('passes on the reserve when its upload ends', async () => {
     const budget = newBudget();
     await holding(budget, 10 * MIB);
     await holding(budget, 10 * MIB);
@@ -68,7 +68,7 @@ describe('UploadBudget', () => {
     await blocked;
   });
 
-  it('hands the reserve on when there is room beside it, though the upload that had it stands still', async () => {
+  it('passes on the reserve when other memory is free, although its upload is stalled', async () => {
     const budget = newBudget();
     const others = [await holding(budget, 10 * MIB), await holding(budget, 10 * MIB)];
     const still = await uploadOf(budget);
@@ -76,11 +76,11 @@ describe('UploadBudget', () => {
     for (const other of others) other.release();
     await holding(budget, 10 * MIB);
     await holding(budget, 9 * MIB);
-    // What is free beside the reserve is spent, and by rights nobody uses that.
+    // The memory besides the reserve is spent, so this upload gets the reserve.
     await holding(budget, 10 * MIB);
   });
 
-  it('ends a wait that is too long with OVERLOADED, and forgets the one that waited', async () => {
+  it('ends a long wait with 503 OVERLOADED, and forgets the waiting upload', async () => {
     const budget = newBudget(SOON_MS);
     await holding(budget, 10 * MIB);
     await holding(budget, 10 * MIB);
@@ -95,7 +95,7 @@ describe('UploadBudget', () => {
     expect(budget.inUse).toBe(150 * MIB);
   });
 
-  it('brings all of a hundred uploads of 10 MiB through, never over its capacity', async () => {
+  it('completes 100 uploads of 10 MiB without exceeding its capacity', async () => {
     const budget = newBudget();
     let highest = 0;
     const upload = async (user: number): Promise<void> => {
@@ -107,13 +107,13 @@ describe('UploadBudget', () => {
       }
       memory.release();
     };
-    // Four of each user.
+    // Each user sends four uploads.
     await Promise.all(Array.from({ length: 100 }, (_, index) => upload(index % 25)));
     expect(highest).toBeLessThanOrEqual(CAPACITY);
     expect(budget.inUse).toBe(0);
   });
 
-  it('is not held by an upload that was given up while it waited', async () => {
+  it('is not held by an upload that was cancelled while it waited', async () => {
     const budget = newBudget();
     const holders = [await holding(budget, 10 * MIB), await holding(budget, 10 * MIB)];
     const reserve = await holding(budget, 10 * MIB);
@@ -128,7 +128,7 @@ describe('UploadBudget', () => {
   describe("a user's share", () => {
     const USER = 1_000_000;
 
-    it('is half of all: what is over it waits before it is read, and others go on', async () => {
+    it('is half of the memory: more uploads wait unread, and other users go on', async () => {
       const budget = newBudget();
       const first = await uploadOf(budget, USER);
       first.authorize();
@@ -140,7 +140,7 @@ describe('UploadBudget', () => {
       await (await second).receive(10 * MIB);
     });
 
-    it('is one large picture before appointments are authorised', async () => {
+    it('is a large picture until the appointment is authorised', async () => {
       const budget = new UploadBudget(8 * RESERVED_BYTES, 5000);
       const first = await uploadOf(budget, USER);
       const second = uploadOf(budget, USER);
@@ -151,7 +151,7 @@ describe('UploadBudget', () => {
       memory.authorize();
     });
 
-    it('is sixteen uploads, however small', async () => {
+    it('is at most sixteen uploads, however small', async () => {
       const budget = newBudget();
       const small = async (): Promise<UploadMemory> => {
         const memory = budget.begin(USER);
@@ -167,7 +167,7 @@ describe('UploadBudget', () => {
       await next;
     });
 
-    it('that stays spent is answered 429 when the wait is over', async () => {
+    it('is answered 429 after the wait when it stays spent', async () => {
       const budget = newBudget(SOON_MS);
       const first = await uploadOf(budget, USER);
       await expect(uploadOf(budget, USER)).rejects.toMatchObject({
@@ -178,7 +178,7 @@ describe('UploadBudget', () => {
       await uploadOf(budget, USER);
     });
 
-    it('is not held by an upload that was given up while it waited for it', async () => {
+    it('is not held by an upload that was cancelled while it waited for the share', async () => {
       const budget = newBudget();
       const first = await uploadOf(budget, USER);
       const gone = budget.begin(USER);

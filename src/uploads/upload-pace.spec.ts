@@ -33,19 +33,19 @@ function pass(seconds: number, bytesPerSecond: number): void {
   }
 }
 
-it('lets an upload of exactly the minimum pass, for as long as it takes', () => {
+it('an upload of exactly the minimum speed may take any time', () => {
   pass(120, MIN_BYTES_PER_SECOND);
   expect(tooSlow).not.toHaveBeenCalled();
 });
 
-it('ends one that is a little slower, when the first period is over', () => {
+it('an upload below the minimum speed is ended after the first period', () => {
   pass(SLOW_SECONDS - 1, MIN_BYTES_PER_SECOND - 1);
   expect(tooSlow).not.toHaveBeenCalled();
   pass(1, MIN_BYTES_PER_SECOND - 1);
   expect(tooSlow).toHaveBeenCalled();
 });
 
-it('bears a pause that the rest of the period makes up for', () => {
+it('an upload may pause when it is faster in the rest of the period', () => {
   for (let round = 0; round < 5; round += 1) {
     pass(5, 0);
     pass(5, 2 * MIN_BYTES_PER_SECOND);
@@ -53,7 +53,7 @@ it('bears a pause that the rest of the period makes up for', () => {
   expect(tooSlow).not.toHaveBeenCalled();
 });
 
-it('does not let an upload live on what it sent fast before', () => {
+it('an upload gets no credit for its speed in earlier periods', () => {
   pass(10, 1_000_000);
   pass(SLOW_SECONDS - 1, 0);
   expect(tooSlow).not.toHaveBeenCalled();
@@ -61,7 +61,7 @@ it('does not let an upload live on what it sent fast before', () => {
   expect(tooSlow).toHaveBeenCalled();
 });
 
-it('does not count the time in which the server does not read', () => {
+it('an upload is not timed while the server does not read', () => {
   pass(SLOW_SECONDS - 1, 0);
   reading = false;
   pass(60, 0);

@@ -13,7 +13,7 @@ const React = {
 };
 const Original = Symbol('the component of Swagger UI');
 
-/** The plugin's result for a response, run as the page runs it: from its text, with nothing of the file around it. */
+/** The plugin's result for a response. It runs as on the page: from its text, without the rest of its file. */
 function rendered(content: unknown): Element {
   const plugin = runInNewContext(`(${signedUrlLinks.toString()})()`) as ReturnType<typeof signedUrlLinks>;
   return plugin.wrapComponents.responseBody(Original, { React })({ content }) as Element;
@@ -33,7 +33,7 @@ const link = (href: string, text: string): Element => ({
 const S3 = 'https://bucket.example.com/a.jpg?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature=0a';
 const LOCAL = 'http://localhost:3000/api/local-storage/a.jpg?Expires=1&Signature=b';
 
-it('links to the signed URL of an answer, on whichever host, in a tab of its own that learns nothing of the page', () => {
+it('a signed URL in a response gets a link to a new tab, without referrer', () => {
   expect(linksOf(JSON.stringify({ success: true, data: { url: S3, expires_in: 3600 } }))).toEqual([
     link(S3, 'Open data.url'),
   ]);
@@ -42,7 +42,7 @@ it('links to the signed URL of an answer, on whichever host, in a tab of its own
   ]);
 });
 
-it('links to each of many', () => {
+it('each signed URL of a list gets a link', () => {
   const data = { images: [{ url: S3 }, { url: null }, { url: LOCAL }] };
   expect(linksOf(JSON.stringify({ data }))).toEqual([
     link(S3, 'Open data.images[0].url'),
@@ -55,17 +55,17 @@ it.each([
     'a stable address, which needs a token',
     JSON.stringify({ data: { media_url: 'https://x.example/a.jpg' } }),
   ],
-  ['a script that looks signed', JSON.stringify({ url: 'javascript:alert(1)//?Signature=x' })],
-  ['data that looks signed', JSON.stringify({ url: 'data:text/html,<b>?Signature=x' })],
-  ['a text that only mentions one', JSON.stringify({ name: `see ${S3}` })],
-  ['no JSON', S3],
+  ['a javascript: URL that looks signed', JSON.stringify({ url: 'javascript:alert(1)//?Signature=x' })],
+  ['a data: URL that looks signed', JSON.stringify({ url: 'data:text/html,<b>?Signature=x' })],
+  ['a text that contains a signed URL', JSON.stringify({ name: `see ${S3}` })],
+  ['a body that is not JSON', S3],
   ['a file', new Blob([JSON.stringify({ url: S3 })])],
-  ['nothing', undefined],
-])('leaves %s alone', (_, content) => {
+  ['an empty body', undefined],
+])('%s gets no link', (_, content) => {
   expect(linksOf(content)).toEqual([]);
 });
 
-it('shows the answer as before', () => {
+it('the response is still shown by Swagger UI', () => {
   const { children } = rendered('text');
   expect(children[0]).toEqual({ type: Original, props: { content: 'text' }, children: [] });
 });

@@ -3,7 +3,7 @@ import { orientationExif, readOrientation } from './exif-orientation.js';
 
 type Entry = readonly [tag: number, type: number, count: number, value: number];
 
-/** EXIF as cameras write it: the tags of a directory in either byte order. */
+/** EXIF as cameras write it: a directory of tags in either byte order. */
 function exif(order: 'II' | 'MM', entries: readonly Entry[]): Buffer {
   const bytes = Buffer.alloc(14 + entries.length * 12);
   const uint16 = (value: number, at: number): number =>
@@ -25,32 +25,35 @@ function exif(order: 'II' | 'MM', entries: readonly Entry[]): Buffer {
 }
 
 describe('readOrientation', () => {
-  it.each(['II', 'MM'] as const)('reads all eight in the byte order %s, among other tags', (order) => {
-    for (let orientation = 1; orientation <= 8; orientation += 1) {
-      const bytes = exif(order, [
-        [0x0100, 3, 1, 640],
-        [0x0112, 3, 1, orientation],
-        [0x8825, 4, 1, 26],
-      ]);
-      expect(readOrientation(bytes)).toBe(orientation);
-    }
-  });
+  it.each(['II', 'MM'] as const)(
+    'reads all eight orientations in byte order %s, among other tags',
+    (order) => {
+      for (let orientation = 1; orientation <= 8; orientation += 1) {
+        const bytes = exif(order, [
+          [0x0100, 3, 1, 640],
+          [0x0112, 3, 1, orientation],
+          [0x8825, 4, 1, 26],
+        ]);
+        expect(readOrientation(bytes)).toBe(orientation);
+      }
+    },
+  );
 
   it.each([
     ['is empty', Buffer.alloc(0)],
     ['has no byte order', Buffer.from('XX*\0\0\0\0\x08')],
-    ['is no TIFF', Buffer.from('II+\0\x08\0\0\0\0\0')],
-    ['has its directory behind its end', Buffer.from('II*\0\xff\xff\xff\xff', 'latin1')],
+    ['is not TIFF', Buffer.from('II+\0\x08\0\0\0\0\0')],
+    ['has its directory after its end', Buffer.from('II*\0\xff\xff\xff\xff', 'latin1')],
     ['states more tags than it has', Buffer.from('II*\0\x08\0\0\0\xff\xff\0\0', 'latin1')],
-    ['is cut within the tag', exif('MM', [[0x0112, 3, 1, 6]]).subarray(0, 20)],
-    ['has no such tag', exif('II', [[0x0100, 3, 1, 6]])],
-    ['has it as text', exif('II', [[0x0112, 2, 1, 6]])],
-    ['has two of it', exif('II', [[0x0112, 3, 2, 6]])],
-    ['says 0', exif('II', [[0x0112, 3, 1, 0]])],
-    ['says 9', exif('MM', [[0x0112, 3, 1, 9]])],
-  ])('takes EXIF that %s as upright', (_what, bytes) => expect(readOrientation(bytes)).toBe(1));
+    ['is truncated within the tag', exif('MM', [[0x0112, 3, 1, 6]]).subarray(0, 20)],
+    ['has no orientation', exif('II', [[0x0100, 3, 1, 6]])],
+    ['has the orientation as text', exif('II', [[0x0112, 2, 1, 6]])],
+    ['has two orientations', exif('II', [[0x0112, 3, 2, 6]])],
+    ['has orientation 0', exif('II', [[0x0112, 3, 1, 0]])],
+    ['has orientation 9', exif('MM', [[0x0112, 3, 1, 9]])],
+  ])('returns 1 for EXIF that %s', (_what, bytes) => expect(readOrientation(bytes)).toBe(1));
 
-  it('reads what is written for it', () => {
+  it('reads every orientation that orientationExif writes', () => {
     for (let orientation = 1; orientation <= 8; orientation += 1) {
       expect(orientationExif(orientation)).toHaveLength(26);
       expect(readOrientation(orientationExif(orientation))).toBe(orientation);

@@ -6,9 +6,9 @@ const gifWithoutMetadata = (bytes: Buffer): Buffer => clean(bytes).bytes;
 
 const SECRET = 'Dr. Jane Roe, Room 7';
 const TRAILER = Buffer.of(0x3b);
-/** A screen of 1 × 1 and a table of two colours. */
+/** A header with a screen of 1 × 1 and two colours. */
 const HEADER = Buffer.from('GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff', 'latin1');
-/** Clear, the colour 0 and end, of three bits each. */
+/** The codes clear, colour 0 and end, of three bits each. */
 const ONE_PIXEL = Buffer.of(0x44, 0x01);
 
 const block = (data: Buffer | string): Buffer => {
@@ -26,14 +26,14 @@ const loop = (count: number, name = 'NETSCAPE2.0'): Buffer => extension(0xff, na
 const plain = gif(frame());
 
 describe('gifWithoutMetadata', () => {
-  it('leaves a plain picture as it is', () => expect(gifWithoutMetadata(plain).equals(plain)).toBe(true));
+  it('does not change a plain picture', () => expect(gifWithoutMetadata(plain).equals(plain)).toBe(true));
 
   it.each([
     ['a comment', extension(0xfe, SECRET, SECRET)],
     ['a comment that is a script', extension(0xfe, '*/=alert(1);/*')],
     ['XMP', extension(0xff, 'XMP DataXMP', `<x:xmpmeta>${SECRET}`)],
-    ['a colour profile of no browser', extension(0xff, 'ICCRGBG1012', SECRET)],
-    ["another application's block", extension(0xff, 'SECRETSAPP1', SECRET)],
+    ['a colour profile', extension(0xff, 'ICCRGBG1012', SECRET)],
+    ['a block of another application', extension(0xff, 'SECRETSAPP1', SECRET)],
     ['a looping application without a count', extension(0xff, 'NETSCAPE2.0', SECRET)],
     ['an application with a name of a wrong length', extension(0xff, 'NETSCAPE2.0 ', '\x01\0\0')],
     ['plain text', extension(0x01, '\0'.repeat(12), SECRET)],
@@ -44,26 +44,26 @@ describe('gifWithoutMetadata', () => {
   });
 
   it.each([
-    ['a page', '<html><script>alert(1)</script></html>'],
+    ['an HTML page', '<html><script>alert(1)</script></html>'],
     ['a script', '=1;alert(1)//'],
     ['a ZIP', `PK\x03\x04${SECRET}PK\x05\x06`],
-  ])('drops %s behind the end', (_what, tail) => {
+  ])('drops %s after the end', (_what, tail) => {
     expect(gifWithoutMetadata(Buffer.concat([plain, Buffer.from(tail)])).equals(plain)).toBe(true);
   });
 
-  it.each(['NETSCAPE2.0', 'ANIMEXTS1.0'])('keeps the loop count of %s and nothing beside it', (name) => {
+  it.each(['NETSCAPE2.0', 'ANIMEXTS1.0'])('keeps only the loop count of %s', (name) => {
     const told = extension(0xff, name, SECRET, Buffer.of(1, 5, 0), Buffer.of(2, 1, 1, 1, 1), SECRET);
     expect(gifWithoutMetadata(gif(told, frame())).equals(gif(loop(5, name), frame()))).toBe(true);
     expect(gifWithoutMetadata(gif(told, loop(7), frame())).equals(gif(loop(7, name), frame()))).toBe(true);
   });
 
-  it('keeps the last control before each frame and nothing beside it', () => {
+  it('keeps only the last control block before each frame', () => {
     const told = extension(0xf9, Buffer.of(0, 9, 0, 0), SECRET);
     const cleaned = gifWithoutMetadata(gif(control(8), told, frame(), told, frame(), control(8)));
     expect(cleaned.equals(gif(control(9), frame(), control(9), frame()))).toBe(true);
   });
 
-  it('keeps the colours of a frame', () => {
+  it('keeps the colour table of a frame', () => {
     const local = Buffer.concat([
       Buffer.of(0x2c, 0, 0, 0, 0, 1, 0, 1, 0, 0x80),
       Buffer.alloc(6, 'c'),
@@ -73,31 +73,35 @@ describe('gifWithoutMetadata', () => {
   });
 
   it.each([
-    ['in the block of its end', [Buffer.concat([ONE_PIXEL, Buffer.from(SECRET)])], [ONE_PIXEL]],
-    ['in the next block', [ONE_PIXEL, SECRET], [ONE_PIXEL]],
-    ['behind blocks of one byte', ['\x44', `\x01${SECRET}`, SECRET], ['\x44', '\x01']],
-    ['behind the last pixel, without an end', [Buffer.of(0x04, ...Buffer.from(SECRET))], [Buffer.of(0x04)]],
-    ['where there is no end at all', [Buffer.of(0x04)], [Buffer.of(0x04)]],
-  ])('cuts what hides in a frame %s', (_where, blocks, left) => {
+    ['in the block of the end code', [Buffer.concat([ONE_PIXEL, Buffer.from(SECRET)])], [ONE_PIXEL]],
+    ['in a block after the end code', [ONE_PIXEL, SECRET], [ONE_PIXEL]],
+    ['after blocks of one byte', ['\x44', `\x01${SECRET}`, SECRET], ['\x44', '\x01']],
+    [
+      'after the last pixel, without an end code',
+      [Buffer.of(0x04, ...Buffer.from(SECRET))],
+      [Buffer.of(0x04)],
+    ],
+    ['without any end code', [Buffer.of(0x04)], [Buffer.of(0x04)]],
+  ])('drops hidden bytes in a frame, %s', (_where, blocks, left) => {
     expect(gifWithoutMetadata(gif(frame(blocks))).equals(gif(frame(left)))).toBe(true);
   });
 
-  it('cuts what hides in a frame of no pixels', () => {
+  it('drops hidden bytes in a frame without pixels', () => {
     expect(gifWithoutMetadata(gif(frame([SECRET], 0))).includes(SECRET)).toBe(false);
   });
 
   it.each([
-    ['nothing', Buffer.alloc(0)],
-    ['no version', Buffer.concat([Buffer.from('GIF88a'), plain.subarray(6)])],
+    ['no bytes', Buffer.alloc(0)],
+    ['an unknown version', Buffer.concat([Buffer.from('GIF88a'), plain.subarray(6)])],
     ['no end', plain.subarray(0, -1)],
     ['no picture', gif(control(1))],
-    ['a colour table that runs over its end', HEADER.subarray(0, 15)],
-    ['a block that runs over its end', plain.subarray(0, -3)],
-    ['a frame that runs over its end', gif(frame()).subarray(0, HEADER.length + 6)],
+    ['a colour table after its end', HEADER.subarray(0, 15)],
+    ['a block after its end', plain.subarray(0, -3)],
+    ['a frame after its end', gif(frame()).subarray(0, HEADER.length + 6)],
     ['an unknown block', gif(Buffer.from('?'), frame())],
-    ['a control of a wrong length', gif(extension(0xf9, SECRET), frame())],
-    ['a code size that does not exist', gif(Buffer.concat([frame().subarray(0, 10), Buffer.of(12, 0)]))],
-    ['a code that means nothing', gif(frame([Buffer.of(0x3c)]))],
+    ['a control block of a wrong length', gif(extension(0xf9, SECRET), frame())],
+    ['an invalid code size', gif(Buffer.concat([frame().subarray(0, 10), Buffer.of(12, 0)]))],
+    ['an invalid code', gif(frame([Buffer.of(0x3c)]))],
   ])('refuses a file with %s', (_what, bytes) => {
     expect(() => gifWithoutMetadata(bytes)).toThrow(MalformedImageError);
   });

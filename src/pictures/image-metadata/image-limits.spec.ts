@@ -34,10 +34,10 @@ import { IMAGE_LIMITS } from './image-limits.js';
 type Made = Buffer | Promise<Buffer>;
 type Case = {
   readonly format: ImageFormat;
-  /** Part of the sentence. */
+  /** A part of the error sentence. */
   readonly told: string;
   readonly refused: () => Made;
-  /** The nearest picture that is within the limit. */
+  /** The picture nearest to the limit that is accepted. */
   readonly accepted: () => Made;
 };
 
@@ -73,7 +73,7 @@ const wideGamut = async (image: Sharp): Promise<Buffer> => {
 };
 
 const CASES: Readonly<Record<string, Case>> = {
-  'JPEG of all 2,647 scans, nearly empty': {
+  'JPEG of 2,647 nearly empty scans': {
     format: 'jpeg',
     told: COMPLEX,
     refused: () => jpegOfScans(SMALL),
@@ -85,13 +85,13 @@ const CASES: Readonly<Record<string, Case>> = {
     refused: () => jpegOfScans({ width: 3264, height: 2448 }, jpegScans + 1),
     accepted: () => jpegOfScans({ width: 3264, height: 2448 }, jpegScans),
   },
-  'JPEG whose scans go over its coefficients again and again': {
+  'JPEG of too many passes over its coefficients': {
     format: 'jpeg',
     told: COMPLEX,
     refused: () => jpegOfPasses(FIFTY_MEGAPIXELS, 5),
     accepted: () => jpegOfPasses(FIFTY_MEGAPIXELS, 4),
   },
-  'JPEG of arithmetic coding': {
+  'JPEG with arithmetic coding': {
     format: 'jpeg',
     told: 'phones do not show',
     refused: () => arithmeticJpeg(SMALL),
@@ -103,19 +103,19 @@ const CASES: Readonly<Record<string, Case>> = {
     refused: async () => jpegWithSegments(await jpeg(), comments(parts * 1.1)),
     accepted: async () => jpegWithSegments(await jpeg(), comments(parts)),
   },
-  'JPEG of restart markers outside of scans': {
+  'JPEG of restart markers outside scans': {
     format: 'jpeg',
     told: PARTS,
     refused: async () => jpegWithSegments(await jpeg(), filled(Buffer.of(0xff, 0xd0), parts * 2.2)),
     accepted: async () => jpegWithSegments(await jpeg(), filled(Buffer.of(0xff, 0xd0), parts * 2)),
   },
-  'JPEG with a profile of computed steps': {
+  'JPEG with a multi-process colour profile': {
     format: 'jpeg',
     told: COMPLEX,
     refused: async () => jpegWithSegments(await jpeg(), profileSegment(1, 1, multiProcessProfile(2000))),
     accepted: () => noise(64, 48).withIccProfile('p3').jpeg().toBuffer(),
   },
-  'JPEG with the same in two segments': {
+  'JPEG with a multi-process colour profile in two segments': {
     format: 'jpeg',
     told: COMPLEX,
     refused: async () => {
@@ -142,51 +142,51 @@ const CASES: Readonly<Record<string, Case>> = {
     refused: async () => withPieces(await noise(120, 100, 60).png({ compressionLevel: 0 }).toBuffer(), 1),
     accepted: async () => withPieces(await noise(120, 100, 60).png({ compressionLevel: 0 }).toBuffer(), 64),
   },
-  'PNG of 32 × 32 in chunks of one byte, as PngSuite has': {
+  'PNG of many unknown chunks': {
     format: 'png',
     told: PARTS,
     refused: () => png({ width: 1, height: 1, depth: 8 }, { before: filled(pngChunk('what'), parts * 16) }),
     accepted: async () => withPieces(await noise(32, 32, 60).png().toBuffer(), 1),
   },
-  'PNG with a profile of computed steps': {
+  'PNG with a multi-process colour profile': {
     format: 'png',
     told: COMPLEX,
     refused: () => png({ ...SMALL, depth: 8 }, { before: pngProfile(multiProcessProfile(2000)) }),
     accepted: async () =>
       png({ ...SMALL, depth: 8 }, { before: pngProfile(await wideGamut(noise(8, 8).png())) }),
   },
-  'PNG of 50 megapixels, interlaced, of 16 bits': {
+  'PNG of 50 interlaced megapixels of 16 bits': {
     format: 'png',
     told: COMPLEX,
     refused: () => stating(FIFTY_MEGAPIXELS, png({ ...SMALL, depth: 16 }, { interlaced: true })),
     accepted: () => stating(FIFTY_MEGAPIXELS, png({ ...SMALL, depth: 8 }, { interlaced: true })),
   },
-  'PNG of very many frames': {
+  'PNG of too many frames': {
     format: 'png',
     told: FRAMES,
     refused: () => animatedPng({ width: 2, height: 2 }, frames + 1),
     accepted: () => animatedPng({ width: 2, height: 2 }, frames),
   },
-  'PNG of many large frames': {
+  'PNG of too many large frames': {
     format: 'png',
     told: LARGE,
     refused: () => animatedPng({ width: 2000, height: 2000 }, 101),
     accepted: () => animatedPng({ width: 2000, height: 2000 }, 100),
   },
 
-  'GIF of very many frames': {
+  'GIF of too many frames': {
     format: 'gif',
     told: FRAMES,
     refused: () => gif(1, onePixel, frames + 1),
     accepted: () => gif(1, onePixel, frames),
   },
-  'GIF of small frames over a large screen': {
+  'GIF of small frames on a large screen': {
     format: 'gif',
     told: LARGE,
     refused: () => gifOfFrames({ width: 2000, height: 2000 }, { width: 1, height: 1 }, onePixel, 101),
     accepted: () => gifOfFrames({ width: 2000, height: 2000 }, { width: 1, height: 1 }, onePixel, 100),
   },
-  'GIF of large frames over a small screen': {
+  'GIF of large frames on a small screen': {
     format: 'gif',
     told: LARGE,
     refused: () => gifOfFrames({ width: 9, height: 9 }, { width: 2000, height: 2000 }, flatGifData(4e6), 101),
@@ -199,7 +199,7 @@ const CASES: Readonly<Record<string, Case>> = {
     refused: () => gifOfFrames(NARROW, NARROW, flatGifData(NARROW.height), 17),
     accepted: () => gifOfFrames(NARROW, NARROW, flatGifData(NARROW.height), 16),
   },
-  'GIF of frames of one column over a screen of none': {
+  'GIF of frames of one column on an empty screen': {
     format: 'gif',
     told: LARGE,
     refused: () => gifOfFrames({ width: 0, height: 0 }, NARROW, flatGifData(NARROW.height), 17),
@@ -224,13 +224,13 @@ const CASES: Readonly<Record<string, Case>> = {
     accepted: () => behind(Buffer.alloc(0), parts),
   },
 
-  'WebP of very many frames': {
+  'WebP of too many frames': {
     format: 'webp',
     told: FRAMES,
     refused: () => animatedWebp({ width: 1, height: 1 }, losslessWebp({ width: 1, height: 1 }), frames + 1),
     accepted: () => animatedWebp({ width: 1, height: 1 }, losslessWebp({ width: 1, height: 1 }), frames),
   },
-  'WebP of many large frames': {
+  'WebP of too many large frames': {
     format: 'webp',
     told: LARGE,
     refused: () => animatedWebp({ width: 2000, height: 2000 }, losslessWebp({ width: 1, height: 1 }), 101),
@@ -256,31 +256,31 @@ const CASES: Readonly<Record<string, Case>> = {
     refused: async () => animatedWebp({ width: 1, height: 1 }, await amongChunks(parts * 10), 1),
     accepted: async () => animatedWebp({ width: 1, height: 1 }, await amongChunks(parts * 8), 1),
   },
-  'WebP of prefix codes': {
+  'WebP of too many prefix codes': {
     format: 'webp',
     told: COMPLEX,
     refused: () => plainWebp(losslessWebp({ width: 512, height: 512 }, { groups: webpPrefixCodeGroups + 1 })),
     accepted: () => plainWebp(losslessWebp({ width: 512, height: 512 }, { groups: webpPrefixCodeGroups })),
   },
-  'WebP of prefix codes, behind its transforms': {
+  'WebP of too many prefix codes after transforms': {
     format: 'webp',
     told: COMPLEX,
     refused: () => plainWebp(losslessWebp(SMALL, { groups: 65_536, transformed: true })),
     accepted: () => plainWebp(losslessWebp(SMALL, { groups: 100, transformed: true })),
   },
-  'WebP of prefix codes in its frames together': {
+  'WebP of too many prefix codes in all frames': {
     format: 'webp',
     told: COMPLEX,
     refused: () => animatedWebp(SMALL, losslessWebp(SMALL, { groups: 192 }), 86),
     accepted: () => animatedWebp(SMALL, losslessWebp(SMALL, { groups: 192 }), 85),
   },
-  'WebP of prefix codes in its transparency': {
+  'WebP of too many prefix codes in its transparency': {
     format: 'webp',
     told: COMPLEX,
     refused: async () => animatedWebp(SMALL, await losslessAlphaWebp(SMALL, webpPrefixCodeGroups + 1), 1),
     accepted: async () => animatedWebp(SMALL, await losslessAlphaWebp(SMALL, 192), 1),
   },
-  'WebP with a profile of computed steps': {
+  'WebP with a multi-process colour profile': {
     format: 'webp',
     told: COMPLEX,
     refused: () => iccp(multiProcessProfile(2000)),
@@ -288,7 +288,7 @@ const CASES: Readonly<Record<string, Case>> = {
   },
 };
 
-/** A frame's chunks: unknown ones, and the picture behind them. */
+/** The chunks of a frame: unknown chunks, and then the picture. */
 async function amongChunks(bytes: number): Promise<Buffer> {
   return Buffer.concat([filled(webpChunk('what', Buffer.alloc(0)), bytes), await webpPixel()]);
 }
@@ -327,7 +327,7 @@ const refusal = (bytes: Buffer, format: ImageFormat): unknown => {
   }
 };
 
-describe('the limits of pictures', () => {
+describe('the image limits', () => {
   it.each(Object.entries(CASES))('refuse a %s', async (_what, { format, told, refused }) => {
     const error = refusal(await refused(), format);
     expect(error).toBeInstanceOf(ImageLimitError);
@@ -335,18 +335,21 @@ describe('the limits of pictures', () => {
     expect((error as ImageLimitError).sentence).toMatch(/^The [^.]+\. Please [^.]+\.$/);
   });
 
-  it.each(Object.entries(CASES))('accept what comes next to a %s', async (_what, { format, accepted }) => {
-    const cleaned = withoutMetadata(await accepted(), format).bytes;
-    await expect(sharp(cleaned, { limitInputPixels: false }).metadata()).resolves.toMatchObject({ format });
-  });
+  it.each(Object.entries(CASES))(
+    'accept the picture just below the limit for a %s',
+    async (_what, { format, accepted }) => {
+      const cleaned = withoutMetadata(await accepted(), format).bytes;
+      await expect(sharp(cleaned, { limitInputPixels: false }).metadata()).resolves.toMatchObject({ format });
+    },
+  );
 
-  // Otherwise it would be refused as damaged, and nothing would be told about the limit.
+  // A picture that decoders can not read would be refused as damaged, not by a limit.
   it.each([
     ['scans', (): Made => jpegOfScans(SMALL)],
     ['passes', (): Made => jpegOfPasses(SMALL, 14)],
     ['arithmetic coding', (): Made => arithmeticJpeg(SMALL)],
     [
-      'computed steps',
+      'multi-process colour profiles',
       (): Made => png({ ...SMALL, depth: 8 }, { before: pngProfile(multiProcessProfile(9)) }),
     ],
     ['frames', (): Made => gif(1, onePixel, frames + 1)],
@@ -361,14 +364,14 @@ describe('the limits of pictures', () => {
       async (): Promise<Buffer> => animatedWebp(SMALL, await losslessAlphaWebp(SMALL, 192), 2),
     ],
     ['narrow frames', (): Made => animatedWebp(NARROW, losslessWebp(NARROW), 17)],
-  ])('concern pictures that decoders read: %s', async (_what, made) => {
+  ])('apply to pictures that decoders can read: %s', async (_what, made) => {
     const whole = sharp(await made(), { animated: true, failOn: 'warning' })
       .raw()
       .toBuffer();
     await expect(whole).resolves.toBeInstanceOf(Buffer);
   });
 
-  it('read the profile that decoders read, whatever order its segments have', async () => {
+  it('check the colour profile that decoders use, in any order of its segments', async () => {
     const profile = multiProcessProfile(9);
     const [first, second] = [profile.subarray(0, 150), profile.subarray(150)];
     const harmless = await wideGamut(noise(8, 8).png());
@@ -385,7 +388,7 @@ describe('the limits of pictures', () => {
   });
 });
 
-describe('no real picture is refused', () => {
+describe('the image limits accept every real picture', () => {
   const photograph = (): Sharp => sharp('test/images/phone-photo.jpg').resize(640);
   const large = (): Sharp => noise(1600, 1200, 20);
   const moving = (count: number): Sharp =>
@@ -395,44 +398,64 @@ describe('no real picture is refused', () => {
   const corpus = readdirSync('test/images/corpus').filter((name) => !name.endsWith('.md'));
 
   it.each([
-    ['of test/images', 'jpeg', (): Made => readFileSync('test/images/phone-photo.jpg')],
+    ['the phone photograph', 'jpeg', (): Made => readFileSync('test/images/phone-photo.jpg')],
     ...corpus.map((name): [string, ImageFormat, () => Made] => {
       const extension = name.slice(name.lastIndexOf('.') + 1);
       const format = extension === 'jpg' ? 'jpeg' : (extension as ImageFormat);
-      return [`of the corpus, ${name}`, format, () => readFileSync(`test/images/corpus/${name}`)];
+      return [`the corpus file ${name}`, format, () => readFileSync(`test/images/corpus/${name}`)];
     }),
-    ['progressive', 'jpeg', () => large().jpeg({ progressive: true, chromaSubsampling: '4:4:4' }).toBuffer()],
-    ['of mozjpeg', 'jpeg', () => large().jpeg({ mozjpeg: true, quality: 95 }).toBuffer()],
-    ['progressive CMYK', 'jpeg', () => large().withIccProfile('cmyk').jpeg({ progressive: true }).toBuffer()],
-    ['grey', 'jpeg', () => large().greyscale().jpeg({ mozjpeg: true }).toBuffer()],
     [
-      'interlaced, of 16 bits',
+      'a progressive picture',
+      'jpeg',
+      () => large().jpeg({ progressive: true, chromaSubsampling: '4:4:4' }).toBuffer(),
+    ],
+    ['a picture of mozjpeg', 'jpeg', () => large().jpeg({ mozjpeg: true, quality: 95 }).toBuffer()],
+    [
+      'a progressive CMYK picture',
+      'jpeg',
+      () => large().withIccProfile('cmyk').jpeg({ progressive: true }).toBuffer(),
+    ],
+    ['a grey picture', 'jpeg', () => large().greyscale().jpeg({ mozjpeg: true }).toBuffer()],
+    [
+      'an interlaced picture of 16 bits',
       'png',
       () => photograph().toColourspace('rgb16').png({ progressive: true }).toBuffer(),
     ],
-    ['of a palette', 'png', () => photograph().png({ palette: true, progressive: true }).toBuffer()],
-    ['uncompressed', 'png', () => photograph().png({ compressionLevel: 0 }).toBuffer()],
-    ['lossless', 'webp', () => photograph().webp({ lossless: true }).toBuffer()],
-    ['lossless, fast', 'webp', () => photograph().webp({ lossless: true, effort: 0 }).toBuffer()],
-    ['nearly lossless', 'webp', () => photograph().webp({ nearLossless: true }).toBuffer()],
-    ['of few colours', 'webp', () => photograph().threshold().webp({ lossless: true }).toBuffer()],
-    ['with transparency', 'webp', async () => (await withAlpha(photograph())).webp().toBuffer()],
     [
-      'lossless with transparency',
+      'a picture with a palette',
+      'png',
+      () => photograph().png({ palette: true, progressive: true }).toBuffer(),
+    ],
+    ['an uncompressed picture', 'png', () => photograph().png({ compressionLevel: 0 }).toBuffer()],
+    ['a lossless picture', 'webp', () => photograph().webp({ lossless: true }).toBuffer()],
+    [
+      'a lossless picture, encoded fast',
+      'webp',
+      () => photograph().webp({ lossless: true, effort: 0 }).toBuffer(),
+    ],
+    ['a nearly lossless picture', 'webp', () => photograph().webp({ nearLossless: true }).toBuffer()],
+    ['a picture of few colours', 'webp', () => photograph().threshold().webp({ lossless: true }).toBuffer()],
+    ['a picture with transparency', 'webp', async () => (await withAlpha(photograph())).webp().toBuffer()],
+    [
+      'a lossless picture with transparency',
       'webp',
       async () => (await withAlpha(photograph())).webp({ lossless: true }).toBuffer(),
     ],
-    ['moving, of 12 frames of 1080 × 1080', 'webp', () => moving(12).webp({ effort: 0 }).toBuffer()],
-    ['moving and lossless', 'webp', () => moving(4).webp({ lossless: true, effort: 0 }).toBuffer()],
-    ['moving, of 12 frames of 1080 × 1080', 'gif', () => moving(12).gif({ effort: 1 }).toBuffer()],
-    ['of 60 frames of 1080 × 1080', 'gif', () => gif(HD.width, flatGifData(HD.width * HD.height), 60)],
-    ['of 60 frames of 1080 × 1080', 'webp', () => animatedWebp(HD, losslessWebp(HD), 60)],
+    ['an animation of 12 frames of 1080 × 1080', 'webp', () => moving(12).webp({ effort: 0 }).toBuffer()],
+    ['a lossless animation', 'webp', () => moving(4).webp({ lossless: true, effort: 0 }).toBuffer()],
+    ['an animation of 12 frames of 1080 × 1080', 'gif', () => moving(12).gif({ effort: 1 }).toBuffer()],
+    [
+      'an animation of 60 frames of 1080 × 1080',
+      'gif',
+      () => gif(HD.width, flatGifData(HD.width * HD.height), 60),
+    ],
+    ['an animation of 60 frames of 1080 × 1080', 'webp', () => animatedWebp(HD, losslessWebp(HD), 60)],
   ] as [string, ImageFormat, () => Made][])('%s (%s)', async (_what, format, made) => {
     expect(refusal(await made(), format)).toBeUndefined();
   });
 });
 
-/** With transparency that is noise. */
+/** Adds random transparency. */
 async function withAlpha(image: Sharp): Promise<Sharp> {
   const { data, info } = await image.ensureAlpha().raw().toBuffer({ resolveWithObject: true });
   const grain = await noise(info.width, info.height, 60).raw().toBuffer();

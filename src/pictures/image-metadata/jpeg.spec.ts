@@ -19,7 +19,7 @@ const exif = (tiff: Buffer): Buffer => segment(0xe1, Buffer.concat([Buffer.from(
 const jfif = (thumbnail: '' | 'rgb'): Buffer =>
   segment(0xe0, `JFIF\0\x01\x02\x01\0\x48\0\x48${thumbnail ? '\x01\x01' : '\0\0'}${thumbnail}`);
 
-/** A picture with nothing but what decoding needs, and the same with something put behind its start. */
+/** A picture with only what decoding needs. */
 let plain: Buffer;
 beforeAll(async () => {
   plain = await sharp({ create: { width: 24, height: 16, channels: 3, background: 'teal' } })
@@ -32,31 +32,31 @@ const behindScan = (...inserted: Buffer[]): Buffer =>
   Buffer.concat([plain.subarray(0, -2), ...inserted, plain.subarray(-2)]);
 
 describe('jpegWithoutMetadata', () => {
-  it('leaves a plain picture as it is', () => expect(jpegWithoutMetadata(plain).equals(plain)).toBe(true));
+  it('does not change a plain picture', () => expect(jpegWithoutMetadata(plain).equals(plain)).toBe(true));
 
   const dropped: readonly (readonly [string, Buffer])[] = [
     ['EXIF', exif(Buffer.from(`II*\0\x08\0\0\0\0\0\0\0\0\0${SECRET}`))],
-    ['EXIF that can not be read', segment(0xe1, `Exif\0\0${SECRET}`)],
+    ['unreadable EXIF', segment(0xe1, `Exif\0\0${SECRET}`)],
     ['XMP', segment(0xe1, `http://ns.adobe.com/xap/1.0/\0${SECRET}`)],
     ['extended XMP', segment(0xe1, `http://ns.adobe.com/xmp/extension/\0${SECRET}`)],
     ['IPTC', segment(0xed, `Photoshop 3.0\x008BIM${SECRET}`)],
     ['a comment', segment(0xfe, SECRET)],
     ['a JFXX thumbnail', segment(0xe0, `JFXX\0\x10${SECRET}`)],
-    ['a short JFIF', segment(0xe0, `JFIF\0${SECRET.slice(0, 5)}`)],
+    ['a truncated JFIF segment', segment(0xe0, `JFIF\0${SECRET.slice(0, 5)}`)],
     ['FlashPix', segment(0xe2, `FPXR\0${SECRET}`)],
-    ['the index of more pictures', segment(0xe2, `MPF\0${SECRET}`)],
-    ['a short Adobe', segment(0xee, 'Adobe\0\x64')],
-    ['Ducky', segment(0xec, `Ducky${SECRET}`)],
-    ["a camera's own segment", segment(0xe4, SECRET)],
+    ['a multi-picture index', segment(0xe2, `MPF\0${SECRET}`)],
+    ['a truncated Adobe segment', segment(0xee, 'Adobe\0\x64')],
+    ['a Ducky segment', segment(0xec, `Ducky${SECRET}`)],
+    ['a segment of a camera', segment(0xe4, SECRET)],
     ['a reserved segment', segment(0xf7, SECRET)],
-    ['bytes that are no segment', Buffer.from(`<script>${SECRET}</script>`)],
-    ['a restart outside a scan', Buffer.from('ffd3', 'hex')],
+    ['bytes that are not a segment', Buffer.from(`<script>${SECRET}</script>`)],
+    ['a restart marker outside a scan', Buffer.from('ffd3', 'hex')],
     ['fill bytes', Buffer.from('ffffffff', 'hex')],
   ];
   it.each(dropped)('drops %s', (_what, block) => {
     expect(jpegWithoutMetadata(withFirst(block)).equals(plain)).toBe(true);
     expect(jpegWithoutMetadata(withFirst(block, block)).equals(plain)).toBe(true);
-    // In a scan the marker ends the data; what is no marker can't be told from them.
+    // In a scan a marker ends the data. Other bytes look like image data.
     if (block[0] === 0xff && block[1] !== 0xd3) {
       expect(jpegWithoutMetadata(behindScan(block)).equals(plain)).toBe(true);
     }
@@ -64,24 +64,24 @@ describe('jpegWithoutMetadata', () => {
 
   it.each([
     ['a ZIP', Buffer.from(`PK\x03\x04${SECRET}PK\x05\x06`)],
-    ['a page', Buffer.from('<html><script>alert(1)</script></html>')],
+    ['an HTML page', Buffer.from('<html><script>alert(1)</script></html>')],
     ['a second picture', Buffer.concat([Buffer.from('ffd8', 'hex'), segment(0xfe, SECRET), EOI])],
     ['a motion photo', Buffer.from('\0\0\0\x18ftypmp42')],
-  ])('drops %s behind the end', (_what, tail) => {
+  ])('drops %s after the end', (_what, tail) => {
     expect(jpegWithoutMetadata(Buffer.concat([plain, tail])).equals(plain)).toBe(true);
   });
 
-  it('keeps JFIF in front, without its thumbnail', () => {
+  it('keeps JFIF as the first segment, without its thumbnail', () => {
     const cleaned = jpegWithoutMetadata(withFirst(exif(orientationExif(3)), jfif('rgb')));
     expect(cleaned.equals(withFirst(jfif(''), exif(orientationExif(3))))).toBe(true);
   });
 
-  it("keeps Adobe's colour transform, cut to its length", () => {
+  it('keeps only the colour transform of an Adobe segment', () => {
     const cleaned = jpegWithoutMetadata(withFirst(segment(0xee, `Adobe\0\x64\0\0\0\0\x01${SECRET}`)));
     expect(cleaned.equals(withFirst(segment(0xee, 'Adobe\0\x64\0\0\0\0\x01')))).toBe(true);
   });
 
-  it('keeps the colour profile, of several segments too', () => {
+  it('keeps the colour profile, also in several segments', () => {
     const profile = [1, 2].map((part) =>
       segment(0xe2, `ICC_PROFILE\0${String.fromCharCode(part)}\x02profile`),
     );
@@ -96,26 +96,26 @@ describe('jpegWithoutMetadata', () => {
     expect((await shown(cleaned)).equals(await shown(original))).toBe(true);
   });
 
-  it('takes the orientation of the first EXIF', () => {
+  it('uses the orientation of the first EXIF segment', () => {
     const cleaned = jpegWithoutMetadata(withFirst(exif(orientationExif(6)), exif(orientationExif(3))));
     expect(cleaned.equals(withFirst(exif(orientationExif(6))))).toBe(true);
   });
 
   it.each([
-    ['nothing', (): Buffer => Buffer.alloc(0)],
-    ['no start', (): Buffer => plain.subarray(2)],
-    ['no end', (): Buffer => plain.subarray(0, -2)],
-    ['two starts', (): Buffer => withFirst(plain.subarray(0, 2))],
+    ['no bytes', (): Buffer => Buffer.alloc(0)],
+    ['no start marker', (): Buffer => plain.subarray(2)],
+    ['no end marker', (): Buffer => plain.subarray(0, -2)],
+    ['two start markers', (): Buffer => withFirst(plain.subarray(0, 2))],
     ['two frames', (): Buffer => withFirst(segment(0xc0, '\x08\0\x10\0\x18\0'))],
     ['no picture', (): Buffer => Buffer.concat([plain.subarray(0, 2), jfif(''), EOI])],
     ['a scan before its frame', (): Buffer => withFirst(segment(0xda, '\x01\x01\0\0\x3f\0'))],
     ['a segment shorter than its length field', (): Buffer => withFirst(Buffer.from('ffe10001', 'hex'))],
     [
-      'a segment that runs over its end',
+      'a segment after its end',
       (): Buffer => Buffer.concat([plain.subarray(0, 2), Buffer.from('ffe1ffff', 'hex')]),
     ],
-    ['a restart interval with more behind it', (): Buffer => withFirst(segment(0xdd, `\0\x04${SECRET}`))],
-    ['a number of lines with more behind it', (): Buffer => behindScan(segment(0xdc, `\0\x10${SECRET}`))],
+    ['extra bytes in its restart interval', (): Buffer => withFirst(segment(0xdd, `\0\x04${SECRET}`))],
+    ['extra bytes in its number of lines', (): Buffer => behindScan(segment(0xdc, `\0\x10${SECRET}`))],
   ])('refuses a file with %s', (_what, bytes) => {
     expect(() => jpegWithoutMetadata(bytes())).toThrow(MalformedImageError);
   });

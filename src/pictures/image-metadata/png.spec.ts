@@ -41,32 +41,32 @@ const withLast = (...inserted: Buffer[]): Buffer =>
   Buffer.concat([plain.subarray(0, -IEND.length), ...inserted, IEND]);
 
 describe('pngWithoutMetadata', () => {
-  it('leaves a plain picture as it is', () => expect(pngWithoutMetadata(plain).equals(plain)).toBe(true));
-  it('leaves an animation as it is', () =>
+  it('does not change a plain picture', () => expect(pngWithoutMetadata(plain).equals(plain)).toBe(true));
+  it('does not change a plain animation', () =>
     expect(pngWithoutMetadata(animation).equals(animation)).toBe(true));
 
   it.each([
     ['text', chunk('tEXt', `Author\0${SECRET}`)],
     ['compressed text', chunk('zTXt', Buffer.concat([Buffer.from('Author\0\0'), deflateSync(SECRET)]))],
     ['XMP', chunk('iTXt', `XML:com.adobe.xmp\0\0\0\0\0${SECRET}`)],
-    ["ImageMagick's EXIF", chunk('zTXt', `Raw profile type exif\0\0${SECRET}`)],
+    ['EXIF of ImageMagick', chunk('zTXt', `Raw profile type exif\0\0${SECRET}`)],
     ['EXIF', chunk('eXIf', Buffer.from(`II*\0\x08\0\0\0\0\0\0\0\0\0${SECRET}`))],
-    ['the time', chunk('tIME', Buffer.of(7, 0xe9, 11, 5, 21, 50, 1))],
+    ['the modification time', chunk('tIME', Buffer.of(7, 0xe9, 11, 5, 21, 50, 1))],
     ['a suggested palette', chunk('sPLT', `${SECRET}\0\x08`)],
     ['a histogram', chunk('hIST', '\0\x01')],
-    ['a place on paper', chunk('oFFs', '\0\0\0\x01\0\0\0\x01\0')],
+    ['a position on paper', chunk('oFFs', '\0\0\0\x01\0\0\0\x01\0')],
     ['a calibration', chunk('pCAL', SECRET)],
     ['a private chunk', chunk('prVt', SECRET)],
-    ["a camera's chunk", chunk('vpAg', SECRET)],
+    ['a chunk of a camera', chunk('vpAg', SECRET)],
     ['an unknown critical chunk', chunk('SECR', SECRET)],
     ['a second header', chunk('IHDR', Buffer.of(0, 0, 0, 9, 0, 0, 0, 9, 8, 2, 0, 0, 0))],
-    ['a gamma of no valid length', chunk('gAMA', SECRET)],
+    ['a gamma of a wrong length', chunk('gAMA', SECRET)],
     ['a gamma with a wrong checksum', damaged(chunk('gAMA', '\0\0\xb1\x8f'))],
-    ['a transparency of no valid length', chunk('tRNS', SECRET)],
-    ['a colour profile that is none', chunk('iCCP', `icc\0\0${SECRET}`)],
+    ['a transparency of a wrong length', chunk('tRNS', SECRET)],
+    ['an invalid colour profile', chunk('iCCP', `icc\0\0${SECRET}`)],
     ['a colour profile without a name', chunk('iCCP', SECRET)],
     ['a frame without an animation', chunk('fcTL', Buffer.alloc(26))],
-    ['data of a frame without an animation', chunk('fdAT', SECRET)],
+    ['frame data without an animation', chunk('fdAT', SECRET)],
   ])('drops %s', (_what, block) => {
     expect(pngWithoutMetadata(withFirst(block)).equals(plain)).toBe(true);
     expect(pngWithoutMetadata(withFirst(block, block)).equals(plain)).toBe(true);
@@ -93,7 +93,7 @@ describe('pngWithoutMetadata', () => {
     expect(pngWithoutMetadata(withLast(block)).equals(plain)).toBe(true);
   });
 
-  it('keeps the colour profile, without its name and what follows it', () => {
+  it('keeps the colour profile, without its name and trailing bytes', () => {
     const profile = deflateSync('the profile');
     const named = chunk('iCCP', Buffer.concat([Buffer.from(`${SECRET}\0\0`), profile, Buffer.from(SECRET)]));
     const nameless = chunk('iCCP', Buffer.concat([Buffer.from('icc\0\0'), profile]));
@@ -117,16 +117,16 @@ describe('pngWithoutMetadata', () => {
   });
 
   it.each([
-    ['a page', '<html><script>alert(1)</script></html>'],
+    ['an HTML page', '<html><script>alert(1)</script></html>'],
     ['a ZIP', `PK\x03\x04${SECRET}PK\x05\x06`],
-  ])('drops %s behind the end', (_what, tail) => {
+  ])('drops %s after the end', (_what, tail) => {
     expect(pngWithoutMetadata(Buffer.concat([plain, Buffer.from(tail)])).equals(plain)).toBe(true);
     expect(
       pngWithoutMetadata(Buffer.concat([plain.subarray(0, -12), chunk('IEND', tail)])).equals(plain),
     ).toBe(true);
   });
 
-  it('drops what follows the end of the compressed data', () => {
+  it('drops bytes after the end of the compressed data', () => {
     const hidden = Buffer.from(SECRET);
     const inside = Buffer.concat([header(), chunk('IDAT', Buffer.concat([PIXELS, hidden])), IEND]);
     const [half, rest] = [PIXELS.subarray(0, 5), PIXELS.subarray(5)];
@@ -135,8 +135,8 @@ describe('pngWithoutMetadata', () => {
     expect(pngWithoutMetadata(Buffer.concat([header(), ...split, IEND])).equals(plain)).toBe(true);
   });
 
-  it('drops what follows the end of an interlaced picture', () => {
-    // Adam7 gives the four pixels to three passes: one, one, and a row of two.
+  it('drops bytes after the end of an interlaced picture', () => {
+    // Adam7 splits the four pixels into three passes: a pixel, a pixel, and a row of two.
     const pixels = deflateSync(Buffer.alloc(4 + 4 + 7, 0));
     const picture = (data: Buffer): Buffer => Buffer.concat([header(2, 1), chunk('IDAT', data), IEND]);
     const cleaned = pngWithoutMetadata(picture(Buffer.concat([pixels, Buffer.from(SECRET)])));
@@ -150,8 +150,8 @@ describe('pngWithoutMetadata', () => {
   });
 
   it.each([
-    ['nothing', (): Buffer => Buffer.alloc(0)],
-    ['a signature only', (): Buffer => plain.subarray(0, 8)],
+    ['no bytes', (): Buffer => Buffer.alloc(0)],
+    ['only a signature', (): Buffer => plain.subarray(0, 8)],
     ['no header', (): Buffer => Buffer.concat([plain.subarray(0, 8), plain.subarray(START_LENGTH)])],
     [
       'a header of a wrong length',
@@ -159,11 +159,11 @@ describe('pngWithoutMetadata', () => {
     ],
     ['no end', (): Buffer => plain.subarray(0, -12)],
     ['no picture', (): Buffer => Buffer.concat([header(), IEND])],
-    ['no palette where it needs one', (): Buffer => Buffer.concat([header(3), chunk('IDAT', PIXELS), IEND])],
+    ['a missing palette', (): Buffer => Buffer.concat([header(3), chunk('IDAT', PIXELS), IEND])],
     ['two palettes', (): Buffer => withFirst(chunk('PLTE', 'abc'), chunk('PLTE', 'abc'))],
     ['a palette of a wrong length', (): Buffer => withFirst(chunk('PLTE', 'abcd'))],
-    ['a palette too late', (): Buffer => withLast(chunk('PLTE', 'abc'))],
-    ['image data that are interrupted', (): Buffer => withLast(chunk('tEXt', 'a'), chunk('IDAT', PIXELS))],
+    ['a palette after the image data', (): Buffer => withLast(chunk('PLTE', 'abc'))],
+    ['interrupted image data', (): Buffer => withLast(chunk('tEXt', 'a'), chunk('IDAT', PIXELS))],
     [
       'a wrong checksum of its header',
       (): Buffer => Buffer.concat([damaged(header()), chunk('IDAT', PIXELS), IEND]),
@@ -173,7 +173,7 @@ describe('pngWithoutMetadata', () => {
       (): Buffer => Buffer.concat([header(), damaged(chunk('IDAT', PIXELS)), IEND]),
     ],
     ['a wrong checksum of its end', (): Buffer => damaged(plain)],
-    ['a chunk that runs over its end', (): Buffer => withFirst(Buffer.from('ffffffff74455874', 'hex'))],
+    ['a chunk after its end', (): Buffer => withFirst(Buffer.from('ffffffff74455874', 'hex'))],
   ])('refuses a file with %s', (_what, bytes) => {
     expect(() => pngWithoutMetadata(bytes())).toThrow(MalformedImageError);
   });

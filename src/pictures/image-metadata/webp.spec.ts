@@ -34,15 +34,15 @@ beforeAll(async () => {
 });
 
 describe('webpWithoutMetadata', () => {
-  it('leaves a plain picture as it is', () => expect(webpWithoutMetadata(plain).equals(plain)).toBe(true));
+  it('does not change a plain picture', () => expect(webpWithoutMetadata(plain).equals(plain)).toBe(true));
 
   it.each([
     ['EXIF', chunk('EXIF', `II*\0\x08\0\0\0\0\0\0\0\0\0${SECRET}`)],
     ['XMP', chunk('XMP ', SECRET)],
     ['an unknown chunk', chunk('SECR', `${SECRET}!`)],
-    ['a colour profile that is not announced', chunk('ICCP', SECRET)],
-    ['an animation that is not announced', ANIM],
-    ['a frame that is not announced', frame(chunk('VP8L', SECRET))],
+    ['a colour profile without its flag', chunk('ICCP', SECRET)],
+    ['an animation without its flag', ANIM],
+    ['a frame without the animation flag', frame(chunk('VP8L', SECRET))],
   ])('drops %s', (_what, block) => {
     const told = vp8x(EXIF | XMP | 0xc1);
     const expected = webp(vp8x(0), picture);
@@ -51,7 +51,7 @@ describe('webpWithoutMetadata', () => {
     expect(webpWithoutMetadata(webp(picture, block)).equals(plain)).toBe(true);
   });
 
-  it('drops what follows the stated length', () => {
+  it('drops bytes after the stated length', () => {
     const tailed = Buffer.concat([
       plain,
       Buffer.from('<html><script>alert(1)</script>'),
@@ -65,13 +65,13 @@ describe('webpWithoutMetadata', () => {
     expect(webpWithoutMetadata(twice).equals(webp(vp8x(0), picture))).toBe(true);
   });
 
-  it('keeps the colour profile and transparency, and empties their padding', () => {
+  it('keeps the colour profile and transparency, with empty padding', () => {
     const original = webp(vp8x(PROFILE | ALPHA), chunk('ICCP', 'odd', 7), chunk('ALPH', '\0', 7), picture);
     const expected = webp(vp8x(PROFILE | ALPHA), chunk('ICCP', 'odd'), chunk('ALPH', '\0'), picture);
     expect(webpWithoutMetadata(original).equals(expected)).toBe(true);
   });
 
-  it('drops what is longer than it should be in VP8X, and its unused bits', () => {
+  it('drops extra bytes and unused bits of VP8X', () => {
     const long = chunk(
       'VP8X',
       Buffer.concat([vp8x(0xff ^ ANIMATION).subarray(8, 9), Buffer.from(`abc\x17\0\0\x0f\0\0${SECRET}`)]),
@@ -79,7 +79,7 @@ describe('webpWithoutMetadata', () => {
     expect(webpWithoutMetadata(webp(long, picture)).equals(webp(vp8x(ALPHA), picture))).toBe(true);
   });
 
-  it('keeps an animation, and of each frame its picture only', () => {
+  it('keeps an animation, with only the picture of each frame', () => {
     const told = frame(chunk('ALPH', '\0'), chunk('SECR', SECRET), picture, chunk('XMP ', SECRET), picture);
     const cleaned = webpWithoutMetadata(webp(vp8x(ANIMATION), ANIM, ANIM, told, chunk('SECR', SECRET), told));
     const kept = frame(chunk('ALPH', '\0'), picture);
@@ -104,7 +104,7 @@ describe('webpWithoutMetadata', () => {
     }
   });
 
-  it('reads a file that lacks its last padding', () => {
+  it('reads a file without its last padding byte', () => {
     const odd = webp(chunk('VP8 ', 'odd'));
     const short = Buffer.from(odd.subarray(0, -1));
     short.writeUInt32LE(short.length - 8, 4);
@@ -112,22 +112,19 @@ describe('webpWithoutMetadata', () => {
   });
 
   it.each([
-    ['nothing', (): Buffer => Buffer.alloc(0)],
-    ['a header only', (): Buffer => webp()],
-    ['less than its stated length', (): Buffer => plain.subarray(0, -1)],
+    ['no bytes', (): Buffer => Buffer.alloc(0)],
+    ['only a header', (): Buffer => webp()],
+    ['fewer bytes than stated', (): Buffer => plain.subarray(0, -1)],
     ['no picture', (): Buffer => webp(vp8x(0))],
     ['another chunk first', (): Buffer => webp(chunk('XMP ', SECRET), picture)],
-    [
-      'a chunk that runs over its end',
-      (): Buffer => webp(vp8x(0), Buffer.from('VP8 \xff\xff\xff\xff', 'latin1')),
-    ],
-    ['a VP8X that is too short', (): Buffer => webp(chunk('VP8X', 'short'), picture)],
+    ['a chunk after its end', (): Buffer => webp(vp8x(0), Buffer.from('VP8 \xff\xff\xff\xff', 'latin1'))],
+    ['a truncated VP8X chunk', (): Buffer => webp(chunk('VP8X', 'short'), picture)],
     [
       'an animation of a wrong length',
       (): Buffer => webp(vp8x(ANIMATION), chunk('ANIM', SECRET), frame(picture)),
     ],
     ['a frame before its animation', (): Buffer => webp(vp8x(ANIMATION), frame(picture), ANIM)],
-    ['a frame that is too short', (): Buffer => webp(vp8x(ANIMATION), ANIM, chunk('ANMF', 'short'))],
+    ['a truncated frame', (): Buffer => webp(vp8x(ANIMATION), ANIM, chunk('ANMF', 'short'))],
     ['a frame without a picture', (): Buffer => webp(vp8x(ANIMATION), ANIM, frame())],
     ['transparency twice', (): Buffer => webp(vp8x(ALPHA), chunk('ALPH', 'a'), chunk('VP8L', 'odd'))],
   ])('refuses a file with %s', (_what, bytes) => {
