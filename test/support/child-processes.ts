@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs';
 
-/** The processes that a process has started and that still run, by the numbers that Linux gives them. */
+/** The pids of the running child processes of a process. */
 export function childProcesses(parentPid: number): number[] {
   const isChild = (pid: string): boolean => {
     const stat = read(`/proc/${pid}/stat`);
@@ -12,12 +12,12 @@ export function childProcesses(parentPid: number): number[] {
     .map(Number);
 }
 
-/** How a process was started, or the title that it has given itself. Nothing of one that has ended. */
+/** The command line or the title of a process; empty when it has ended. */
 export function commandLine(pid: number): string {
   return read(`/proc/${pid}/cmdline`);
 }
 
-/** Sends a signal to each process that has not ended meanwhile. */
+/** Sends a signal to each process that still runs. */
 export function signalAll(pids: readonly number[], signal: NodeJS.Signals): void {
   for (const pid of pids) {
     try {
@@ -28,7 +28,7 @@ export function signalAll(pids: readonly number[], signal: NodeJS.Signals): void
   }
 }
 
-/** Nothing of a process that has just ended. */
+/** Empty for a process that has just ended. */
 function read(file: string): string {
   try {
     return readFileSync(file, 'utf8');

@@ -2,26 +2,26 @@ import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { setTimeout } from 'node:timers/promises';
 
-/** What a {@link CuttingProxy} does to the connections that go through it. */
+/** A fault that a {@link CuttingProxy} makes on its connections. */
 export type Fault = {
   readonly how:
-    /** Cuts connections as soon as they are made, and those that are there. */
+    /** Cuts open connections, and each new connection at once. */
     | 'refuse'
-    /** Cuts before a byte of it is forwarded. */
+    /** Cuts before a byte of the request is forwarded. */
     | 'cut before'
-    /** Cuts in the middle, when `bytes` of it have been forwarded. */
+    /** Cuts when `bytes` of the request have been forwarded. */
     | 'cut within'
-    /** Forwards it, and cuts when the backend answers, with nothing of the answer forwarded. */
+    /** Forwards the request, and cuts before a byte of the response is forwarded. */
     | 'cut after'
-    /** Forwards it, and its answer `ms` too late. */
+    /** Forwards the request, and its response after `ms`. */
     | 'delay answers'
-    /** Forwards nothing and answers like a broken HTTP server. */
+    /** Forwards nothing, and answers like a broken HTTP server. */
     | 'answer 500'
-    /** Forwards nothing until the fault is over. */
+    /** Forwards nothing until the fault ends. */
     | 'hold'
-    /** Forwards it, but nothing of the answer until the fault is over. */
+    /** Forwards the request, but no response until the fault ends. */
     | 'hold answers';
-  /** Hits a connection from the moment on at which its client sends this text. Otherwise from its next byte on. */
+  /** The text that starts the fault when a client sends it. Without it, the next byte does. */
   readonly at?: string;
   readonly bytes?: number;
   readonly ms?: number;
@@ -31,18 +31,18 @@ const HOST = '127.0.0.1';
 
 const ANSWER_500 = 'HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n';
 
-/** An answer before the answer: it says only that the client may send its body. */
+/** An interim response, which says only that the client may send its body. */
 const INTERIM_ANSWER = 'HTTP/1.1 100';
 
-/** A fault, and what ends with it. */
+/** A fault and its end. */
 type Phase = { readonly fault: Fault | undefined; readonly over: Promise<void>; readonly end: () => void };
 
 /**
- * A TCP proxy in front of a backend that makes its network fail on demand. It changes no byte, so that signatures
+ * A TCP proxy in front of a backend, with network faults on demand. It changes no byte, so that signatures
  * stay valid.
  */
 export class CuttingProxy {
-  /** How many connections the present fault has hit. */
+  /** The number of connections that the current fault has hit. */
   hits = 0;
   private readonly server: Server;
   private readonly sockets = new Set<Socket>();
@@ -60,24 +60,24 @@ export class CuttingProxy {
     return proxy;
   }
 
-  /** Where it listens: `host:port`. */
+  /** The address of the proxy: `host:port`. */
   get address(): string {
     return `${HOST}:${(this.server.address() as AddressInfo).port}`;
   }
 
-  /** How many connections their clients have given up, but their backend has not closed: a request may still take effect. */
+  /** The number of connections that only their clients have closed, so that a request may still take effect. */
   get givenUp(): number {
     return [...this.connections].filter(({ isGivenUp }) => isGivenUp).length;
   }
 
-  /** From now on, until {@link pass} or another fault. */
+  /** Begins a fault, which lasts until {@link pass} or another fault. */
   fail(fault: Fault): void {
     this.switchTo(newPhase(fault));
     if (fault.how !== 'refuse') return;
     for (const socket of this.sockets) socket.destroy();
   }
 
-  /** Ends the fault. What is held goes on. */
+  /** Ends the fault, and forwards what was held. */
   pass(): void {
     this.switchTo(newPhase());
   }
@@ -109,7 +109,7 @@ export class CuttingProxy {
     for (const socket of [client, backend]) {
       socket.setNoDelay(true);
       this.sockets.add(socket);
-      // What fails on one side is cut on the other, as without a proxy.
+      // A failure on one side cuts the other side, as without a proxy.
       socket.on('error', () => undefined);
       socket.on('close', (failed) => {
         this.sockets.delete(socket);
@@ -122,12 +122,12 @@ export class CuttingProxy {
   private readonly hit = (): void => void (this.hits += 1);
 }
 
-/** One client's connection, and the one to the backend that is made for it. */
+/** The connection of a client, and its connection to the backend. */
 class Connection {
-  /** The fault that has hit this connection; another one has to hit it anew. */
+  /** The fault that has hit this connection. Another fault must hit it again. */
   private hitBy: Phase | undefined;
   private forwarded = 0;
-  /** The end of what the client has sent, for a text that comes in two parts. */
+  /** The last bytes from the client, for a text that comes in two parts. */
   private tail = '';
 
   constructor(
@@ -170,7 +170,7 @@ class Connection {
           this.forwarded += chunk.length;
           await write(this.backend, chunk.subarray(0, rest));
           if (this.forwarded < (fault.bytes ?? 0)) break;
-          // Orderly, so that the backend gets what was forwarded.
+          // Closed in order, so that the backend gets the forwarded bytes.
           this.backend.end();
           this.client.destroy();
           return;
@@ -228,7 +228,7 @@ function newPhase(fault?: Fault): Phase {
   return { fault, over, end };
 }
 
-/** Nobody waits for bytes to a side that has gone. */
+/** Writes bytes, and does not wait for a closed side. */
 async function write(socket: Socket, bytes: Buffer): Promise<void> {
   if (!socket.writable) return;
   await new Promise<void>((resolve) => {

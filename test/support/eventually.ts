@@ -1,12 +1,12 @@
 import { setTimeout } from 'node:timers/promises';
 
-/** For what hangs. */
+/** The limit for a condition that never holds. */
 const LIMIT_MS = 30_000;
 
 /**
  * Waits for a condition, and returns its value.
  *
- * @param what names the condition in the failure
+ * @param what names the condition in the error
  * @throws Error when it does not hold in time
  */
 export async function eventually<T>(

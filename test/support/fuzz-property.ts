@@ -1,17 +1,17 @@
 import fc from 'fast-check';
 
 /*
- * Inputs nobody would write by hand. The same ones each time, so that a red run is never luck:
- *   FUZZ_RUNS=20   as many times more inputs, with a seed drawn for the occasion and printed
- *   FUZZ_SEED=123  that seed again
- * A failure names its seed and the path to the smallest input that shows it.
+ * Random inputs, the same in each run, so that a failure can be repeated:
+ *   FUZZ_RUNS=20   20 times more inputs, with a random seed that is printed
+ *   FUZZ_SEED=123  the inputs of that seed
+ * A failure names its seed and the path to its smallest input.
  */
 const FACTOR = Number(process.env.FUZZ_RUNS ?? 1);
 const SEED = fuzzSeed();
 
-/** How long an answer may take, and a picture. */
+/** The longest time for a response or a picture. */
 export const LIMIT_MS = 5000;
-/** Shrinking a failure that is a hang takes one such limit a step: it is cut short here. */
+/** The limit for a property, as each step to shrink a hang takes LIMIT_MS. */
 export const PROPERTY_LIMIT_MS = 60_000 * FACTOR;
 
 function fuzzSeed(): number {
@@ -35,6 +35,6 @@ export function holds<T extends [unknown, ...unknown[]]>(
 
 if (process.env.FUZZ_RUNS !== undefined) process.stderr.write(`FUZZ_SEED=${SEED}\n`);
 
-/** Usually a value that does no harm, so that the other oddities come to bear. */
+/** Usually a harmless value, so that other odd values have an effect. */
 export const mostly = <T, U>(usual: T, odd: fc.Arbitrary<U>): fc.Arbitrary<T | U> =>
   fc.oneof({ weight: 6, arbitrary: fc.constant(usual) }, { weight: 1, arbitrary: odd });

@@ -20,7 +20,7 @@ const REFUSALS: Readonly<Record<string, number>> = {
   INVALID_IMAGE: 422,
 };
 
-/** What every answer is held against. */
+/** Checks a response against the documented form. */
 function expectContract(answer: Answer): void {
   const { headers } = answer;
   expect(headers.get('content-type')).toMatch(/^application\/json/);
@@ -43,7 +43,7 @@ function expectContract(answer: Answer): void {
   for (const sentences of Object.values(errors ?? {})) expect(sentences.length).toBeGreaterThan(0);
 }
 
-/** The service, and the connection to it that one odd upload leaves to the next. */
+/** The service, and a connection that odd uploads share. */
 export class FuzzedService {
   private kept: Client | undefined;
   private requests = 0;
@@ -62,7 +62,7 @@ export class FuzzedService {
     return this.test.stop();
   }
 
-  /** That the service is well after odd uploads, and that they have left nothing but pictures. */
+  /** Expects a healthy service, and nothing but stored pictures, after odd uploads. */
   async expectWell(): Promise<void> {
     this.kept?.socket.destroy();
     this.kept = undefined;
@@ -77,7 +77,7 @@ export class FuzzedService {
     expect(this.test.logLines.filter((line) => /"level":"(error|fatal)"|"status":5/.test(line))).toEqual([]);
   }
 
-  /** Sends an upload on the connection that the last one has left open, as clients do. */
+  /** Sends an upload on the open connection of the last upload, as clients do. */
   async send(
     as: number | undefined,
     headers: readonly string[],
@@ -97,28 +97,28 @@ export class FuzzedService {
       '',
       '',
     ];
-    // Each piece in a write of its own, and with it, mostly, in a packet of its own.
+    // Each piece is a separate write, and so usually a separate packet.
     for (const piece of cut(Buffer.concat([Buffer.from(head.join('\r\n'), 'latin1'), body]), cuts)) {
-      // A client that is in the wrong may be cut off: what counts is what was answered before.
+      // A client with a wrong request may be cut off. Only earlier responses count.
       if (!client.open) break;
       await client.send(piece, LIMIT_MS);
     }
     return { client, requestId };
   }
 
-  /** Leaves a connection to the next upload. */
+  /** Keeps a connection for the next upload. */
   keep(client: Client): void {
     this.kept = client;
   }
 
-  /** An answer that carries another request's id is an answer to another request, unless this was no HTTP. */
+  /** Expects a response with the id of its request, unless the request was not HTTP. */
   expectOwnAnswer(answer: Answer, requestId: string): void {
     expectContract(answer);
     const isOwn = answer.headers.get('x-request-id') === requestId;
     expect(isOwn || (answer.status === 400 && answer.headers.get('connection') === 'close')).toBe(true);
   }
 
-  /** What lies in the storage's folder, leftovers of half-written files among it. */
+  /** All files in the storage folder, including half-written files. */
   private async storedObjects(): Promise<string[]> {
     if (this.test.settings.storage.driver !== 'local')
       throw new Error('This suite runs on the local storage.');
@@ -132,7 +132,7 @@ export class FuzzedService {
   }
 }
 
-/** Small pictures of each format. Always the same bytes, unlike noise, so that a seed says everything. */
+/** Small pictures of each format, with the same bytes in each run. */
 async function smallPictures(): Promise<Buffer[]> {
   const [width, height, frames] = [40, 30, 3];
   const pixels = Buffer.alloc(width * height * frames * 3);

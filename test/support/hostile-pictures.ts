@@ -2,12 +2,12 @@ import { crc32, deflateSync } from 'node:zlib';
 import sharp, { type Sharp } from 'sharp';
 import { MAX_FILE_BYTES } from '../../src/uploads/upload-form.js';
 
-/** As large as a picture may be. */
+/** The largest size of a picture. */
 const FIFTY_MEGAPIXELS = { width: 10_000, height: 5_000 };
 
 type Size = { readonly width: number; readonly height: number };
 
-/** The piece as often as it fits. */
+/** Repeats a piece as often as it fits. */
 export const filled = (piece: Buffer | string, bytes: number): Buffer =>
   Buffer.alloc(Math.floor(bytes / piece.length) * piece.length, piece, 'latin1');
 
@@ -16,14 +16,14 @@ export function noise(width: number, height: number, sigma = 12): Sharp {
   return sharp({ create: { width, height, channels: 3, background: 'grey', noise: grain } });
 }
 
-/** A JPEG with as many pieces behind its start as fit. */
+/** A JPEG with as many pieces after its start as fit. */
 export async function jpegWith(piece: readonly number[], bytes = MAX_FILE_BYTES): Promise<Buffer> {
   const picture = await noise(64, 48).jpeg().toBuffer();
   const pieces = filled(Buffer.from(piece), bytes - picture.length);
   return Buffer.concat([picture.subarray(0, 2), pieces, picture.subarray(2)]);
 }
 
-/** A JPEG of so many flat blocks in each direction, with a restart marker behind every one. */
+/** A JPEG of so many flat blocks in each direction, with a restart marker after each block. */
 export async function jpegOfRestarts(blocks: number): Promise<Buffer> {
   const one = await sharp(Buffer.alloc(64, 60), { raw: { width: 8, height: 8, channels: 1 } })
     .toColourspace('b-w')
@@ -56,7 +56,7 @@ export function jpegSegment(marker: number, data: readonly number[] | Buffer): B
   ]);
 }
 
-/** A scan of a progressive JPEG: components by their index, coefficients, and bits: up to `high` before, `low` from now on. */
+/** A scan of a progressive JPEG: components, coefficients, and the bits before (`high`) and after (`low`) it. */
 type Scan = {
   readonly components: readonly number[];
   readonly first: number;
@@ -69,7 +69,7 @@ const COMPONENTS = [0, 1, 2];
 const PROGRESSIVE = 0xc2;
 const PROGRESSIVE_ARITHMETIC = 0xca;
 
-/** The scans that make one coefficient, or a band of them, exact bit by bit. */
+/** The scans that refine a band of coefficients bit by bit. */
 const bitByBit = (component: number, first: number, last: number, bits: number): Scan[] =>
   Array.from({ length: bits }, (_, index) => {
     const low = bits - 1 - index;
@@ -84,12 +84,12 @@ const everyScan = (): Scan[] => [
   ),
 ];
 
-/** A valid JPEG of these scans, which say of each block that nothing is to be added to it. */
+/** A valid JPEG of these scans, which add nothing to any block. */
 function progressiveJpeg({ width, height }: Size, scans: readonly Scan[], frame = PROGRESSIVE): Buffer {
   const blocks = Math.ceil(width / 8) * Math.ceil(height / 8);
-  // Arithmetic coding goes on with zeros where there are no data.
+  // Arithmetic coding continues with zeros after the end of the data.
   const zeros = Buffer.alloc(frame === PROGRESSIVE ? blocks : 2);
-  // The only code, of one bit, and the 14 bits that say for how many blocks more than 16,384.
+  // The only code has one bit, and 14 bits for the number of blocks above 16,384.
   const run = '011011101110111';
   const runs = bytesOfBits(run.repeat(Math.ceil(blocks / (16_384 + parseInt(run, 2)))));
   return Buffer.concat([
@@ -113,31 +113,30 @@ function progressiveJpeg({ width, height }: Size, scans: readonly Scan[], frame 
   ]);
 }
 
-/** A valid progressive JPEG of nearly empty scans: all 2,647 of them take seconds to decode from 100 kB at 8 megapixels. */
+/** A valid progressive JPEG of nearly empty scans. 100 kB with 2,647 scans of 8 megapixels take seconds to decode. */
 export const jpegOfScans = (size: Size, scans = 2647): Buffer =>
   progressiveJpeg(size, everyScan().slice(0, scans));
 
-/** A JPEG whose scans go over every coefficient so many times. */
+/** A JPEG whose scans refine every coefficient so many times. */
 export const jpegOfPasses = (size: Size, passes: number): Buffer =>
   progressiveJpeg(size, [
     { components: COMPONENTS, first: 0, last: 0, high: 0, low: 0 },
     ...COMPONENTS.flatMap((component) => bitByBit(component, 1, 63, passes)),
   ]);
 
-/** A JPEG of arithmetic coding, which browsers and phones do not show: any number of pixels from 300 bytes. */
+/** A JPEG with arithmetic coding, which browsers and phones do not show: 300 bytes give any number of pixels. */
 export const arithmeticJpeg = (size: Size): Buffer => {
   const [scan] = everyScan();
   return progressiveJpeg(size, scan ? [scan] : [], PROGRESSIVE_ARITHMETIC);
 };
 
-/** The picture with segments behind its start. */
+/** The picture with segments after its start. */
 export const jpegWithSegments = (picture: Buffer, ...segments: readonly Buffer[]): Buffer =>
   Buffer.concat([picture.subarray(0, 2), ...segments, picture.subarray(2)]);
 
 /**
- * The JPEG that takes the longest of those that are accepted: 50 megapixels without subsampling, of as many scans as
- * may be, which go over as many coefficients as may be. It has an Adobe segment that makes the decoder complain, so that
- * it is decoded twice.
+ * The slowest accepted JPEG: 50 megapixels without subsampling, with as many scans and refined coefficients as
+ * allowed. Its Adobe segment makes the decoder complain, so that it is decoded twice.
  */
 export function worstAcceptedJpeg(): Buffer {
   const scans = [
@@ -149,12 +148,12 @@ export function worstAcceptedJpeg(): Buffer {
   return jpegWithSegments(progressiveJpeg(FIFTY_MEGAPIXELS, scans.slice(0, 32)), adobe);
 }
 
-/** Ones and zeros as bytes, the first one highest. */
+/** Ones and zeros as bytes, the highest bit first. */
 const bytesOfBits = (text: string): Buffer =>
   Buffer.from((text.match(/.{1,8}/g) ?? []).map((byte) => parseInt(byte.padEnd(8, '0'), 2)));
 
 /**
- * A colour profile with multi-process elements: so many times the same step, a curve of so many pieces for red, green and
+ * A colour profile with multi-process elements: so many equal steps, each a curve of so many pieces for red, green and
  * blue. All steps point to the same bytes.
  */
 export function multiProcessProfile(steps: number, pieces = 1): Buffer {
@@ -225,13 +224,13 @@ export function pngChunk(type: string, data: Buffer = Buffer.alloc(0)): Buffer {
 }
 
 type PngOptions = {
-  /** Other chunks, before and behind the data. */
+  /** Other chunks, before and after the data. */
   readonly before?: Buffer;
   readonly after?: Buffer;
   readonly interlaced?: boolean;
-  /** 0 for none, 4 for Paeth's, which takes the longest. */
+  /** 0 for none, 4 for Paeth, which is the slowest. */
   readonly filter?: number;
-  /** How many bytes of data each of its chunks has. */
+  /** The number of data bytes in each chunk. */
   readonly pieces?: number;
 };
 
@@ -268,7 +267,7 @@ function pngRows(
   interlaced: boolean,
   filter: number,
 ): Buffer {
-  // Where each pass of Adam7 begins, and how far apart its pixels are.
+  // The first pixel of each pass of Adam7, and the distance of its pixels.
   const passes = [
     [0, 0, 8, 8],
     [4, 0, 8, 8],
@@ -293,7 +292,7 @@ function pngRows(
 export const pngProfile = (profile: Buffer): Buffer =>
   pngChunk('iCCP', Buffer.concat([Buffer.from('icc\0\0'), deflateSync(profile)]));
 
-/** An animated PNG, of frames that are as large as the picture. */
+/** An animated PNG whose frames have the size of the picture. */
 export function animatedPng({ width, height }: Size, frames: number): Buffer {
   const data = deflateSync(pngRows({ width, height, depth: 8 }, false, 0));
   const uint32 = (value: number): Buffer => Buffer.of(value >>> 24, value >>> 16, value >>> 8, value);
@@ -311,7 +310,7 @@ export function animatedPng({ width, height }: Size, frames: number): Buffer {
   ]);
 }
 
-/** The PNG that takes the longest of those that are accepted: as large as an interlaced one may be, every row filtered. */
+/** The slowest accepted PNG: the largest interlaced size, with every row filtered. */
 export async function worstAcceptedPng(): Promise<Buffer> {
   const wide = await noise(8, 8).withIccProfile('p3').png().toBuffer();
   const { icc } = await sharp(wide).metadata();
@@ -322,11 +321,11 @@ export async function worstAcceptedPng(): Promise<Buffer> {
   );
 }
 
-/** A GIF of one size for its screen and all its frames, each of the given LZW data in sub-blocks. */
+/** A GIF whose screen and frames have the same size. The LZW data is in sub-blocks. */
 export const gif = (side: number, frame: Buffer, frames: number): Buffer =>
   gifOfFrames({ width: side, height: side }, { width: side, height: side }, frame, frames);
 
-/** A GIF of so many equal frames, each of the given LZW data in sub-blocks, whatever its screen is. */
+/** A GIF of so many equal frames on any screen. The LZW data is in sub-blocks. */
 export function gifOfFrames(screen: Size, frame: Size, data: Buffer, frames: number): Buffer {
   const uint16s = ({ width, height }: Size): Buffer =>
     Buffer.of(width & 0xff, width >> 8, height & 0xff, height >> 8);
@@ -346,7 +345,7 @@ export function gifOfFrames(screen: Size, frame: Size, data: Buffer, frames: num
   ]);
 }
 
-/** LZW data of one colour, in as few codes as can be: each draws one pixel more than the one before. */
+/** LZW data of a single colour in the fewest codes: each code draws a pixel more than the previous code. */
 export function flatGifData(pixels: number): Buffer {
   const clear = 4;
   const codes: [code: number, width: number][] = [[clear, 3]];
@@ -367,7 +366,7 @@ export function flatGifData(pixels: number): Buffer {
   return gifData(codes);
 }
 
-/** LZW data of so many clear codes that nothing is drawn between, and one pixel. */
+/** LZW data of so many clear codes, and a pixel. */
 export const gifDataOfClearCodes = (count: number): Buffer =>
   gifData([...Array<[number, number]>(count).fill([4, 3]), [0, 3], [5, 3]]);
 
@@ -383,7 +382,7 @@ function gifData(codes: readonly (readonly [code: number, width: number])[]): Bu
   return Buffer.concat([Buffer.of(2), ...blocks.flat()]);
 }
 
-/** Numbers of any number of bits, the lowest bit first. */
+/** Writes numbers of any number of bits, the lowest bit first. */
 class BitWriter {
   readonly #bytes: number[] = [];
   #bits = 0;
@@ -400,7 +399,7 @@ class BitWriter {
   }
 }
 
-/** The GIFs that take the longest of those that are accepted: one of one frame, one of as many frames as may be. */
+/** The slowest accepted GIFs: a single frame, and the largest number of frames. */
 export const worstAcceptedGif = (): Buffer =>
   gifOfFrames(FIFTY_MEGAPIXELS, FIFTY_MEGAPIXELS, flatGifData(50_000_000), 1);
 export const worstAcceptedGifAnimation = (): Buffer => {
@@ -408,7 +407,7 @@ export const worstAcceptedGifAnimation = (): Buffer => {
   return gifOfFrames(size, size, flatGifData(size.width * size.height), 1000);
 };
 
-/** LZW data of sub-blocks of one byte: now and then a clear code, and codes of one pixel each. */
+/** LZW data in sub-blocks of one byte: codes of a pixel each, with some clear codes. */
 export function singleByteBlocks(pixels: number): Buffer {
   const codes = Buffer.concat([Buffer.of(0x80), Buffer.alloc(120)]);
   const data = Buffer.concat([filled(codes, Math.ceil(pixels / 120) * codes.length), Buffer.of(0x81)]);
@@ -425,7 +424,7 @@ export function webpChunk(type: string, data: Buffer): Buffer {
   return chunk;
 }
 
-/** The picture's own chunk of a WebP of one pixel. */
+/** The image chunk of a WebP of one pixel. */
 export async function webpPixel(): Promise<Buffer> {
   return (await noise(1, 1).webp({ lossless: true }).toBuffer()).subarray(12);
 }
@@ -440,7 +439,7 @@ export function webp(flags: number, chunks: Buffer): Buffer {
   return webpChunk('RIFF', all);
 }
 
-/** An animated WebP of equal frames as large as its canvas. */
+/** An animated WebP of equal frames with the size of its canvas. */
 export function animatedWebp({ width, height }: Size, image: Buffer, frames: number): Buffer {
   const features = Buffer.alloc(10).fill(0x12, 0, 1);
   features.writeUIntLE(width - 1, 4, 3);
@@ -459,15 +458,15 @@ export function animatedWebp({ width, height }: Size, image: Buffer, frames: num
   );
 }
 
-/** A WebP of one picture and nothing else. */
+/** A WebP with only an image chunk. */
 export const plainWebp = (image: Buffer): Buffer =>
   webpChunk('RIFF', Buffer.concat([Buffer.from('WEBP'), image]));
 
 /**
- * The chunk of a lossless picture of one colour, of so many groups of prefix codes. Each is of 20 bits, and pixels take
+ * The chunk of a lossless picture of a single colour, with so many groups of prefix codes. Each has 20 bits, and pixels take
  * none.
  *
- * @param block one pixel of the map of groups stands for 2 to the power of it, in each direction: 2 to 9
+ * @param block a pixel of the group map stands for 2 to the power of `block` pixels in each direction: 2 to 9
  */
 export function losslessWebp(size: Size, { groups = 1, block = 2, transformed = false } = {}): Buffer {
   const bits = new BitWriter();
@@ -479,7 +478,7 @@ export function losslessWebp(size: Size, { groups = 1, block = 2, transformed = 
   return webpChunk('VP8L', bits.toBuffer());
 }
 
-/** Two chunks: transparency in lossless data, as above, and the picture it is for. */
+/** Two chunks: transparency in lossless data, as above, and its picture. */
 export async function losslessAlphaWebp(size: Size, groups: number): Promise<Buffer> {
   const bits = new BitWriter();
   bits.write(1, 8);
@@ -513,7 +512,7 @@ function writeLossless(
   if (groups > 1) {
     bits.write(block - 2, 3);
     bits.write(0, 1);
-    // Codes of eight bits for each of 256 values: their lengths are a code of one symbol, which takes no bits.
+    // Each of 256 values has a code of eight bits. Their lengths are a single symbol, which takes no bits.
     const bytes = (isGreen: boolean): void => {
       bits.write(0, 1);
       bits.write(8, 4);
@@ -523,7 +522,7 @@ function writeLossless(
     bytes(true);
     bytes(false);
     for (const symbol of [0, 0, 0]) single(symbol);
-    // A code has its highest bit first.
+    // The highest bit of a code comes first.
     const byte = (value: number): void => {
       for (let bit = 7; bit >= 0; bit -= 1) bits.write((value >> bit) & 1, 1);
     };
@@ -539,7 +538,7 @@ function writeLossless(
   bits.write(0, 32);
 }
 
-/** The WebP pictures that take the longest of those that are accepted: lossless, lossy, an animation. */
+/** The slowest accepted WebP pictures: lossless, lossy, and an animation. */
 export const worstAcceptedWebp = (): Buffer =>
   plainWebp(losslessWebp(FIFTY_MEGAPIXELS, { groups: 16_384, block: 2, transformed: true }));
 export const worstAcceptedLossyWebp = (): Promise<Buffer> =>

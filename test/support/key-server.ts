@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { createServer, type RequestListener, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
-/** A key pair that a main application might sign with. */
+/** A key pair with which a main application signs. */
 export type SigningKey = { readonly kid: string; readonly privateKey: KeyObject; readonly jwk: JWK };
 
 export function signingKey(kid: string, algorithm: 'RS256' | 'ES256', modulusLength = 2048): SigningKey {
@@ -15,9 +15,9 @@ export function signingKey(kid: string, algorithm: 'RS256' | 'ES256', modulusLen
   return { kid, privateKey, jwk: { ...(publicKey.export({ format: 'jwk' }) as JWK), kid } };
 }
 
-/** A server that publishes keys, as JWT_JWKS_URL names one. */
+/** A key server for JWT_JWKS_URL. */
 export class KeyServer {
-  /** How many requests it has had. */
+  /** The number of its requests. */
   requests = 0;
   private answer: RequestListener = (_, response) => response.end('{"keys":[]}');
   private readonly server: Server;
@@ -52,7 +52,7 @@ export class KeyServer {
     this.answer = answer;
   }
 
-  /** Listens no longer, and cuts every connection. */
+  /** Stops listening, and cuts every connection. */
   async goAway(): Promise<void> {
     const closed = once(this.server, 'close');
     this.server.close();
@@ -60,7 +60,7 @@ export class KeyServer {
     await closed;
   }
 
-  /** Listens at the same port as before. */
+  /** Listens again on the same port. */
   async comeBack(): Promise<void> {
     this.server.listen(this.port, '127.0.0.1');
     await once(this.server, 'listening');

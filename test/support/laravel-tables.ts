@@ -1,4 +1,4 @@
-/** The tables of a running Laravel backend on PostgreSQL, as its migrations make them, with a few rows. */
+/** The tables of a Laravel backend on PostgreSQL, as its migrations create them, with a few rows. */
 export const LARAVEL_TABLES = `
   CREATE TABLE users (
     id bigserial PRIMARY KEY, first_name varchar(255) NOT NULL DEFAULT '', email varchar(255),

@@ -9,7 +9,7 @@ import { isPortOpen } from './port-open.js';
 
 const START_LIMIT_MS = 10_000;
 
-/** Debian's place for it is not on every user's path. */
+/** Debian installs nginx in a folder that is not on every user's path. */
 const PATH = `${process.env.PATH ?? ''}:/usr/sbin`;
 
 const KNOWN_FILES = ['site.conf', 'nginx.conf', 'nginx.pid', 'error.log', 'access.log'];
@@ -18,9 +18,9 @@ const KNOWN_FILES = ['site.conf', 'nginx.conf', 'nginx.pid', 'error.log', 'acces
 export const SITE_FILE = 'deploy/nginx.conf';
 
 /**
- * Whether nginx is here.
+ * Whether nginx is installed.
  *
- * @throws Error when it is not, and REQUIRE_NGINX says that it must be
+ * @throws Error when it is not, and REQUIRE_NGINX is set
  */
 export function hasNginx(): boolean {
   const found = spawnSync('nginx', ['-v'], { env: { PATH } }).status === 0;
@@ -31,7 +31,7 @@ export function hasNginx(): boolean {
 
 type Backends = { readonly chatImages: number; readonly mainApplication: number };
 
-/** A real nginx with {@link SITE_FILE}, in a folder of its own. */
+/** A real nginx with {@link SITE_FILE}, in its own folder. */
 export class NginxServer {
   private constructor(
     readonly port: number,
@@ -40,8 +40,8 @@ export class NginxServer {
   ) {}
 
   /**
-   * @param backends the ports that stand in for those of the file
-   * @param edit changes the text of the file, as an operator would
+   * @param backends the ports that replace those of the file
+   * @param edit changes the text of the file, as operators do
    */
   static async start(backends: Backends, edit = (site: string): string => site): Promise<NginxServer> {
     const folder = await mkdtemp(join(tmpdir(), 'chat-image-store-nginx-'));
@@ -71,12 +71,12 @@ export class NginxServer {
     return `http://127.0.0.1:${this.port}`;
   }
 
-  /** The lines of its log, from warnings on. */
+  /** The log lines of level warning and above. */
   async errors(): Promise<string> {
     return readFile(join(this.folder, 'error.log'), 'utf8');
   }
 
-  /** The files of requests and responses under way on its disk. */
+  /** The temporary files of current requests and responses. */
   async temporaryFiles(): Promise<string[]> {
     const entries = await readdir(this.folder, { recursive: true, withFileTypes: true });
     return entries
@@ -103,7 +103,7 @@ export class NginxServer {
   }
 }
 
-/** The main configuration around the site. All its files lie in the folder. */
+/** The main configuration around the site, with all files in the folder. */
 function mainConfiguration(folder: string): string {
   const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'];
   return `

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { mostly } from './fuzz-property.js';
 
-/** How a body is framed. */
+/** The framing of a body. */
 export type Framing =
   | { readonly by: 'length'; readonly delta: number }
   | { readonly by: 'chunks'; readonly cuts: readonly number[]; readonly flaw: ChunkFlaw };
@@ -40,7 +40,7 @@ export function cut(bytes: Buffer, at: readonly number[]): Buffer[] {
     .filter(({ length }) => length);
 }
 
-/** The header that announces the body, and the body as it is sent. */
+/** The header for the body, and the sent body. */
 export function framed(body: Buffer, framing: Framing): { header: string; sent: Buffer } {
   if (framing.by === 'length') {
     return { header: `Content-Length: ${Math.max(0, body.length + framing.delta)}`, sent: body };

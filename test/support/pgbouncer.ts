@@ -10,7 +10,7 @@ import { isPortOpen } from './port-open.js';
 /**
  * Whether PgBouncer is installed.
  *
- * @throws Error where it is not, but REQUIRE_PGBOUNCER says that its tests must not be skipped
+ * @throws Error when it is not, and REQUIRE_PGBOUNCER is set
  */
 export function hasPgBouncer(): boolean {
   const installed = !spawnSync('pgbouncer', ['--version']).error;
@@ -19,7 +19,7 @@ export function hasPgBouncer(): boolean {
   return installed;
 }
 
-/** A real PgBouncer in transaction mode, in front of a database of this machine. */
+/** A real PgBouncer in transaction mode, in front of a local database. */
 export class PgBouncer {
   private process: ChildProcess | undefined;
 
@@ -31,8 +31,8 @@ export class PgBouncer {
   ) {}
 
   /**
-   * @param databaseUrl the database's own address
-   * @param settings of the section [pgbouncer], beside those that it can't do without
+   * @param databaseUrl the direct address of the database
+   * @param settings added to the section [pgbouncer]
    */
   static async start(
     databaseUrl: string,
@@ -55,7 +55,7 @@ export class PgBouncer {
       [`[databases]`, `* = host=${hostname} port=${port}`, `[pgbouncer]`, ...lines, ''].join('\n'),
     );
     await writeFile(join(folder, 'users'), `"${username}" "${password}"\n`);
-    // PgBouncer does not run as root, and must read these as somebody else.
+    // PgBouncer does not run as root, and must be able to read these files.
     await chmod(folder, 0o755);
     const url = `postgres://${username}:${password}@127.0.0.1:${ownPort}${pathname}`;
     const pooler = new PgBouncer(url, folder, ownPort);
@@ -63,7 +63,7 @@ export class PgBouncer {
     return pooler;
   }
 
-  /** Starts the process, at first or after {@link halt}. */
+  /** Starts the process, also after {@link halt}. */
   async resume(): Promise<void> {
     const asUser = process.getuid?.() === 0 ? ['-u', 'postgres'] : [];
     const child = spawn('pgbouncer', ['-q', ...asUser, join(this.folder, 'pgbouncer.ini')], {
@@ -76,7 +76,7 @@ export class PgBouncer {
     }
   }
 
-  /** Ends the process, and every connection with it. */
+  /** Kills the process, which ends every connection. */
   async halt(): Promise<void> {
     if (this.process?.exitCode !== null) return;
     this.process.kill('SIGKILL');

@@ -1,10 +1,10 @@
-/** A whole number from 0 to below the bound. */
+/** Returns a whole number from 0 to below the bound. */
 export type RandomNumbers = (below: number) => number;
 
 /**
- * A linear congruential generator: the numbers look random, and are the same in every run.
+ * A linear congruential generator: random-looking numbers that are the same in every run.
  *
- * @param seeds other numbers for each other combination
+ * @param seeds each combination gives other numbers
  */
 export function randomNumbers(...seeds: readonly number[]): RandomNumbers {
   let state = seeds.reduce((mixed, seed) => Math.imul(mixed ^ seed, 2_654_435_761) >>> 0, 1);
@@ -14,7 +14,7 @@ export function randomNumbers(...seeds: readonly number[]): RandomNumbers {
   };
 }
 
-/** One of several values. */
+/** Picks one of several values. */
 export function pick<T>(random: RandomNumbers, from: readonly T[]): T {
   return from[random(from.length)] as T;
 }

@@ -31,7 +31,7 @@ export type Head = {
   readonly headers?: readonly string[];
 };
 
-/** A connection to which a test writes the bytes of HTTP itself. */
+/** A connection on which a test writes the bytes of HTTP itself. */
 export class Client {
   readonly socket: Socket;
   error: Error | undefined;
@@ -40,7 +40,7 @@ export class Client {
 
   /**
    * @param test signs the tokens
-   * @param port of what is connected to, the application of `test` when nothing else is said
+   * @param port of the server, by default the application of `test`
    */
   constructor(
     private readonly test: TestApp,
@@ -53,12 +53,12 @@ export class Client {
     this.socket.on('error', (error) => (this.error = error));
   }
 
-  /** Whether another request can be sent on it. */
+  /** Whether another request can be sent. */
   get open(): boolean {
     return !this.ended && this.socket.writable;
   }
 
-  /** The head of a request, an upload when nothing else is said. */
+  /** The head of a request, by default of an upload. */
   head({ method = 'POST', path = '/api/upload/chat-image', as, type, headers = [] }: Head): string {
     return [
       `${method} ${path} HTTP/1.1`,
@@ -71,7 +71,7 @@ export class Client {
     ].join('\r\n');
   }
 
-  /** Resolves when the bytes have gone to the system, or can't any more. */
+  /** Resolves when the bytes were written, or can not be written any more. */
   async send(bytes: string | Uint8Array, withinMs = 60_000): Promise<void> {
     let gone = false;
     this.socket.write(bytes, () => (gone = true));
@@ -79,7 +79,7 @@ export class Client {
     await eventually(() => gone, 'the server to read', withinMs);
   }
 
-  /** A whole request and its answer. */
+  /** Sends a whole request and returns its response. */
   async ask(head: Head, body: string | Uint8Array = ''): Promise<Answer> {
     const headers = [...(head.headers ?? []), ...(body.length > 0 ? [`Content-Length: ${body.length}`] : [])];
     await this.send(this.head({ ...head, headers }));
@@ -87,14 +87,14 @@ export class Client {
     return this.answer();
   }
 
-  /** The next answer, `100 Continue` too. */
+  /** The next response, which may be `100 Continue`. */
   async answer(withinMs = 5000): Promise<Answer> {
     const answer = await eventually(() => this.take() ?? (this.ended && 'none'), 'an answer', withinMs);
     if (answer === 'none') throw new Error(`The connection ended without an answer: ${String(this.error)}`);
     return answer;
   }
 
-  /** Every answer until the server closes the connection, which it has to. */
+  /** All responses until the server closes the connection. Fails when it does not. */
   async answersUntilClosed(withinMs = 5000): Promise<Answer[]> {
     await eventually(() => this.ended, 'the end of the connection', withinMs);
     const answers: Answer[] = [];
@@ -102,7 +102,7 @@ export class Client {
     return answers;
   }
 
-  /** The next answer when it has arrived whole. */
+  /** The next response when it has arrived completely. */
   take(): Answer | undefined {
     const end = this.received.indexOf('\r\n\r\n');
     if (end === -1) return undefined;
@@ -125,7 +125,7 @@ export class Client {
   }
 }
 
-/** Holds a refusal against the envelope of the contract. */
+/** Compares a refusal with the documented form. */
 export function expectRefusal(answer: Answer, status: number, code: string): void {
   const { error_code, message, request_id, success } = JSON.parse(answer.body) as ErrorBodyDto;
   expect([answer.status, error_code, success]).toEqual([status, code, false]);
@@ -141,7 +141,7 @@ export function expectRefusal(answer: Answer, status: number, code: string): voi
 export const form = (file: Uint8Array, appointment = APPOINTMENT): Buffer =>
   Buffer.concat([Buffer.from(field(appointment) + FILE_HEAD), file, Buffer.from(END)]);
 
-/** The form as the app in the field sends it, with the file first. */
+/** The form of an upload as the app sends it, with the file first. */
 export const formFileFirst = (file: Uint8Array, appointment = APPOINTMENT): Buffer =>
   Buffer.concat([Buffer.from(FILE_HEAD), file, Buffer.from(`\r\n${field(appointment).trimEnd()}${END}`)]);
 
@@ -149,7 +149,7 @@ export const formFileFirst = (file: Uint8Array, appointment = APPOINTMENT): Buff
 export const chunk = (bytes: Uint8Array): Buffer =>
   Buffer.concat([Buffer.from(`${bytes.length.toString(16)}\r\n`), bytes, Buffer.from('\r\n')]);
 
-/** Begins an upload, resolves once the server waits for the rest of its body, and returns what sends that. */
+/** Begins an upload. Resolves when the server waits for the rest of its body, to a function that sends it. */
 export async function beginUpload(client: Client): Promise<() => Promise<void>> {
   const body = formFileFirst(await picture('png'));
   const headers = [`Content-Length: ${body.length}`, 'Expect: 100-continue'];
@@ -162,7 +162,7 @@ export async function beginUpload(client: Client): Promise<() => Promise<void>> 
 export const serverOf = (test: TestApp): Server => test.app.getHttpServer();
 export const inUse = (test: TestApp): number => test.app.get(UploadBudget).inUse;
 
-/** A test's connections, closed when it has ended, however it has. */
+/** The connections of a test, which are closed when the test has ended. */
 export class Clients {
   private readonly all: Client[] = [];
 
@@ -172,7 +172,7 @@ export class Clients {
     return client;
   }
 
-  /** Also from the server's side, so that a test that has failed does not spoil the next one. */
+  /** Closes also on the server, so that a failed test does not disturb the next test. */
   async close(test: TestApp): Promise<void> {
     this.leave();
     serverOf(test).closeAllConnections();

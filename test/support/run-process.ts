@@ -2,14 +2,14 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { resolve } from 'node:path';
 
-/** For what hangs: on a busy machine, a program that starts PostgreSQL needs half a minute. */
+/** A program that starts PostgreSQL needs half a minute on a busy machine. */
 const WAIT_LIMIT_MS = 60_000;
 
-/** A program of the build, running as an operator or a newcomer would run it. */
+/** A running program of the build, started as operators start it. */
 export class RunningProcess {
-  /** Everything that it has printed. */
+  /** The whole output. */
   output = '';
-  /** Resolves to its exit code. */
+  /** Resolves to the exit code. */
   readonly exit: Promise<number | null>;
   private readonly child: ChildProcess;
 
@@ -18,7 +18,7 @@ export class RunningProcess {
     const [program = '', ...rest] = args;
     this.child = spawn(process.execPath, [resolve('dist', program), ...rest], {
       cwd: options.cwd,
-      // Not the environment of the tests: what a program needs is named.
+      // The environment of the tests is not passed on.
       env: { PATH: process.env.PATH, HOME: process.env.HOME, ...options.env },
     });
     this.exit = once(this.child, 'close').then(([code]) => code as number | null);
@@ -27,7 +27,7 @@ export class RunningProcess {
     }
   }
 
-  /** Waits until it has printed something. */
+  /** Waits until the program has printed a pattern. */
   async printed(pattern: RegExp, limitMs = WAIT_LIMIT_MS): Promise<RegExpExecArray> {
     const deadline = Date.now() + limitMs;
     for (;;) {
@@ -43,7 +43,7 @@ export class RunningProcess {
     }
   }
 
-  /** The number that the system gives it. */
+  /** The process id. */
   get pid(): number {
     return this.child.pid ?? 0;
   }

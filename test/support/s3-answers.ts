@@ -5,11 +5,11 @@ import type { AddressInfo } from 'node:net';
 type Answer = (request: IncomingMessage, response: ServerResponse) => void;
 
 /**
- * Answers as an S3 server does that can't be had for a test: one whose buckets refuse ACLs, one of another region, one
- * whose clock is wrong. Nothing is stored.
+ * A scripted S3 server, for cases that no real server offers: buckets that refuse ACLs, another region, or
+ * a wrong clock. It stores nothing.
  */
 export class S3Answers {
-  /** What has been asked, oldest first. */
+  /** The requests, oldest first. */
   readonly requests: IncomingMessage[] = [];
   private answer: Answer = takesEverything;
   private readonly server: Server;
@@ -28,13 +28,13 @@ export class S3Answers {
     return answers;
   }
 
-  /** Answers from now on in this way; without one, takes everything. */
+  /** Sets the response to later requests. By default every request succeeds. */
   answerWith(answer: Answer = takesEverything): void {
     this.answer = answer;
     this.requests.length = 0;
   }
 
-  /** The settings of a service that uses it. */
+  /** The settings of a service that uses this server. */
   get environment(): NodeJS.ProcessEnv {
     const url = `http://127.0.0.1:${(this.server.address() as AddressInfo).port}`;
     return {
@@ -57,7 +57,7 @@ export class S3Answers {
   }
 }
 
-/** Refuses every request, or those that `applies` tells, with an error as S3 words it. */
+/** Refuses every request, or those that `applies` selects, with an error in the form of S3. */
 export function refusal(
   status: number,
   code: string,

@@ -21,7 +21,7 @@ export const APPOINTMENT = 145;
 
 export const JWT_SECRET = 'a secret that only the tests know, 0123456789';
 
-/** The environment of a test's application: a local storage folder, and every rate limit out of the way. */
+/** The environment of a test application: a local storage folder, and very high rate limits. */
 export const TEST_ENVIRONMENT = {
   NODE_ENV: 'test',
   LOG_LEVEL: 'info',
@@ -34,7 +34,7 @@ export const TEST_ENVIRONMENT = {
   RATE_LIMIT_UNAUTHENTICATED_PER_MINUTE: '100000',
 } satisfies NodeJS.ProcessEnv;
 
-/** Storages that the suites run on. Without an S3 server its tests are reported as skipped. */
+/** The storages of the suites. Without an S3 server its tests are skipped. */
 export const STORAGES: readonly { name: string; environment: NodeJS.ProcessEnv | undefined }[] = [
   { name: 'local', environment: {} },
   { name: 's3', environment: s3Environment() },
@@ -42,22 +42,22 @@ export const STORAGES: readonly { name: string; environment: NodeJS.ProcessEnv |
 
 /** A running application with its own database and storage folder. */
 export class TestApp {
-  /** What the application has logged, a line each. */
+  /** The log lines of the application. */
   readonly logLines: string[] = [];
   app!: NestExpressApplication;
   settings!: Settings;
   postgres!: EmbeddedDatabase;
-  /** Looks at the database behind the application's back. */
+  /** A database connection of the tests, apart from the application. */
   database!: DataSource;
   private folder!: string;
   private patients = 1000;
   private environment!: NodeJS.ProcessEnv;
 
   /**
-   * Starts everything, with the users and the appointment of the constants above.
+   * Starts database and application, with the users and the appointment of the constants above.
    *
    * @param environment added to {@link TEST_ENVIRONMENT}
-   * @param tables SQL that the main application has run before
+   * @param tables SQL that runs before the migrations, as of the main application
    */
   static async start(environment: NodeJS.ProcessEnv = {}, tables: readonly string[] = []): Promise<TestApp> {
     const test = new TestApp();
@@ -65,7 +65,7 @@ export class TestApp {
     test.postgres = await startEmbeddedPostgres('throwaway');
     try {
       const url = await test.postgres.database('test');
-      // Known beforehand, because signed URLs of the local storage lead to the application itself.
+      // The port must be known, as signed URLs of the local storage lead to the application.
       const port = await freePort();
       test.environment = {
         ...TEST_ENVIRONMENT,
@@ -92,19 +92,19 @@ export class TestApp {
       );
       await test.listen();
     } catch (error) {
-      // Nobody else can stop it then.
+      // Nothing else stops the database then.
       await test.postgres.stop();
       throw error;
     }
     return test;
   }
 
-  /** The address that tests send requests to. */
+  /** The address of the application. */
   get url(): string {
     return `http://127.0.0.1:${this.settings.port}`;
   }
 
-  /** Starts the application anew, on the same database and storage, with changes of its environment. */
+  /** Restarts the application on the same database and storage, with a changed environment. */
   async restart(environment: NodeJS.ProcessEnv): Promise<void> {
     await this.close();
     this.environment = { ...this.environment, ...environment };
@@ -119,7 +119,7 @@ export class TestApp {
     await rm(this.folder, { recursive: true, force: true });
   }
 
-  /** Sends a request, as a user when one is named. */
+  /** Sends a request, with a token when `as` names a user. */
   fetch(path: string, { as, headers, ...init }: RequestInit & { as?: number } = {}): Promise<Response> {
     return fetch(`${this.url}${path}`, {
       redirect: 'manual',
@@ -135,7 +135,7 @@ export class TestApp {
     return signToken(userId, this.settings.jwt, 3600);
   }
 
-  /** Adds a patient with an appointment of the doctor, both of the same number, and returns it. */
+  /** Adds a patient and an appointment with the doctor, both of the returned number. */
   async addPatient(): Promise<number> {
     const id = (this.patients += 1);
     await this.database.query('INSERT INTO users (id) VALUES ($1)', [id]);
@@ -146,7 +146,7 @@ export class TestApp {
     return id;
   }
 
-  /** Uploads as the app in the field does: the file first, its type always image/jpeg. */
+  /** Uploads as the app does: the file first, its type always image/jpeg. */
   upload(
     bytes: Uint8Array,
     options: { as?: number; appointment?: string; name?: string } = {},
@@ -162,7 +162,7 @@ export class TestApp {
   }
 
   private async close(): Promise<void> {
-    // The connections that fetch keeps would be waited for.
+    // The close would wait for the keep-alive connections of fetch.
     this.app.getHttpServer().closeAllConnections();
     await this.app.close();
   }

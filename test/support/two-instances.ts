@@ -22,13 +22,13 @@ import { APPOINTMENT, DOCTOR, PATIENT, TEST_ENVIRONMENT, TestApp } from './test-
 /** The second appointment of the patient and the doctor. */
 export const OTHER_APPOINTMENT = 146;
 
-/** Longer than every limit below together; less than an upload waits for one that does not end. */
+/** Longer than all limits below together, and shorter than the wait for an upload that does not end. */
 const ANSWER_LIMIT_MS = 8000;
 
-/** The sweeps and comparisons of the tests are called by hand. */
+/** The tests call sweeps and comparisons themselves. */
 const HEALTHY_ENVIRONMENT = { UPLOAD_GRACE_SECONDS: '1', SWEEP_INTERVAL_SECONDS: '0' };
 
-/** Short limits; and the grace time of production, so that no retry works only because the time has passed. */
+/** Short timeouts, and the grace time of production, so that no retry works only because time has passed. */
 const FAULTY_ENVIRONMENT = {
   SWEEP_INTERVAL_SECONDS: '0',
   DATABASE_POOL_SIZE: '4',
@@ -49,21 +49,21 @@ type Row = { readonly id: number; readonly file_path: string; readonly size: num
 type UploadOptions = { key?: string; appointment?: number; as?: number; to?: string };
 
 /**
- * Two instances of the service over one database and one storage: one that reaches them directly, and a second one,
- * to which all goes that is not said to go elsewhere, that reaches one of them through a proxy.
+ * Two instances of the service over one database and one storage. The healthy instance reaches both directly.
+ * The faulty instance, the default for requests, reaches one of the backends through a proxy.
  */
 export class TwoInstances {
   private constructor(
     readonly healthy: TestApp,
     readonly faulty: NestExpressApplication,
     readonly proxy: CuttingProxy,
-    /** Where the faulty one listens. */
+    /** The port of the faulty instance. */
     readonly port: number,
   ) {}
 
   /**
-   * @param environment of both
-   * @param backend the one behind the proxy
+   * @param environment of both instances
+   * @param backend the backend behind the proxy
    */
   static async start(backend: 'database' | 'storage', environment: NodeJS.ProcessEnv): Promise<TwoInstances> {
     const healthy = await TestApp.start({ ...HEALTHY_ENVIRONMENT, ...environment });
@@ -82,7 +82,7 @@ export class TwoInstances {
       ...FAULTY_ENVIRONMENT,
       ...environment,
       PORT: String(port),
-      // As behind one load balancer.
+      // Both instances share an address, as behind a load balancer.
       APP_URL: healthy.settings.appUrl,
       DATABASE_URL: backend === 'database' ? url.href : database.url,
       LOCAL_STORAGE_DIR: storage.driver === 'local' ? storage.directory : undefined,
@@ -101,7 +101,7 @@ export class TwoInstances {
     await this.healthy.stop();
   }
 
-  /** The address of the faulty one. */
+  /** The address of the faulty instance. */
   get url(): string {
     return `http://127.0.0.1:${this.port}`;
   }
@@ -161,7 +161,7 @@ export class TwoInstances {
     return sizes;
   }
 
-  /** As if nothing had happened for longer than the grace time since the uploads that have not ended began, or renewed their leases. */
+  /** Moves pending uploads, leases and tombstones an hour into the past. */
   async letGraceTimePass(): Promise<void> {
     await this.healthy.database.query(
       `UPDATE chat_images SET created_at = created_at - interval '1 hour', lease_until = lease_until - interval '1 hour'
@@ -176,7 +176,7 @@ export class TwoInstances {
     return app.get(UploadSweeper).sweep();
   }
 
-  /** Sweeps an upload away that is under way, as if its lease had ended. It may be renewed before the sweep: then again. */
+  /** Sweeps a running upload as if its lease had ended. Repeats when the lease was renewed before the sweep. */
   async sweepUnderWay(bytes: Buffer): Promise<void> {
     await eventually(async () => {
       await this.letGraceTimePass();
@@ -194,7 +194,7 @@ export class TwoInstances {
     return (await this.compare()).unknown.first.map(({ key }) => key);
   }
 
-  /** What is there once everything has had its time and the sweeper ran: images with their objects, and nothing else. */
+  /** Expects only stored images with their objects after the grace time and a sweep. */
   async expectTidyAfterSweep(): Promise<void> {
     await this.letGraceTimePass();
     await this.sweep();
@@ -203,7 +203,7 @@ export class TwoInstances {
     await this.expectInvariant();
   }
 
-  /** At every moment: every stored row has its object, every object a row. */
+  /** Expects what must hold at any time: every stored row has its object, and every object has a row. */
   async expectInvariant(): Promise<void> {
     const objects = await this.objects();
     const rows = await this.rows();
@@ -215,13 +215,13 @@ export class TwoInstances {
     expect([...objects.keys()].filter((key) => !paths.has(key))).toEqual([]);
   }
 
-  /** Ends the fault of a test, whatever it was, and holds what is there against the invariant. */
+  /** Ends the fault of a test, and checks the invariant. */
   async endFault(): Promise<void> {
     this.proxy.pass();
     await this.expectInvariant();
   }
 
-  /** Holds a success against the promise that it makes: whoever may see the image can read it, on any instance. */
+  /** Expects a success, after which a participant can read the image on any instance. */
   async expectReadable({ status, data, error }: Answer): Promise<UploadedChatImageDto> {
     expect([status, error]).toEqual([200, undefined]);
     if (!data) throw new Error('The answer is no success.');
@@ -241,7 +241,7 @@ export class TwoInstances {
   }
 }
 
-/** Holds a failure against the envelope of the contract. */
+/** Compares an error response with the documented form. */
 export function expectFailure(answer: Answer | undefined, status: number, code: string): void {
   expect([answer?.status, answer?.error?.error_code]).toEqual([status, code]);
   const { message, errors, ...rest } = answer?.error ?? {};
@@ -251,7 +251,7 @@ export function expectFailure(answer: Answer | undefined, status: number, code: 
   if (answer?.error && status === 503) expect(Number(answer.retryAfter)).toBeGreaterThan(0);
 }
 
-/** What two answers for one image have in common: all but the moment at which its URL was signed. */
+/** The response without its signed URL, which differs by its time. */
 export function withoutSignature({ data }: Answer): Partial<UploadedChatImageDto> {
   return data ? Object.assign({}, data, { signed_url: undefined }) : {};
 }
@@ -260,5 +260,5 @@ export function sha256(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex');
 }
 
-/** A picture that no other test has sent, of about 30 kB. */
+/** A new picture of about 30 kB. */
 export const newPicture = (): Promise<Buffer> => picture('png', 128, 96);
