@@ -6,7 +6,7 @@ import type { Fleet } from './fleet.js';
 import { type Ledger, type SentPicture, sha256 } from './ledger.js';
 import { INSTANCES } from './plan.js';
 
-/** How many pictures are read at the same moment. */
+/** The number of pictures that are read at the same time. */
 const CONCURRENCY = 4;
 
 type Row = {
@@ -20,13 +20,13 @@ type Row = {
   readonly stored: string;
 };
 
-/** What is there, and what is wrong with it. */
+/** The final counts, and the findings. */
 export type Balance = {
   readonly counts: Readonly<Record<string, number>>;
   readonly findings: readonly string[];
 };
 
-/** Holds what the clients were told against the database and the storage, once upkeep has run its course. */
+/** Compares the responses of all clients with the database and the storage, after upkeep. */
 export async function balanceBooks(fleet: Fleet, ledger: Ledger, clients: Clients): Promise<Balance> {
   const findings: string[] = [];
   const rows = await readRows(fleet);
@@ -76,7 +76,7 @@ export async function balanceBooks(fleet: Fleet, ledger: Ledger, clients: Client
   };
 }
 
-/** Reads a picture by the URL of its upload, and by one of its patient and one of its doctor. */
+/** Reads a picture by the signed URL of its upload, and by new URLs of its patient and its doctor. */
 async function readPicture(
   { user, appointment, answers, picture, sha256: digest }: SentPicture,
   rows: ReadonlyMap<number, Row>,
@@ -113,7 +113,7 @@ async function readPicture(
   return findings;
 }
 
-/** No URL without its audit row; and none too many where nothing can have been lost. */
+/** Finds URLs without an audit row, and audit rows without a URL when no response can have been lost. */
 async function auditFindings(fleet: Fleet, ledger: Ledger, rows: readonly Row[]): Promise<string[]> {
   const trail = await fleet.withDatabase((database) =>
     database.query<{ image: number; user: number; count: number; outsider: boolean }[]>(
@@ -144,7 +144,7 @@ async function auditFindings(fleet: Fleet, ledger: Ledger, rows: readonly Row[])
   return findings;
 }
 
-/** An idempotency key names the image that its success named. */
+/** Finds idempotency keys that name another image than their response. */
 async function keyFindings(fleet: Fleet, answered: readonly SentPicture[]): Promise<string[]> {
   const rows = await fleet.withDatabase((database) =>
     database.query<{ user: number; key: string; image: number }[]>(
@@ -177,5 +177,5 @@ function missing(from: readonly string[], of: readonly string[]): readonly strin
   return from.filter((key) => !all.has(key));
 }
 
-/** What the ledger names its picture by. */
+/** The ledger's key of a picture. */
 const rowKey = ({ user, appointment, sent }: Row): string => `${user} ${appointment} ${sent}`;

@@ -8,12 +8,12 @@ import { childProcesses, commandLine, signalAll } from '../support/child-process
 import { pick, type RandomNumbers } from '../support/random-numbers.js';
 import type { EndFault } from './plan.js';
 
-/** A commit that was answered survives the end of every process; only the machine itself must not fail. */
+/** Without fsync, a commit survives the end of every process, but not of the machine. */
 const SETTINGS = { fsync: 'off', full_page_writes: 'off' };
 
 const POLL_MS = 20;
 
-/** A PostgreSQL server that can be paused, restarted and made to crash. It keeps its port. */
+/** A PostgreSQL server that can be paused, restarted and crashed. It keeps its port. */
 export class ChaosDatabase {
   private constructor(
     private server: EmbeddedDatabase,
@@ -34,16 +34,16 @@ export class ChaosDatabase {
     return new ChaosDatabase(server, await server.database('chaos'), await pidOf(server), start);
   }
 
-  /** Stops all its processes where they are. Resolves to what lets them go on. */
+  /** Pauses all its processes. Returns a function that resumes them. */
   pause(): EndFault {
-    // The first starts all others, so that none is added to those that are stopped.
+    // The first process starts all others, so it is paused first.
     signalAll([this.pid], 'SIGSTOP');
     const pids = [...childProcesses(this.pid), this.pid];
     signalAll(pids, 'SIGSTOP');
     return () => signalAll(pids, 'SIGCONT');
   }
 
-  /** Shuts it down, which ends every connection. Resolves to what starts it. */
+  /** Shuts the server down, which ends every connection. Resolves to a function that starts it. */
   async shutDown(): Promise<EndFault> {
     await this.server.stop();
     return async () => {
@@ -52,14 +52,14 @@ export class ChaosDatabase {
     };
   }
 
-  /** Kills the process of one connection, whereupon the server ends all of them and recovers from its log. */
+  /** Kills the process of a connection. The server then ends all connections and recovers from its log. */
   crash(random: RandomNumbers): void {
     const backends = childProcesses(this.pid).filter((pid) => commandLine(pid).includes('127.0.0.1('));
     if (backends.length > 0) signalAll([pick(random, backends)], 'SIGKILL');
   }
 
   async stop(): Promise<void> {
-    // An interruption from the terminal has reached it as well: then it ends on its own.
+    // The server also gets an interruption from the terminal, and then ends on its own.
     await Promise.race([this.server.stop(), this.hasEnded()]);
     await rm(this.server.directory, { recursive: true, force: true });
   }

@@ -4,32 +4,32 @@ import { decodingProcesses } from '../support/decoding-processes.js';
 import { RunningProcess } from '../support/run-process.js';
 import type { EndFault } from './plan.js';
 
-/** How long a process may take to end after SIGTERM: its own limit, and some time for the machine. */
+/** The time for a process to end after SIGTERM: its own timeout, and some time for the machine. */
 const END_LIMIT_MS = 45_000;
 
-/** How long a process may take to listen, also on a machine with much else to do, and how often that may fail without a cause. */
+/** The time for a process to listen, also on a busy machine, and the allowed number of failures without a cause. */
 const START_LIMIT_MS = 90_000;
 const MAX_FAILED_STARTS = 3;
 
-/** How soon a process is started again that has ended on its own. */
+/** The pause before a process that has ended is started again. */
 const RESTART_PAUSE_MS = 1000;
 
-/** Lines of the log at level error that are no finding: the faults lead to these. */
+/** Codes of error lines that the faults cause, and that are no findings. */
 const EXPECTED_CODES = ['STORAGE_UNAVAILABLE', 'DATABASE_UNAVAILABLE', 'OVERLOADED'];
 const EXPECTED_STATUS = 503;
 
-/** What goes on around an instance. */
+/** The surroundings of an instance. */
 export type Surroundings = {
-  /** How many faults of a database or a storage have begun, and how many of them last. */
+  /** The number of faults of database and storage that have begun, and that last. */
   readonly disturbances: () => { readonly begun: number; readonly lasting: number };
-  /** Told of what should not have been. */
+  /** Called with each finding. */
   readonly onFinding: (text: string) => void;
 };
 
-/** An instance of the built service, run as by an orchestrator: whenever its process ends, another one is started. */
+/** An instance of the built service. As under an orchestrator, a process that ends is started again. */
 export class ChaosInstance {
   private readonly processes: RunningProcess[] = [];
-  /** The process that runs, unless somebody here has ended it. */
+  /** The running process; undefined when this class has ended it. */
   private current: RunningProcess | undefined;
   private isOver = false;
 
@@ -40,9 +40,9 @@ export class ChaosInstance {
   ) {}
 
   /**
-   * Resolves when it listens. While a database or a storage is disturbed it may need several tries.
+   * Resolves when the instance listens, which may need retries during a fault.
    *
-   * @throws Error with its output when it does not start though nothing is disturbed
+   * @throws Error with its output when it does not start without a fault
    */
   async start(): Promise<void> {
     for (let failures = 0; !this.isOver;) {
@@ -68,7 +68,7 @@ export class ChaosInstance {
     }
   }
 
-  /** Ends it in whatever it does. Resolves to what starts it again. */
+  /** Kills the process at once. Resolves to a function that starts it again. */
   async kill(): Promise<EndFault> {
     const process = this.release();
     process?.signal('SIGKILL');
@@ -76,7 +76,7 @@ export class ChaosInstance {
     return () => this.start();
   }
 
-  /** Asks it to end, waits for that, and starts it again. */
+  /** Ends the process with SIGTERM, and starts it again. */
   async restart(): Promise<void> {
     const process = this.release();
     process?.signal('SIGTERM');
@@ -85,7 +85,7 @@ export class ChaosInstance {
     await this.start();
   }
 
-  /** Stops it where it is. Returns what lets it go on. */
+  /** Pauses the process. Returns a function that resumes it. */
   pause(): EndFault {
     const process = this.current;
     process?.signal('SIGSTOP');
@@ -96,14 +96,14 @@ export class ChaosInstance {
     if (this.current) signalAll(decodingProcesses(this.current.pid), 'SIGKILL');
   }
 
-  /** Ends it for good, in whatever state it is. */
+  /** Ends the instance for good, in any state. */
   async stop(): Promise<void> {
     this.isOver = true;
     for (const process of this.processes) process.signal('SIGKILL');
     await Promise.all(this.processes.map(({ exit }) => exit));
   }
 
-  /** What its processes have logged that should not have been. */
+  /** The unexpected log lines of its processes. */
   findings(): readonly string[] {
     return this.processes
       .filter(({ output }) => output.includes('"listening"'))
@@ -112,14 +112,14 @@ export class ChaosInstance {
       .map((line) => `${this.name} logged: ${line}`);
   }
 
-  /** From now on the end of its process is no surprise. */
+  /** Makes the end of its process expected. */
   private release(): RunningProcess | undefined {
     const process = this.current;
     this.current = undefined;
     return process;
   }
 
-  /** Waits for the end of a process, and of the decoding processes that it has started, which share its output. */
+  /** Waits for the end of a process and of its decoding processes, which share its output. */
   private async expectEnd(process: RunningProcess | undefined): Promise<number | null> {
     const timer = new AbortController();
     const late = setTimeout(END_LIMIT_MS, 'late' as const, { signal: timer.signal });
@@ -136,12 +136,12 @@ export class ChaosInstance {
     this.release();
     this.surroundings.onFinding(`${this.name} ended on its own with the code ${code}.`);
     await setTimeout(RESTART_PAUSE_MS);
-    // What keeps it from starting is among the findings already.
+    // The cause of a failed start is already a finding.
     await this.start().catch(() => undefined);
   }
 }
 
-/** Whether a line of the log is one that a healthy service writes while its backends fail. */
+/** Whether a healthy service writes this log line while its backends fail. */
 function isExpected(line: string): boolean {
   let entry: { level?: string; code?: string; status?: number };
   try {

@@ -13,27 +13,27 @@ import { CuttingProxy, type Fault } from '../support/cutting-proxy.js';
 import { s3Environment } from '../support/s3-environment.js';
 import { type EndFault, INSTANCES } from './plan.js';
 
-/** One storage that every instance reaches by a way of its own, which can be disturbed. */
+/** A storage. Each instance has its own way to it, which can be disturbed. */
 export type ChaosStorage = {
   readonly name: 'S3' | 'local disk';
   /** The settings of an instance. */
   environment(instance: number): NodeJS.ProcessEnv;
-  /** Disturbs the way of an instance. Resolves to what ends that. */
+  /** Disturbs the way of an instance. Resolves to a function that ends the fault. */
   disturb(instance: number, fault: Fault): EndFault | Promise<EndFault>;
-  /** How many requests have been given up that may still take effect. */
+  /** The number of cancelled requests that may still take effect. */
   underWay(): number;
-  /** The keys of all objects, asked for by a way that is never disturbed. */
+  /** The keys of all objects, read without disturbance. */
   keys(): Promise<readonly string[]>;
   stop(): Promise<void>;
 };
 
-/** On the S3 server that `S3_ENDPOINT` and its companions name, else in a folder. */
+/** Starts a storage on the S3 server of `S3_ENDPOINT` when it is set, else in a folder. */
 export function startStorage(): Promise<ChaosStorage> {
   const environment = s3Environment();
   return environment ? startBucket(environment) : startFolder();
 }
 
-/** A bucket of its own, and for each instance a network that can be cut. */
+/** A new bucket, with a network for each instance that can be cut. */
 async function startBucket(environment: NodeJS.ProcessEnv): Promise<ChaosStorage> {
   const bucket = `chaos-${randomUUID()}`;
   const endpoint = environment.DO_SPACES_ENDPOINT ?? '';
@@ -80,7 +80,7 @@ async function startBucket(environment: NodeJS.ProcessEnv): Promise<ChaosStorage
   };
 }
 
-/** A folder, and for each instance a link to it. While a way is disturbed, a file is where its link was. */
+/** A folder, with a link to it for each instance. During a fault a file replaces the link. */
 async function startFolder(): Promise<ChaosStorage> {
   const folder = await mkdtemp(join(tmpdir(), 'chat-image-chaos-storage-'));
   const pictures = join(folder, 'pictures');

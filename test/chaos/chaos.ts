@@ -6,39 +6,39 @@ import { Ledger } from './ledger.js';
 import { orEnded } from './or-ended.js';
 import { INSTANCES, planFaults, type PlannedFault } from './plan.js';
 
-/** How long upkeep may take for each of its steps, once all faults are over. */
+/** The time for each step of upkeep after all faults. */
 const UPKEEP_LIMIT_MS = 90_000;
 const POLL_MS = 200;
 
 export type ChaosOptions = {
-  /** Everything random comes from it: the same seed makes the same faults, and sends the same pictures. */
+  /** The source of all random numbers. The same seed gives the same faults and pictures. */
   readonly seed: number;
-  /** For how long there are faults and new uploads. */
+  /** The minutes with faults and new uploads. */
   readonly minutes: number;
-  /** Told of each thing as it happens, a line each. */
+  /** Called with a line for each event. */
   readonly onEvent?: (line: string) => void;
-  /** Ends the run before its time, with an error. */
+  /** Ends the run early, with an error. */
   readonly signal?: AbortSignal;
 };
 
-/** What a run has come to. */
+/** The result of a run. */
 export type ChaosReport = {
   readonly storage: string;
   readonly faults: readonly PlannedFault[];
-  /** How often each thing has happened, and how much of each there is at the end. */
+  /** The number of each event, and the final counts. */
   readonly counts: Readonly<Record<string, number>>;
-  /** What should not be, a sentence each. The books balance when there is none. */
+  /** A sentence for each error. The books balance without findings. */
   readonly findings: readonly string[];
 };
 
 /**
- * Runs three instances of the built service over one database and one storage, with clients that try as the app does, while
- * one fault after the other is made. Then lets upkeep run its course, and holds everything that any client was told against
- * the database and the storage. Times are as in production, but for upkeep's, which comes sooner.
+ * Runs three instances of the built service over one database and one storage. Clients send and retry as the app does,
+ * while faults are made one after the other. Then upkeep runs, and all responses are compared with
+ * the database and the storage. All times are those of production, but upkeep runs sooner.
  *
- * Needs `npm run build` before, and Linux. On the S3 server that `S3_ENDPOINT` and its companions name, else in a folder.
+ * Needs `npm run build` before, and Linux. Uses the S3 server of `S3_ENDPOINT` when it is set, else a folder.
  *
- * @throws Error when something can't be started, or the run was ended
+ * @throws Error when a start fails, or the run was ended
  */
 export async function runChaos({
   seed,
@@ -76,7 +76,7 @@ export async function runChaos({
   }
 }
 
-/** Begins each fault at its time. Resolves when the last is over. */
+/** Begins each fault at its time. Resolves when all faults have ended. */
 async function makeFaults(
   fleet: Fleet,
   faults: readonly PlannedFault[],
@@ -93,7 +93,7 @@ async function makeFaults(
   await orEnded(Promise.all(made), signal);
 }
 
-/** Waits until nothing is under way any more, and upkeep has removed what the faults have left. */
+/** Waits until no request runs, and upkeep has deleted what the faults have left. */
 async function settle(
   fleet: Fleet,
   ledger: Ledger,
@@ -125,7 +125,7 @@ async function settle(
     'uploads are not ended',
     `SELECT id, state, created_at FROM chat_images WHERE state <> 'stored'`,
   );
-  // As if it were so late that no write which was given up can arrive any more.
+  // This moves the tombstones to a time at which no late write can arrive any more.
   await fleet.withDatabase((database) =>
     database.query(
       `UPDATE chat_image_tombstones SET settled_at = settled_at - interval '1 hour', next_attempt_at = now()`,

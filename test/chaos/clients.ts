@@ -19,20 +19,20 @@ import {
   type Tap,
 } from './plan.js';
 
-/** How the app tries: it gives a request up after the one, and tries again after the others. */
+/** The request timeout and the retry pauses of the app. */
 const TIMEOUT_MS = 30_000;
 const RETRY_PAUSES_MS = [2000, 4000];
 
-/** How many at a time ask for URLs of the pictures, and the longest pause of each. */
+/** The number of clients that ask for URLs, and their longest pause. */
 const READERS = 3;
 const READER_PAUSE_MS = 800;
 
-/** How many of an appointment's pictures a reader asks for at once. */
+/** The number of pictures in a batch request. */
 const BATCH_SIZE = 5;
 
 const BOUNDARY = 'chaos';
 
-/** A whole answer; nothing when it was lost on its way, came too late, or the client has gone. */
+/** A whole response; undefined when it was lost or late, or the client has disconnected. */
 export type Answer = { readonly status: number; readonly body: unknown } | undefined;
 
 type Call = {
@@ -45,7 +45,7 @@ type Call = {
   readonly leaves?: Tap['leaves'];
 };
 
-/** What the app of a user does, whatever becomes of the service. */
+/** The clients, which behave as the app does. */
 export class Clients {
   private readonly agent = new Agent({ keepAlive: true });
   private readonly tokens = new Map<number, string>();
@@ -58,7 +58,7 @@ export class Clients {
     for (const user of [...SENDERS, OUTSIDER]) this.tokens.set(user, fleet.tokenOf(user));
   }
 
-  /** Everybody sends pictures and asks for URLs until it is over. Resolves when the last has ended. */
+  /** Sends pictures and asks for URLs until the run is over. Resolves when all clients have ended. */
   async run(over: AbortSignal): Promise<void> {
     await Promise.all([
       ...SENDERS.map((user) => this.sendPictures(user, over)),
@@ -67,7 +67,7 @@ export class Clients {
     ]);
   }
 
-  /** Sends a picture to one instance until it is stored, or given up. */
+  /** Sends a picture to an instance. Resolves to whether it was stored. */
   async probe(instance: number): Promise<boolean> {
     const [user = 0] = SENDERS;
     const { appointment, picture } = planSending(this.seed, user, -1 - instance);
@@ -93,7 +93,7 @@ export class Clients {
     }
   }
 
-  /** Up to three tries, each with a new file name and the same bytes. */
+  /** Sends up to three times, each with a new file name and the same bytes. */
   private async sendAsTheApp(sent: SentPicture, bytes: Buffer, tap: Tap): Promise<void> {
     for (const [index, instance] of tap.instances.entries()) {
       if (index > 0) await setTimeout(RETRY_PAUSES_MS[index - 1]);
@@ -119,7 +119,7 @@ export class Clients {
     this.ledger.count('upload given up');
   }
 
-  /** Asks for pictures of an appointment, as its patient or its doctor, in all ways in which a URL is to be had. */
+  /** Asks for signed URLs of an appointment's pictures on all routes, as its patient or its doctor. */
   private async askForUrls(reader: number, over: AbortSignal): Promise<void> {
     const random = randomNumbers(this.seed, 4, reader);
     while (await waited(random(READER_PAUSE_MS), over)) {
@@ -165,7 +165,7 @@ export class Clients {
         return;
       }
       default: {
-        // Nobody knows which pictures a list held that got lost. Of patients it is always known what they have had.
+        // The pictures of a lost list are unknown. So only doctors ask for lists.
         const { id, doctor } = appointment;
         const path = `/api/appointments/${id}/chat-images?signed_urls=true&limit=${BATCH_SIZE}`;
         const answer = await this.call({ instance, as: doctor, path });
@@ -180,7 +180,7 @@ export class Clients {
     }
   }
 
-  /** Asks for everything as a user of no appointment, or of another one. */
+  /** Asks for pictures as an outsider. */
   private async pryIntoPictures(over: AbortSignal): Promise<void> {
     const random = randomNumbers(this.seed, 5);
     while (await waited(random(READER_PAUSE_MS), over)) {
@@ -218,7 +218,7 @@ export class Clients {
     }
   }
 
-  /** Counts an answer, and holds it against those that are expected while backends fail. */
+  /** Counts a response, and compares its status with those expected while backends fail. */
   private judge(what: string, user: number, answer: Answer, expected: readonly number[]): void {
     const { error_code: code = '' } = (answer?.body ?? {}) as Partial<ErrorBodyDto>;
     const outcome = answer ? `${answer.status} ${code}`.trim() : 'without an answer';
@@ -245,7 +245,7 @@ export class Clients {
       },
       signal: AbortSignal.timeout(TIMEOUT_MS),
     });
-    // Also after its answer has begun, when it is the answer that tells.
+    // An error may also come after the response has begun. The response then reports it.
     sent.on('error', () => undefined);
     try {
       const response = once(sent, 'response') as Promise<[IncomingMessage]>;
@@ -265,13 +265,13 @@ export class Clients {
   }
 }
 
-/** Waits. Resolves to whether it is not over yet. */
+/** Waits. Resolves to whether the run still lasts. */
 async function waited(ms: number, over: AbortSignal): Promise<boolean> {
   await setTimeout(ms, undefined, { signal: over }).catch(() => undefined);
   return !over.aborted;
 }
 
-/** The form as the app sends it: the file first, its type always image/jpeg. */
+/** The form of the app: the file first, its type always image/jpeg. */
 function uploadForm({ appointment }: SentPicture, bytes: Buffer, name: string): Buffer {
   return Buffer.concat([
     Buffer.from(

@@ -1,7 +1,7 @@
 /*
- * npm run chaos -- --minutes N --seed S: faults without end, for longer than the test in CI has them. Prints each fault as
- * it happens, and the books; ends with 1 when they do not balance. On the S3 server that S3_ENDPOINT and its companions name,
- * else on the local disk.
+ * npm run chaos -- --minutes N --seed S: a longer run of faults than in CI. Prints each fault and the books.
+ * Exits with 1 when the books do not balance. Uses the S3 server of S3_ENDPOINT when it is set,
+ * else the local disk.
  */
 import { parseArgs } from 'node:util';
 import { runChaos } from './chaos.js';

@@ -15,8 +15,8 @@ import { orEnded } from './or-ended.js';
 import { APPOINTMENTS, type EndFault, INSTANCES, OUTSIDER, type PlannedFault, SENDERS } from './plan.js';
 
 /**
- * Upkeep as in production, but sooner, and every rate limit out of the way. All times of the app's tries and of the leases are
- * as they are in production.
+ * Upkeep runs sooner than in production, and rate limits are very high. The times of retries and leases are
+ * those of production.
  */
 const ENVIRONMENT = {
   NODE_ENV: 'test',
@@ -24,7 +24,7 @@ const ENVIRONMENT = {
   JWT_SECRET: 'a secret that only this run knows, 0123456789',
   STORAGE_DRIVER: 'local',
   LOCAL_STORAGE_SECRET: 'another secret that only this run knows, 01234',
-  // On standard error, where nothing else is expected.
+  // The warning would be on standard error, where no output is expected.
   AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED: 'true',
   DECODE_PROCESSES: '2',
   SHUTDOWN_DELAY_MS: '1000',
@@ -35,13 +35,13 @@ const ENVIRONMENT = {
   RATE_LIMIT_UNAUTHENTICATED_PER_MINUTE: '100000',
 } satisfies NodeJS.ProcessEnv;
 
-/** How long an upload is waited for, so that a fault hits it. */
+/** The time to wait for an upload that a fault can hit. */
 const MID_UPLOAD_LIMIT_MS = 3000;
 const POLL_MS = 10;
 
 const TOKEN_SECONDS = 24 * 3600;
 
-/** Does one thing after the other, as two faults of one thing at the same moment would undo each other. */
+/** Runs tasks one after the other, as two faults of the same part would undo each other. */
 class Queue {
   private last: Promise<void> = Promise.resolve();
 
@@ -54,13 +54,13 @@ class Queue {
     return result;
   }
 
-  /** Resolves when nothing is left to do. */
+  /** Resolves when all tasks have ended. */
   async empty(): Promise<void> {
     await this.last;
   }
 }
 
-/** Instances of the service over one database and one storage, and all that can be done to them. */
+/** Instances of the service over one database and one storage, with all their faults. */
 export class Fleet {
   readonly findings: string[] = [];
   private readonly instances: ChaosInstance[] = [];
@@ -73,13 +73,13 @@ export class Fleet {
     storageWays: Array.from({ length: INSTANCES }, () => new Queue()),
   };
   private readonly disturbances = { begun: 0, lasting: 0 };
-  /** Aborted when everything is to be stopped. */
+  /** Aborted when the fleet stops. */
   private readonly over = new AbortController();
 
   private constructor(
     private readonly database: ChaosDatabase,
     readonly storage: ChaosStorage,
-    /** Of somebody who reaches database and storage directly. */
+    /** Settings with direct addresses of database and storage. */
     private readonly settings: Settings,
   ) {}
 
@@ -90,7 +90,7 @@ export class Fleet {
       throw error;
     });
     const ports = await Promise.all(Array.from({ length: INSTANCES }, () => freePort()));
-    // As behind one load balancer; with the local disk it is the first that serves the pictures.
+    // All instances share an address, as behind a load balancer. It leads to the first instance, which serves local pictures.
     const environment = {
       ...ENVIRONMENT,
       APP_URL: `http://127.0.0.1:${ports[0]}`,
@@ -108,7 +108,7 @@ export class Fleet {
     return fleet;
   }
 
-  /** Where an instance is asked. */
+  /** The address of an instance. */
   urlOf(instance: number): string {
     return this.urls[instance] ?? '';
   }
@@ -117,7 +117,7 @@ export class Fleet {
     return signToken(user, this.settings.jwt, TOKEN_SECONDS);
   }
 
-  /** Makes a fault, as soon as the one before it in the same place is over. Resolves when it is over itself. */
+  /** Makes a fault when the previous fault of the same part has ended. Resolves when the fault has ended. */
   async make(fault: PlannedFault): Promise<void> {
     const { database, processes, databaseWays, storageWays } = this.queues;
     const { instance: index, network } = fault;
@@ -166,17 +166,17 @@ export class Fleet {
     }
   }
 
-  /** Starts every instance anew, orderly: what they had under way is over then. */
+  /** Restarts every instance with SIGTERM, which ends their running requests. */
   async restartAll(): Promise<void> {
     await Promise.all(this.instances.map((instance) => instance.restart()));
   }
 
-  /** How many requests to the database or the storage have been given up that may still take effect. */
+  /** The number of cancelled requests to database and storage that may still take effect. */
   underWay(): number {
     return this.storage.underWay() + this.proxies.reduce((sum, { givenUp }) => sum + givenUp, 0);
   }
 
-  /** Looks at the database behind the backs of all instances. */
+  /** Uses a direct database connection, apart from all instances. */
   async withDatabase<T>(work: (database: DataSource) => Promise<T>): Promise<T> {
     const database = await new DataSource(
       migrationDataSourceOptions(this.settings.database, ENTITIES),
@@ -188,16 +188,16 @@ export class Fleet {
     }
   }
 
-  /** What the instances have logged that should not have been. */
+  /** The unexpected log lines of the instances. */
   logged(): readonly string[] {
     return this.instances.flatMap((instance) => instance.findings());
   }
 
-  /** Stops everything, in whatever state it is. */
+  /** Stops everything, in any state. */
   async stop(): Promise<void> {
     this.over.abort();
     const outcomes = await Promise.allSettled(this.instances.map((instance) => instance.stop()));
-    // A fault that lasts is ended first: who is stopped where it is would not hear of its end.
+    // Faults are ended first, as a paused process can not be stopped.
     const { database, ...others } = this.queues;
     await Promise.all([database, ...Object.values(others).flat()].map((queue) => queue.empty()));
     outcomes.push(...(await Promise.allSettled(this.proxies.map((proxy) => proxy.stop()))));
@@ -228,7 +228,7 @@ export class Fleet {
     );
   }
 
-  /** Begins a fault while an upload of the instance is held between two of its steps, where there is one. */
+  /** Begins a fault while an upload of the instance is held between two steps, if there is an upload. */
   private async inMidUpload(
     { instance, network, heldIsLost }: PlannedFault,
     begin: () => EndFault | Promise<EndFault>,
@@ -249,9 +249,9 @@ export class Fleet {
   }
 
   /**
-   * Begins a fault and ends it after its time.
+   * Begins a fault, and ends it after its time.
    *
-   * @param disturbs whether the database or the storage does not answer as it should meanwhile
+   * @param disturbs whether the fault disturbs the database or the storage
    */
   private async last(
     queue: Queue | undefined,

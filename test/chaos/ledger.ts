@@ -4,32 +4,32 @@ import type { Appointment } from './plan.js';
 
 export const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
 
-/** A picture that a user has sent to an appointment, and all that they were told of it. */
+/** A picture that a user has sent to an appointment, with all responses. */
 export type SentPicture = {
   readonly user: number;
   readonly appointment: Appointment;
   /** Makes its bytes again. */
   readonly picture: () => Promise<Buffer>;
   readonly sha256: string;
-  /** Every success. */
+  /** The data of every 200 response. */
   readonly answers: UploadedChatImageDto[];
-  /** Idempotency keys with which a success was had. */
+  /** Idempotency keys of the 200 responses. */
   readonly keys: Set<string>;
-  /** Whether every try was answered with a success, so that nothing can have been done of which nobody was told. */
+  /** Whether every try got a 200 response, so that no unknown effect is possible. */
   isCertain: boolean;
 };
 
-/** What the clients know: each success, each URL, and where an answer may have been lost. */
+/** The knowledge of the clients: each success, each URL, and possibly lost responses. */
 export class Ledger {
   readonly pictures = new Map<string, SentPicture>();
-  /** Images that somebody has been told to be stored, by their ids. */
+  /** Images with a 200 response, by their ids. */
   readonly images = new Map<number, { readonly file_path: string; readonly appointment: Appointment }>();
-  /** How often each thing has happened. */
+  /** The number of each event. */
   readonly counts = new Map<string, number>();
   readonly findings: string[] = [];
-  /** How many URLs a user has had of an image. */
+  /** The number of URLs that a user has got of an image. */
   private readonly urls = new Map<string, number>();
-  /** Images whose URL may have been on its way to a user and got lost; and users for whom that may be any image. */
+  /** Users and images with a possibly lost URL; and users who may have lost a URL of any image. */
   private readonly uncertain = new Set<string>();
   private readonly uncertainUsers = new Set<number>();
 
@@ -37,7 +37,7 @@ export class Ledger {
     this.counts.set(what, (this.counts.get(what) ?? 0) + 1);
   }
 
-  /** The picture's entry; a new one when the user sends it for the first time. */
+  /** The entry of a picture, which is created at its first upload. */
   picture(
     user: number,
     appointment: Appointment,
@@ -78,7 +78,7 @@ export class Ledger {
     return this.urls.get(urlKey(user, imageId)) ?? 0;
   }
 
-  /** Whether the user has got every URL of the image that was made for them. */
+  /** Whether no URL of the image for the user can have been lost. */
   isCertain(user: number, imageId: number): boolean {
     return !this.uncertainUsers.has(user) && !this.uncertain.has(urlKey(user, imageId));
   }

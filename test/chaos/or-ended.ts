@@ -1,5 +1,5 @@
 /**
- * Waits for work, or for the end of the run before it is done.
+ * Waits for work, or for the early end of the run.
  *
  * @throws Error when the run was ended, and what `work` throws
  */

@@ -15,14 +15,14 @@ export const APPOINTMENTS = [
 
 export type Appointment = (typeof APPOINTMENTS)[number];
 
-/** Everybody who sends pictures. */
+/** All users who send pictures. */
 export const SENDERS = [...new Set(APPOINTMENTS.flatMap(({ patient, doctor }) => [patient, doctor]))];
 
-/** A user of no appointment. */
+/** A user without appointments. */
 export const OUTSIDER = 31;
 
 /**
- * Kinds of faults: how many of each there are in a round, and how long one lasts, in milliseconds. A pause is longer than the
+ * Kinds of faults, with their number in a round and their duration in milliseconds. A pause is longer than the
  * lease of a pending upload.
  */
 const KINDS = {
@@ -47,7 +47,7 @@ export const FAULT_KINDS = Object.keys(KINDS) as readonly FaultKind[];
 /** The pause between the beginnings of two faults, in milliseconds. */
 const FAULT_PAUSE_MS = [2000, 4500] as const;
 
-/** Faults of the network between an instance and its database. Most of them hit between the steps of an upload. */
+/** Network faults between an instance and its database. Most of them hit between the steps of an upload. */
 const DATABASE_FAULTS = [
   'cut before',
   'cut before',
@@ -69,7 +69,7 @@ const DATABASE_PLACES = [
   'COMMIT',
 ] as const;
 
-/** Where uploads of an instance are held when it is killed or paused: before their objects are written, or after. */
+/** Places where an upload is held when its instance is killed or paused: before or after its object is written. */
 const HELD_UPLOADS: readonly Fault[] = [
   { how: 'hold', at: 'commit-stored' },
   { how: 'hold', at: 'commit-stored' },
@@ -91,21 +91,21 @@ const STORAGE_PLACES = ['PUT ', 'PUT ', 'DELETE ', undefined];
 
 export type PlannedFault = {
   readonly kind: FaultKind;
-  /** When it begins, after the beginning of the run. */
+  /** The time from the start of the run to the fault. */
   readonly atMs: number;
   readonly lastsMs: number;
-  /** The one that it hits, where it hits one. */
+  /** The instance that the fault hits, if it hits an instance. */
   readonly instance: number;
-  /** What happens to the network; on the local disk the folder can't be used instead. */
+  /** The network fault. On the local disk the folder is unusable instead. */
   readonly network: Fault;
-  /** Whether what is held of an instance when it is killed or paused never arrives. */
+  /** Whether a held statement of a killed or paused instance never arrives. */
   readonly heldIsLost: boolean;
 };
 
-/** What ends a fault. */
+/** Ends a fault. */
 export type EndFault = () => void | Promise<void>;
 
-/** The faults of a run: every kind once or more in each round of them, in another order each time. */
+/** The faults of a run. Each round has every kind, in a new order. */
 export function planFaults(seed: number, minutes: number): readonly PlannedFault[] {
   const random = randomNumbers(seed, 1);
   const between = ([from, to]: readonly [number, number]): number => from + random(to - from + 1);
@@ -135,32 +135,32 @@ function planNetworkFault(random: RandomNumbers, kind: FaultKind): Fault {
     return { how: pick(random, STORAGE_FAULTS), ...limits, ...(at === undefined ? {} : { at }) };
   }
   if (kind !== 'disturb the database of an instance') return pick(random, HELD_UPLOADS);
-  // Now and then all of its connections.
+  // Some faults hit all connections of the instance.
   if (random(6) === 0) return { how: 'refuse' };
   return { how: pick(random, DATABASE_FAULTS), at: pick(random, DATABASE_PLACES), ...limits };
 }
 
-/** One try of a picture after the other, each at some instance, until one succeeds. */
+/** The tries of an upload, each at an instance, until a try succeeds. */
 export type Tap = {
   readonly instances: readonly [number, number, number];
   readonly key: string | undefined;
-  /** Whether the client goes in its first try: in the middle of the picture, or with all sent and no answer yet. */
+  /** Whether the client disconnects in its first try: during the picture, or before the response. */
   readonly leaves: 'never' | 'within' | 'before the answer';
 };
 
-/** What a person does with one picture. */
+/** The uploads of a picture by a user. */
 export type Sending = {
   readonly appointment: Appointment;
-  /** Makes the picture's bytes, the same each time. */
+  /** Creates the bytes of the picture, the same each time. */
   readonly picture: () => Promise<Buffer>;
-  /** More than one where a person taps twice. */
+  /** More than one tap when the user taps twice. */
   readonly taps: readonly Tap[];
-  /** The same picture once more. */
+  /** A later upload of the same picture. */
   readonly again: { readonly afterMs: number; readonly tap: Tap } | undefined;
   readonly pauseMs: number;
 };
 
-/** What a user sends as their n-th picture. */
+/** The n-th picture of a user. */
 export function planSending(seed: number, user: number, index: number): Sending {
   const random = randomNumbers(seed, 2, user, index);
   const tap = (): Tap => {
@@ -170,13 +170,13 @@ export function planSending(seed: number, user: number, index: number): Sending 
     return { instances, key, leaves };
   };
   const first = tap();
-  // At another instance, at the same moment.
+  // The second tap goes to another instance at the same time.
   const { instances: taken } = first;
   const twice = random(5) === 0;
   const second = tap();
   const instances: Tap['instances'] = [(taken[0] + 1) % INSTANCES, second.instances[1], second.instances[2]];
   const again = { afterMs: random(15_000), tap: tap() };
-  // Now and then everybody sends the same picture: it is another image for each of them.
+  // All users send some of the pictures, which are different images for each user.
   const shared = index % 10 === 9;
   return {
     appointment: pick(
@@ -190,7 +190,7 @@ export function planSending(seed: number, user: number, index: number): Sending 
   };
 }
 
-/** A picture of noise in one of the four formats, or a photograph with a comment of its own. */
+/** A random picture in one of the four formats, or a photograph with a random comment. */
 async function makePicture(random: RandomNumbers): Promise<Buffer> {
   const format = pick(random, ['png', 'png', 'jpeg', 'jpeg', 'webp', 'gif', 'photograph'] as const);
   if (format === 'photograph') {
