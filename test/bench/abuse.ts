@@ -1,7 +1,7 @@
 /*
- * npm run bench:abuse: what one user's uploads cost the others. Signed URLs beside uploads of large photographs; and
- * another user's uploads and signed URLs while one sends pictures that cost much, as fast as the default limits let them.
- * On the S3 server that S3_ENDPOINT and its companions name, else on the local disk. BENCH_OTHER_MAIN names the
+ * npm run bench:abuse: what the uploads of a user cost other users. Measures signed URLs beside uploads of large photographs,
+ * and uploads and signed URLs of a user while another user sends costly pictures as fast as the default limits allow.
+ * Uses the S3 server of S3_ENDPOINT when it is set, else the local disk. BENCH_OTHER_MAIN names the
  * dist/main.js of another version, to be measured beside this one.
  */
 import { once } from 'node:events';
@@ -35,13 +35,13 @@ import { LoadGenerator, type LoadRequest, signedUrlRequests } from './signed-url
 import { MEASURE_MS, ROUNDS } from './signed-url-measure.js';
 
 const SIZES = { images: 20_000, appointments: 2_000, accesses: 20_000 };
-/** Which part is measured: uploads, abuse, or both. */
+/** The measured part: uploads, abuse, or both. */
 const ONLY = new RegExp(process.env.BENCH_ONLY ?? '');
 const URL_CONNECTIONS = 16;
 const UPLOADERS = 8;
 const BARS = { p50Ms: 10, p99Ms: 50, uploads: 0.95, victimUploadMs: 1000, victimUrlMs: 50 };
 
-/** How long one user abuses the service: half of the minute in which its budget of uploads is spent. */
+/** The time of the abuse: half of the minute for which the upload budget counts. */
 const ABUSE_MS = Number(process.env.BENCH_ABUSE_MS ?? 30_000);
 const ABUSER_CONNECTIONS = 16;
 const STALLED_CONNECTIONS = 60;
@@ -63,12 +63,12 @@ async function addPeople(database: DataSource): Promise<void> {
 
 const [ABUSER = 0, , VICTIM = 0] = PEOPLE.users;
 const [ABUSED = 0, VICTIMS = 0] = PEOPLE.appointments;
-/** A user of no appointment. */
+/** A user without appointments. */
 const STRANGER = 900_005;
 
 type Answer = { readonly status: number; readonly ms: number };
 
-/** Sends an upload of a user, to one of the appointments above, and waits for all of its answer. */
+/** Sends an upload to one of the appointments above, and waits for the whole response. */
 async function upload(server: Server, token: string, body: Buffer, agent: Agent): Promise<Answer> {
   const started = performance.now();
   const post = request({
@@ -170,7 +170,7 @@ async function measureBeside(
   return { urls, p50Ms, p99Ms, uploads };
 }
 
-/** What another user meets while one abuses the service. */
+/** The results of a normal user during the abuse. */
 type Victim = { readonly uploads: number[]; readonly urls: number[]; readonly refused: Map<number, number> };
 
 async function besideCostlyPictures(requests: readonly LoadRequest[]): Promise<void> {
@@ -187,7 +187,7 @@ async function besideCostlyPictures(requests: readonly LoadRequest[]): Promise<v
           if (!body) throw new Error('There are no pictures.');
           const { status } = await upload(server, bench.tokenOf(ABUSER), body, agent);
           statuses.set(status, (statuses.get(status) ?? 0) + 1);
-          // As fast as the limits let it, and no faster: then it is refused by the number of its requests.
+          // The pause keeps the abuser at the speed that the limits allow.
           if (status === 429) await setTimeout(1000);
         }
       };
@@ -212,7 +212,7 @@ async function besideStalledUploads(requests: readonly LoadRequest[]): Promise<v
   }
 }
 
-/** Announces ten megabytes, sends two, and stops. */
+/** A client that announces ten megabytes, sends two, and stops. */
 function stalled({ port }: Server, token: string): Socket {
   const socket = connect(port, '127.0.0.1');
   socket.on('error', () => undefined);
@@ -225,14 +225,14 @@ function stalled({ port }: Server, token: string): Socket {
   return socket;
 }
 
-/** Lets one user abuse a server of its own, and measures what another one meets meanwhile. */
+/** Lets a user abuse a new server, and measures the requests of another user. */
 async function besideAbuse(
   name: string,
   requests: readonly LoadRequest[],
   abuse: (server: Server, isOver: () => boolean) => Promise<ReadonlyMap<number, number>>,
 ): Promise<void> {
   const server = await bench.start('this version', process.env.BENCH_MAIN ?? 'dist/main.js', {
-    // The default.
+    // This is the default.
     RATE_LIMIT_UPLOADS_PER_MINUTE: '60',
   });
   const photo = forms(await photograph(1500, 845, 84), VICTIMS);
@@ -240,7 +240,7 @@ async function besideAbuse(
   const victim: Victim = { uploads: [], urls: [], refused: new Map() };
   const sendPhoto = async (): Promise<void> => {
     const { status, ms } = await upload(server, bench.tokenOf(VICTIM), photo.next(), agent);
-    // Within the budget of a minute, as it sends one in each so many.
+    // The pause between uploads keeps them within the budget of a minute.
     if (status === 200) victim.uploads.push(ms);
     else victim.refused.set(status, (victim.refused.get(status) ?? 0) + 1);
   };
@@ -307,7 +307,7 @@ function percentile(values: readonly number[], part: number): number {
   return values.toSorted((a, b) => a - b)[Math.floor(values.length * part)] ?? NaN;
 }
 
-/** What a server and its decoding processes hold together; what they share counts once. */
+/** The memory of a server and its decoding processes, with shared memory counted once. */
 async function memoryMiB({ process: { pid } }: Server): Promise<number> {
   const children = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8').catch(() => '');
   const pids = [String(pid), ...children.trim().split(' ').filter(Boolean)];
@@ -320,7 +320,7 @@ async function memoryMiB({ process: { pid } }: Server): Promise<number> {
   return sums.reduce((sum, one) => sum + one, 0);
 }
 
-/** By what they are: refused from their structure, and the worst of each format that are accepted. */
+/** Pictures that are refused by their structure, and the slowest accepted pictures of each format. */
 async function costlyPictures(): Promise<Record<string, readonly Buffer[]>> {
   return {
     'JPEGs of thousands of scans': [

@@ -1,6 +1,6 @@
 /*
- * This service on the usual ExpressAdapter. WITHOUT=prototypes keeps the rest of LeanExpressAdapter, WITHOUT=all keeps only
- * what each answer must have: its headers.
+ * This service on the usual ExpressAdapter. WITHOUT=prototypes keeps the rest of LeanExpressAdapter. WITHOUT=all keeps only
+ * the required response headers.
  */
 import type { Express } from 'express';
 import { createServer, ServerResponse } from 'node:http';
@@ -11,7 +11,7 @@ import { boundUnanswered } from '../../src/http/pipelined-requests.js';
 import { createLogger } from '../../src/observability/logger.js';
 import type * as serverModule from '../../src/server.js';
 
-// Of the build, and not of the copy beside the benchmarks: decoding processes are found from there.
+// The modules come from the build, as decoding processes are found from there.
 const built = (path: string): Promise<unknown> => import(new URL(`../../../${path}`, import.meta.url).href);
 const { LeanExpressAdapter } = (await built('http/lean-express.adapter.js')) as typeof adapterModule;
 const { serve } = (await built('server.js')) as typeof serverModule;
@@ -25,7 +25,7 @@ class CompleteResponse extends ServerResponse {
 
 LeanExpressAdapter.prototype.initHttpServer = function (): void {
   const express: Express = this.getInstance();
-  // Express gives its own prototype to each response, so the headers stand behind that.
+  // Express sets its own prototype on each response, so this class is the prototype of that prototype.
   Object.setPrototypeOf(Object.getPrototypeOf(express.response), CompleteResponse.prototype);
   Object.assign(this, { httpServer: createServer({ requireHostHeader: false }, boundUnanswered(express)) });
 };

@@ -1,7 +1,7 @@
 /*
- * npm run bench:adapter: what LeanExpressAdapter spares a signed URL: the service with it, without its prototypes, and on
- * the usual ExpressAdapter; at 64 connections, interleaved in one run, on a database that waits for the disk. Run it with the Node version in
- * question. BENCH_ROUNDS, BENCH_MS and BENCH_WARM_UP_MS say how much of it.
+ * npm run bench:adapter: what LeanExpressAdapter spares a signed URL. Compares the service with it, without its prototypes, and
+ * with the usual ExpressAdapter, at 64 connections, interleaved, on a database that waits for the disk. Uses the
+ * current Node version. BENCH_ROUNDS, BENCH_MS and BENCH_WARM_UP_MS set the rounds and times.
  */
 import { seed } from './seed.js';
 import { Bench, OFFLINE_BUCKET, withDatabase } from './service-under-test.js';

@@ -1,5 +1,5 @@
 /*
- * What signed URLs are measured against: the least that gives the same answer after the same checks. `node:http`, `pg`,
+ * The bare reference for signed URLs: the least code with the same response after the same checks. `node:http`, `pg`,
  * and per request one HMAC for the token, one prepared statement, and one signature.
  */
 import { createHmac, createSecretKey, randomUUID, timingSafeEqual } from 'node:crypto';
@@ -21,7 +21,7 @@ const signer = new BareUrlSigner(DO_SPACES_URL, {
   region: DO_SPACES_REGION,
 });
 
-/** Ten connections, each lent to one query at a time. `pg`'s own pool would cost a tenth of what this server can do. */
+/** A pool of ten connections. The pool of `pg` would cost a tenth of this server's speed. */
 class Connections {
   private readonly waiting: ((client: pg.Client) => void)[] = [];
 
@@ -31,7 +31,7 @@ class Connections {
     const clients = Array.from({ length: 10 }, async () => {
       const client = new pg.Client({
         connectionString: DATABASE_URL,
-        // Planned once for all values instead of five times for each first.
+        // A statement is planned once for all values, instead of five times for single values first.
         options: '-c plan_cache_mode=force_generic_plan',
       });
       await client.connect();
@@ -55,7 +55,7 @@ class Connections {
 
 const connections = await Connections.open();
 
-/** Who asks, for which image; is it the patient or the doctor; and when it is, the audit row: committed as one. */
+/** Finds user and image, decides, and writes the audit row, in a single statement. */
 const lookUp = (column: 'id' | 'filename'): string => `
   WITH found AS (
     SELECT users.id AS caller, image.id, file_path, appointments.id AS appointment,
@@ -85,7 +85,7 @@ const FILENAME = /^[\w.-]{1,255}$/;
 const REQUEST_ID = /^[\w-]{8,64}$/;
 const BEARER = /^Bearer +([\w-]+)\.([\w-]+)\.([\w-]+)$/i;
 
-/** The user that a token of the one accepted algorithm names: `exp` is required, `nbf` is kept to. */
+/** The user of a token with the accepted algorithm. `exp` is required, and `nbf` is checked. */
 function userOf(authorization: string | undefined): number {
   const [, header, claims, signature] = BEARER.exec(authorization ?? '') ?? [];
   if (!header || !claims || !signature) throw new AppError('UNAUTHENTICATED');
@@ -103,7 +103,7 @@ function userOf(authorization: string | undefined): number {
   return id;
 }
 
-/** Of what the holder of the key has signed, so it is JSON. */
+/** Decodes a part of a verified token, which so is JSON. */
 function decode(part: string): Record<string, unknown> {
   return JSON.parse(Buffer.from(part, 'base64url').toString()) as Record<string, unknown>;
 }
@@ -120,7 +120,7 @@ async function answer({ method, url = '', headers }: IncomingMessage): Promise<s
   const id = parseId(image);
   const query =
     id === undefined
-      ? // No file has an empty name. Whether the user exists is answered first all the same.
+      ? // No file has an empty name. The user is checked first also then.
         { ...BY_FILENAME, values: [user, FILENAME.test(image) ? image : ''] }
       : { ...BY_ID, values: [user, id] };
   const row = await connections.firstRow<Row>(query);

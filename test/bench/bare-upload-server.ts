@@ -1,5 +1,5 @@
 /*
- * What uploads are measured against: a server that pipes every body to the storage and answers, without a check. It
+ * The bare reference for uploads: a server that pipes every body to the storage and answers, without a check. It
  * reads no form, knows no user and no database, and keeps nothing in memory.
  */
 import { S3Client, PutObjectCommand } from '@aws-sdk/client-s3';
@@ -18,7 +18,7 @@ async function toDisk(body: IncomingMessage): Promise<void> {
   await pipeline(body, createWriteStream(join(LOCAL_STORAGE_DIR, randomUUID())));
 }
 
-/** One presigned URL for all: signing is not what is measured. */
+/** Uses presigned URLs, as signing is not measured. */
 async function toBucket(): Promise<(body: IncomingMessage) => Promise<void>> {
   const { DO_SPACES_KEY = '', DO_SPACES_SECRET = '', DO_SPACES_ENDPOINT, DO_SPACES_BUCKET } = process.env;
   const client = new S3Client({

@@ -7,30 +7,30 @@ type SigningCredentials = {
   readonly region: string;
 };
 
-/** What the URLs that are signed in one second share. */
+/** The common parts of all URLs that are signed in the same second. */
 type SigningMoment = {
-  /** Since 1970. */
+  /** Seconds since 1970. */
   readonly second: number;
   readonly time: string;
   readonly day: string;
   readonly scope: string;
   readonly signatureOf: (toSign: string) => string;
-  /** The query's beginning. */
+  /** The start of the query. */
   readonly parameters: string;
 };
 
 const ALGORITHM = 'AWS4-HMAC-SHA256';
 
-/** Of a SHA-256: the bytes that it works on at once, and those of its result. */
+/** The block size and the result size of SHA-256. */
 const BLOCK_BYTES = 64;
 const DIGEST_BYTES = 32;
 
-/** Neither escaped by encodeURIComponent nor reserved: the letters of nearly every key. */
+/** Characters without escapes, which nearly every key has only. */
 const PLAIN_PATH = /^[\w./~-]*$/;
 
 /**
- * Signs URLs that read an object, by AWS Signature Version 4 with the signature in the query. The same URLs as the SDK's
- * `getSignedUrl`, to the byte, without its request pipeline: a SHA-256 and an HMAC a URL, and the day's key once a day.
+ * Signs URLs that read an object, by AWS Signature Version 4 with the signature in the query. The URLs equal those of the SDK's
+ * `getSignedUrl`, without its request pipeline: a SHA-256 and an HMAC per URL, and a signing key per day.
  *
  * @see https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
  */
@@ -40,7 +40,7 @@ export class BareUrlSigner {
   private readonly basePath: string;
   private moment: SigningMoment | undefined;
 
-  /** @param publicUrl the bucket's own address as clients reach it, path included */
+  /** @param publicUrl the public address of the bucket, with its path */
   constructor(
     publicUrl: string,
     private readonly credentials: SigningCredentials,
@@ -59,7 +59,7 @@ export class BareUrlSigner {
   sign(key: string, expiresIn: number, signedAt: Date): string {
     const { time, scope, signatureOf, parameters } = this.momentOf(signedAt);
     const path = `${this.basePath}/${encodePath(key)}`;
-    // In the order of the names' bytes, as the signature wants them; the signature itself is between the last two.
+    // The signature needs the parameters in byte order. It stands between the last two.
     const before = `${parameters}&X-Amz-Expires=${expiresIn}`;
     const after = 'X-Amz-SignedHeaders=host&x-id=GetObject';
     const request = `GET\n${path}\n${before}&${after}\nhost:${this.host}\n\nhost\nUNSIGNED-PAYLOAD`;
@@ -67,7 +67,7 @@ export class BareUrlSigner {
     return `${this.origin}${path}?${before}&X-Amz-Signature=${signature}&${after}`;
   }
 
-  /** What all URLs of one second have in common; the key is that of the day (UTC). */
+  /** The common parts of all URLs of a second, with the signing key of the day (UTC). */
   private momentOf(signedAt: Date): SigningMoment {
     const second = Math.floor(signedAt.getTime() / 1000);
     if (this.moment?.second === second) return this.moment;
@@ -87,7 +87,7 @@ export class BareUrlSigner {
     return this.moment;
   }
 
-  /** Signs by the key of a day; all that is signed on it has one length. */
+  /** Signs with the key of a day. All signed texts of the day have the same length. */
   private signatureBy(day: string, scope: string): (toSign: string) => string {
     const { secretAccessKey, region } = this.credentials;
     const hmac = (key: string | Buffer, data: string): Buffer =>
@@ -99,11 +99,11 @@ export class BareUrlSigner {
 }
 
 /**
- * HMAC-SHA256 of texts of one length (RFC 2104, 2): two hashes, as the object that `createHmac` makes for each text costs
+ * HMAC-SHA256 of texts of the same length (RFC 2104, 2). It uses two hashes, as an object of `createHmac` per text costs
  * more than both.
  *
- * @param key at most a block
- * @param textBytes how long each text is, in UTF-8
+ * @param key not longer than a block
+ * @param textBytes the length of each text, in UTF-8
  */
 function hmacSha256(key: Buffer, textBytes: number): (text: string) => string {
   const inner = Buffer.alloc(BLOCK_BYTES + textBytes, 0x36);

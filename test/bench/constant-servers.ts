@@ -1,6 +1,6 @@
 /*
- * The ceilings: servers that answer a constant of a signed URL's size and ask nobody. FRAMEWORK=nest is NestJS on Express
- * with its defaults and one guard, FRAMEWORK=none is `node:http` alone.
+ * The ceilings: servers that answer a constant of a signed URL's size. FRAMEWORK=nest is NestJS on Express
+ * with its defaults and a guard. FRAMEWORK=none is `node:http` alone.
  */
 import { type CanActivate, Controller, type ExecutionContext, Get, Module, UseGuards } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';

@@ -1,6 +1,6 @@
 /*
- * Loaded into the server before its program (node --import): finds the longest time for which its event loop did not
- * turn. The bench asks over the IPC channel, and the next search begins with the answer.
+ * Finds the longest block of the server's event loop. It is loaded into the server with node --import.
+ * The benchmark asks over the IPC channel, and each response begins a new search.
  */
 import { openSync, readSync } from 'node:fs';
 import { performance, PerformanceObserver } from 'node:perf_hooks';
@@ -8,15 +8,15 @@ import { isMainThread } from 'node:worker_threads';
 
 export type LongestBlock = {
   readonly milliseconds: number;
-  /** How much of it the thread ran for; the rest it waited for a processor. Not a number where Linux does not tell it. */
+  /** The part in which the thread ran instead of waiting for a processor. NaN outside Linux. */
   readonly onProcessor: number;
-  /** How much of it was garbage collection. */
+  /** The part that was garbage collection. */
   readonly collecting: number;
 };
 
 const TICK_MS = 1;
 
-/** @returns how many milliseconds the main thread has run for */
+/** @returns a function for the milliseconds that the main thread has run */
 function processorClock(): () => number {
   if (process.platform !== 'linux') return () => NaN;
   const file = openSync('/proc/self/schedstat', 'r');
@@ -60,5 +60,5 @@ function watch(): void {
   process.channel?.unref();
 }
 
-// The server's worker threads load this too.
+// The worker threads of the server also load this module.
 if (isMainThread) watch();

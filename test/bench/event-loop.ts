@@ -1,7 +1,7 @@
 /*
- * npm run bench:event-loop: for how long one upload can keep the server's event loop from turning, which is for how long
- * nobody else is served. Pictures and forms that could cost much are sent several times each. BENCH_ONLY, a regular
- * expression, picks some of them.
+ * npm run bench:event-loop: how long an upload can block the event loop of the server, and so all other users.
+ * Costly pictures and forms are sent several times each. BENCH_ONLY, a regular
+ * expression, selects some of them.
  */
 import { once } from 'node:events';
 import { type IncomingMessage, request } from 'node:http';
@@ -26,7 +26,7 @@ import { Bench, median, photograph, type Server } from './service-under-test.js'
 const REPEATS = Number(process.env.BENCH_REPEATS ?? 5);
 const ONLY = new RegExp(process.env.BENCH_ONLY ?? '');
 const BAR_MS = 50;
-/** Up to so many bytes JPEG and WebP, and GIF, are cleaned on the event loop itself. */
+/** The sizes up to which JPEG and WebP, and GIF, are cleaned on the event loop. */
 const INLINE = { jpeg: 256 * 1024, gif: 64 * 1024 };
 const COM = [0xff, 0xfe, 0, 2];
 const NO_TABLES = [0xff, 0xdb, 0, 2];
@@ -34,11 +34,11 @@ const RESTART_INTERVAL = [0xff, 0xdd, 0, 4, 0, 0];
 
 type Case = {
   readonly body: () => Buffer | Promise<Buffer>;
-  /** How many are sent at the same moment. */
+  /** The number of concurrent uploads. */
   readonly clients?: number;
-  /** How many of the first bytes are sent one by one. */
+  /** The number of first bytes that are sent singly. */
   readonly singly?: number;
-  /** Without a token, the answer comes before the body is read. */
+  /** Without a token, the response comes before the body is read. */
   readonly anonymous?: boolean;
 };
 
@@ -51,7 +51,7 @@ const form = (file: Buffer): Buffer =>
   Buffer.concat([Buffer.from(FILE), file, Buffer.from(`\r\n${APPOINTMENT}${END}`)]);
 const file = (make: () => Buffer | Promise<Buffer>): Case => ({ body: async () => form(await make()) });
 
-/** An animation of as many frames of one pixel as fit. */
+/** An animation of as many one-pixel frames as fit. */
 async function animatedWebp(bytes: number): Promise<Buffer> {
   const frame = webpChunk('ANMF', Buffer.concat([Buffer.alloc(16), await webpPixel()]));
   return webp(0x02, Buffer.concat([webpChunk('ANIM', Buffer.alloc(6)), filled(frame, bytes - 60)]));
@@ -63,7 +63,7 @@ const unknownWebpChunks = async (bytes: number): Promise<Buffer> =>
 const onePixelFrames = (bytes: number): Buffer =>
   gif(1, Buffer.of(2, 2, 0x44, 0x01), Math.floor((bytes - 20) / 15));
 
-/** Clear, a pixel and end, of twelve bits each. */
+/** Frames of the codes clear, pixel and end, of twelve bits each. */
 const widestCodes = (bytes: number): Buffer =>
   gif(1, Buffer.of(11, 5, 0x00, 0x08, 0x00, 0x01, 0x08), Math.floor((bytes - 20) / 18));
 
@@ -171,7 +171,7 @@ const bench = await Bench.open();
 try {
   const server = await bench.start('this service', 'dist/main.js', {
     NODE_OPTIONS: `--import=${new URL('./event-loop-probe.js', import.meta.url).href}`,
-    // Every upload is stored, also the same picture again.
+    // Duplicates are stored too.
     UPLOAD_DEDUPE_SECONDS: '0',
   });
   console.log(`storage: ${bench.storage}; ${REPEATS} of each; the median and, in brackets, the most, in ms`);

@@ -1,6 +1,6 @@
 /*
- * npm run bench:held-row: what a row that another transaction has locked costs all others' signed URLs: p50 and p99 at 16
- * connections, without the lock, and with it while its user asks over 4 further connections; on a database that waits for
+ * npm run bench:held-row: what a held row costs the signed URLs of other users. Measures p50 and p99 at 16
+ * connections, without the lock, and with it while its user asks over 4 more connections, on a database that waits for
  * the disk. BENCH_OTHER_MAIN names the dist/main.js of another version, to be measured beside this one.
  */
 import pg from 'pg';
@@ -13,7 +13,7 @@ import { MEASURE_MS, ROUNDS, warmUp } from './signed-url-measure.js';
 const SIZES = { images: 20_000, appointments: 2000, accesses: 100_000 };
 const CONNECTIONS = 16;
 const HELD_CONNECTIONS = 4;
-/** How much longer others may take, at the median, while a row is held. */
+/** The allowed factor of the median time of other users while a row is held. */
 const BAR = 2;
 
 const bench = await Bench.open({
@@ -24,7 +24,7 @@ const bench = await Bench.open({
 const load = await LoadGenerator.open();
 const holder = new pg.Client({ connectionString: bench.environment.DATABASE_URL });
 
-/** Asks for signed URLs of the held user, until it is told to stop. */
+/** Asks for signed URLs as the held user, until the signal. */
 async function askAsHeld(
   { port }: Server,
   requests: readonly LoadRequest[],
@@ -76,7 +76,7 @@ try {
       stop.abort();
       await Promise.all(asking);
       await holder.query('ROLLBACK');
-      // Until nothing is taken for held any more.
+      // After this pause no row counts as held.
       await setTimeout(MEASURE_MS);
     }
     const normal = median(free.map(({ p50Ms }) => p50Ms));

@@ -1,6 +1,6 @@
 /*
- * npm run bench:installations: what the installation costs a signed URL: the same service on a direct database, on one with
- * the main application's table of revoked tokens, and behind PgBouncer in transaction mode; interleaved, on a database
+ * npm run bench:installations: what the installation costs a signed URL. Compares the service on a direct database, with
+ * the main application's table of revoked tokens, and behind PgBouncer in transaction mode, interleaved, on a database
  * that waits for the disk. BENCH_OTHER_MAIN names the dist/main.js of another version, to be measured beside them.
  */
 import type { DataSource } from 'typeorm';
@@ -14,7 +14,7 @@ const SIZES = { images: 100_000, appointments: 10_000, accesses: 1_000_000 };
 const CONNECTIONS = [1, 16, 64];
 const BARS: Readonly<Record<string, number>> = { 'revoked tokens': 0.95, pooled: 0.6 };
 
-/** As many sessions as a main application of some size has, none of them of the benchmark's tokens. */
+/** Adds the sessions of a large main application, without the tokens of the benchmark. */
 async function addSessions(database: DataSource): Promise<void> {
   await database.query(`CREATE TABLE user_sessions (
     id bigserial PRIMARY KEY, user_id bigint NOT NULL, jti varchar(64) NOT NULL UNIQUE,

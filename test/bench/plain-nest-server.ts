@@ -1,5 +1,5 @@
 /*
- * The signed URL as most would write it in NestJS: passport, a repository per table, the SDK's `getSignedUrl`, every
+ * The signed URL in the usual way of NestJS: passport, a repository per table, the SDK's `getSignedUrl`, and every
  * default of the framework. It logs no request.
  */
 import { GetObjectCommand, S3Client } from '@aws-sdk/client-s3';
@@ -58,7 +58,7 @@ class ChatImagesService {
     region: DO_SPACES_REGION,
     endpoint: DO_SPACES_ENDPOINT,
     credentials: { accessKeyId: DO_SPACES_KEY, secretAccessKey: DO_SPACES_SECRET },
-    // For the same URL as the others: the SDK's defaults put checksums into it.
+    // The defaults of the SDK add checksums to the URL, which would differ from the other servers.
     requestChecksumCalculation: 'WHEN_REQUIRED',
     responseChecksumValidation: 'WHEN_REQUIRED',
   });

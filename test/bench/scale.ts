@@ -1,6 +1,6 @@
 /*
- * npm run bench:scale: whether a signed URL takes as long among a million images as among ten thousand. Two databases of
- * one PostgreSQL server, one service on each, interleaved.
+ * npm run bench:scale: the time of a signed URL among a million images, compared with ten thousand. Uses two databases of
+ * one PostgreSQL server, with a service on each, interleaved.
  */
 import { seed, type Sizes } from './seed.js';
 import { Bench, OFFLINE_BUCKET, withDatabase } from './service-under-test.js';

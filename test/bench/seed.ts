@@ -1,6 +1,6 @@
 /*
- * npm run bench:seed -- --images 1e6 --appointments 1e5 --accesses 1e7: fills the database of DATABASE_URL,
- * migrating it first. Its user must be a superuser, because the foreign keys are not checked row by row.
+ * npm run bench:seed -- --images 1e6 --appointments 1e5 --accesses 1e7: migrates and fills the database of DATABASE_URL.
+ * Its user must be a superuser, as the foreign keys are not checked row by row.
  */
 import { parseArgs } from 'node:util';
 import { DataSource, type QueryRunner } from 'typeorm';
@@ -10,19 +10,19 @@ import { ENTITIES } from '../../src/chat-images/entities/entities.js';
 import { migrationDataSourceOptions } from '../../src/database/data-source-options.js';
 import { migrateUp } from '../../src/database/migrate.js';
 
-/** How many rows of each kind. */
+/** The number of rows of each kind. */
 export type Sizes = { readonly images: number; readonly appointments: number; readonly accesses: number };
 
-/** A doctor has so many appointments, and a patient so many. */
+/** The number of appointments per doctor and per patient. */
 const APPOINTMENTS_OF_A_DOCTOR = 100;
 const APPOINTMENTS_OF_A_PATIENT = 2;
 
-/** When the first picture was sent; one a second since. */
+/** The time of the first picture. A picture follows every second. */
 const FIRST_IMAGE_AT = 1_762_379_401;
 
 /**
- * Fills a migrated database without images: the same rows for the same sizes. Pictures of an appointment lie apart, as
- * those of a real chat do, since others send theirs in between; so do the rows of the audit trail of one picture.
+ * Fills a migrated database without images. The same sizes give the same rows. Pictures of an appointment lie apart, as
+ * in real chats, where other users send pictures in between. So do the audit rows of a picture.
  *
  * @throws UsageError when there are images already
  */
@@ -37,7 +37,7 @@ export async function seed(database: DataSource, sizes: Sizes): Promise<void> {
       await runner.rollbackTransaction();
       throw error;
     }
-    // Else the first readers would set the hint bits, and autovacuum would come in the middle of what is measured.
+    // Without this, the first readers would set hint bits, and autovacuum would run during the measurement.
     await runner.query('VACUUM (FREEZE, ANALYZE) users, appointments, chat_images, chat_image_access');
     await runner.query('CHECKPOINT');
   } finally {
@@ -54,7 +54,7 @@ async function fill(runner: QueryRunner, { images, appointments, accesses }: Siz
   if (exists) throw new UsageError('There are chat images in this database already: seed an empty one.');
   const doctors = Math.ceil(appointments / APPOINTMENTS_OF_A_DOCTOR);
   const patients = Math.ceil(appointments / APPOINTMENTS_OF_A_PATIENT);
-  /** SQL for who is the doctor, and who the patient, of the nth appointment, counted from 0. */
+  /** SQL for the doctor and the patient of the nth appointment, counted from 0. */
   const doctorOf = (n: string): string => `${user} + 1 + (${n}) % ${doctors}`;
   const patientOf = (n: string): string => `${user + doctors} + 1 + (${n}) % ${patients}`;
   const eitherOf = (n: string, row: string): string =>
@@ -95,9 +95,9 @@ async function fill(runner: QueryRunner, { images, appointments, accesses }: Siz
 }
 
 /**
- * Drops what would have to be kept up with every row: all indexes, keys among them, that no foreign key needs.
+ * Drops all indexes and keys that no foreign key needs, so that rows are inserted fast.
  *
- * @returns the statements that make them again
+ * @returns the statements that create them again
  */
 async function dropIndexes(runner: QueryRunner, tables: readonly string[]): Promise<readonly string[]> {
   const indexes = (await runner.query(

@@ -20,7 +20,7 @@ export const JWT_SECRET = 'only for this benchmark, 0123456789abcdef';
 
 export type Server = { readonly name: string; readonly port: number; readonly process: ChildProcess };
 
-/** A bucket that is never asked: URLs are signed offline. */
+/** A bucket that gets no requests, as URLs are signed offline. */
 export const OFFLINE_BUCKET = {
   STORAGE_DRIVER: 's3',
   DO_SPACES_KEY: 'bench-access-key',
@@ -33,25 +33,25 @@ export const OFFLINE_BUCKET = {
 } satisfies NodeJS.ProcessEnv;
 
 /**
- * What the installation leaves to the operator: the default, 128 MB, is made for starting on any machine.
+ * The memory of PostgreSQL, which operators set. The default of 128 MB is for any machine.
  *
  * @see https://www.postgresql.org/docs/current/runtime-config-resource.html#GUC-SHARED-BUFFERS
  */
 const SIZED_FOR_ITS_DATA = { shared_buffers: process.env.BENCH_SHARED_BUFFERS ?? '2GB' };
 
-/** How often a server that starts is asked whether it listens. */
+/** The interval of the checks whether a server listens. */
 const POLL_MS = 5;
 
 type Options = {
-  /** Whether a commit waits for the disk, as in production. Uploads are measured without: their disk is the storage's. */
+  /** Whether a commit waits for the disk, as in production. Uploads are measured without it, as they use the storage's disk. */
   readonly durable?: boolean;
   /** Added to the environment of all servers. */
   readonly environment?: NodeJS.ProcessEnv;
-  /** What is in the database. */
+  /** Fills the database. */
   readonly fill?: (database: DataSource) => Promise<unknown>;
 };
 
-/** The database, the storage and the environment that all servers of a benchmark share. */
+/** The common database, storage and environment of all servers of a benchmark. */
 export class Bench {
   private readonly servers: Server[] = [];
 
@@ -112,7 +112,7 @@ export class Bench {
   }
 
   /**
-   * Makes, migrates and fills a database beside the others.
+   * Creates, migrates and fills another database.
    *
    * @returns its URL
    */
@@ -125,12 +125,12 @@ export class Bench {
     return url;
   }
 
-  /** A bearer token of a user, for a day. */
+  /** A bearer token of a user for a day. */
   tokenOf(userId: number): string {
     return signToken(userId, { algorithm: 'HS256', key: JWT_SECRET, issuer: undefined }, 86_400);
   }
 
-  /** The process of PostgreSQL that all its others are children of. */
+  /** The parent process of PostgreSQL. */
   async postgresPid(): Promise<number> {
     return parseInt(await readFile(join(this.postgres.directory, 'postmaster.pid'), 'utf8'), 10);
   }
@@ -140,7 +140,7 @@ export class Bench {
     const port = await freePort();
     const child = spawn(process.execPath, [program], {
       env: { ...this.environment, ...more, PATH: process.env.PATH, PORT: String(port) },
-      // What is logged is written, but goes nowhere: whoever read it would do so on the cores that are measured.
+      // The log is written to nowhere, as its reader would use the measured cores.
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
     });
     const server = { name, port, process: child };
@@ -161,7 +161,7 @@ export class Bench {
   }
 }
 
-/** Looks into a database, with the same entities and types as the service. */
+/** Connects to a database, with the entities and types of the service. */
 export async function withDatabase<T>(url: string, work: (database: DataSource) => Promise<T>): Promise<T> {
   const database = await new DataSource(
     migrationDataSourceOptions(loadDatabaseSettings({ DATABASE_URL: url }), ENTITIES),
@@ -173,7 +173,7 @@ export async function withDatabase<T>(url: string, work: (database: DataSource) 
   }
 }
 
-/** A patient, a doctor, and appointment 145. */
+/** Adds a patient, a doctor, and appointment 145. */
 async function oneAppointment(database: DataSource): Promise<void> {
   await database.query('INSERT INTO users (id) VALUES (1), (2)');
   await database.query('INSERT INTO appointments (id, patient_id, doctor_id) VALUES (145, 1, 2)');
@@ -182,7 +182,7 @@ async function oneAppointment(database: DataSource): Promise<void> {
 const isRunning = ({ exitCode, signalCode }: ChildProcess): boolean =>
   exitCode === null && signalCode === null;
 
-/** Peak of a server's resident memory since the last reset, in MiB; not a number where the system does not tell it. */
+/** The peak of a server's resident memory since the last reset, in MiB. NaN outside Linux. */
 export async function peakMiB({ process: { pid } }: Server, { reset }: { reset: boolean }): Promise<number> {
   if (process.platform !== 'linux') return NaN;
   const status = await readFile(`/proc/${pid}/status`, 'utf8');
@@ -190,7 +190,7 @@ export async function peakMiB({ process: { pid } }: Server, { reset }: { reset: 
   return Number(/VmHWM:\s+(\d+) kB/.exec(status)?.[1]) / 1024;
 }
 
-/** A photograph: the shipped one, scaled, with the grain of a camera's sensor. */
+/** The phone photograph, scaled, with the noise of a camera sensor. */
 export async function photograph(width: number, height: number, quality: number): Promise<Buffer> {
   const grain = await sharp({
     create: {
@@ -220,7 +220,7 @@ export function form(photo: readonly Buffer[], appointmentId = 145): Buffer {
   return Buffer.concat([Buffer.from(head), ...photo, Buffer.from(tail)]);
 }
 
-/** Forms with a picture of its own each time: a comment in the JPEG is counted up. */
+/** Forms with a new picture each time, by a counter in a comment of the JPEG. */
 export function forms(
   photo: Buffer,
   appointmentId?: number,

@@ -3,7 +3,7 @@ import { signToken } from '../../src/auth/sign-token.js';
 import { type Bench, JWT_SECRET, type Server, withDatabase } from './service-under-test.js';
 import type { LoadRequest } from './signed-url-load.js';
 
-/** The servers of the benchmark, by what they are to each other. */
+/** The servers of the benchmark, by their role. */
 export type Servers = Readonly<
   Record<'service' | 'bare' | 'plain' | 'nestConstant' | 'httpConstant', Server>
 >;
@@ -16,12 +16,12 @@ type Success = {
 
 const COMPARED_REQUESTS = 12;
 
-/** How many bytes the constants may be off: ids differ in length. */
+/** The allowed difference of the constants in bytes, as ids differ in length. */
 const SIZE_TOLERANCE = 16;
 
 /**
- * Holds the servers against each other before they are measured, since only those that do the same may be compared: the
- * same answers and audit rows, and the same refusals, of which the plain version need only have the status.
+ * Compares the servers before the measurement, as only equal work may be compared. They must have the
+ * same responses, audit rows and refusals. The plain version needs only the status of refusals.
  *
  * @throws AssertionError when they differ
  */
@@ -53,7 +53,7 @@ export async function assertSameAnswers(
   }
 }
 
-/** What must be the same: all but the second of signing, which must be the same everywhere in one answer. */
+/** The parts that must be equal: all but the second of signing, which must be consistent within a response. */
 function successOf({ status, headers, text }: Answer): object {
   assert.equal(status, 200, text);
   const { url, expires_in, expires_at } = (JSON.parse(text) as Success).data;
@@ -74,9 +74,9 @@ function refusalOf({ status, headers, text }: Answer): {
   return { status, body, named };
 }
 
-/** One request for each reason to refuse one. */
+/** A request for each reason of a refusal. */
 function refused(bench: Bench, requests: readonly LoadRequest[]): readonly LoadRequest[] {
-  // Every second request is a patient's, and two patients never share an appointment.
+  // Every second request is of a patient, and two patients never share an appointment.
   const patients = requests.filter((_, index) => index % 2 === 1);
   const [own] = patients;
   const other = patients.find(({ token }) => token !== own?.token);
@@ -112,7 +112,7 @@ async function lastAccess({ environment }: Bench): Promise<number> {
   return row?.last ?? 0;
 }
 
-/** The images and users of the audit rows since. */
+/** The images and users of the audit rows after an id. */
 function accessesAfter(
   { environment }: Bench,
   last: number,

@@ -9,8 +9,8 @@ const BAR_HEIGHT = 20;
 const TOP = 56;
 
 /**
- * Horizontal bars as SVG, with how many times each the service's is. Text and bars are readable on a light and on a dark
- * page.
+ * Horizontal bars as SVG, with the factor between the service and each server. Text and bars are readable on light and on
+ * dark pages.
  */
 export function barChart(title: string, caption: string, bars: readonly Bar[]): string {
   const height = TOP + bars.length * ROW + 12;

@@ -7,7 +7,7 @@ import { promisify } from 'node:util';
 import type { DataSource } from 'typeorm';
 import { pick, randomNumbers } from '../support/random-numbers.js';
 
-/** Who asks: so many doctors and patients, each for pictures of their own appointments. */
+/** The number of doctors and patients, who ask for pictures of their own appointments. */
 const DOCTORS = 100;
 const PATIENTS = 300;
 
@@ -15,7 +15,7 @@ const SINGLE_REQUESTS = 20_000;
 const BATCH_REQUESTS = 500;
 export const BATCH_SIZE = 100;
 
-/** Every so manieth request names its picture by the file name, as old apps do. */
+/** A request in so many names its picture by the file name, as old apps do. */
 const BY_FILENAME_EVERY = 4;
 
 export type LoadRequest = {
@@ -37,9 +37,10 @@ type Image = { readonly id: number; readonly filename: string };
 type Asker = { readonly user: number; readonly images: readonly Image[] };
 
 /**
- * Requests of several hundred users, the same for the same database: for one picture each, and for a hundred each.
+ * Requests of several hundred users, for single pictures and for batches of a hundred. The same database gives the same
+ * requests.
  *
- * @param tokenOf a user's bearer token
+ * @param tokenOf returns the bearer token of a user
  */
 export async function signedUrlRequests(
   database: DataSource,
@@ -66,7 +67,7 @@ export async function signedUrlRequests(
   return { single, batch };
 }
 
-/** Users that lie evenly among all of their kind, with all images that they may see. */
+/** Evenly chosen users of a kind, with all images that they may see. */
 function askers(
   database: DataSource,
   kind: 'doctor_id' | 'patient_id',
@@ -87,8 +88,8 @@ function askers(
 }
 
 /**
- * What wrk runs: goes round the requests of a file and prints what came of it as JSON. The headers have one order, as an
- * app's have; with `wrk.format` it is another in each run, and V8 drops the code that it compiled for the one before.
+ * The script of wrk, which repeats the requests of a file and prints the result as JSON. The headers have a fixed order,
+ * as in an app. With `wrk.format` the order differs in each run, and V8 drops the code that it compiled before.
  */
 const WRK_SCRIPT = `
 local requests, position = {}, 0
@@ -116,11 +117,11 @@ function done(summary, latency)
 end
 `;
 
-/** Sends requests over keep-alive connections, each its next one when it has the answer: wrk where it is installed. */
+/** Sends requests over keep-alive connections, each after the previous response, with wrk when it is installed. */
 export class LoadGenerator {
   readonly name = spawnSync('wrk', ['--version']).error ? 'autocannon' : 'wrk';
   private readonly files = new Map<readonly LoadRequest[], string>();
-  /** Each run begins elsewhere in the requests, for all servers in the same places. */
+  /** The runs per server. Each run begins at another request, the same for all servers. */
   private readonly begun = new Map<number, number>();
 
   private constructor(private readonly folder: string) {}
@@ -131,7 +132,7 @@ export class LoadGenerator {
     return new LoadGenerator(folder);
   }
 
-  /** @throws Error when any answer was not a success */
+  /** @throws Error when a response was not a success */
   async run(
     { port }: { readonly port: number },
     requests: readonly LoadRequest[],
@@ -218,10 +219,10 @@ async function withAutocannon(
     connections,
     duration: Math.ceil(milliseconds / 1000),
     setupClient: (client) => {
-      // Each connection has a share of its own, since it makes them all ready before it begins.
+      // Each connection gets a share of the requests, as it prepares all of them before it begins.
       client.setRequests(ordered.filter((_, index) => index % connections === clients));
       clients += 1;
-      // The result's own figures are whole milliseconds.
+      // The figures of the result are whole milliseconds.
       client.on('response', (_status, _bytes, latencyMs) => latencies.push(latencyMs));
     },
   });

@@ -6,28 +6,28 @@ export const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 3);
 export const MEASURE_MS = Number(process.env.BENCH_MS ?? 5000);
 const WARM_UP_MS = Number(process.env.BENCH_WARM_UP_MS ?? 2000);
 
-/** What one round gave, or the medians of several. */
+/** The figures of a round, or the medians of several rounds. */
 export type Figure = {
   readonly perSecond: number;
   readonly p50Ms: number;
   readonly p99Ms: number;
-  /** Microseconds of CPU per request: of the server's process, and of all of PostgreSQL's. */
+  /** Microseconds of CPU per request: of the server's process, and of all PostgreSQL processes. */
   readonly serverCpu: number;
   readonly postgresCpu: number;
 };
 
-/** The medians of the rounds, and the requests per second of the slowest and the fastest one. */
+/** The medians of the rounds, and the requests per second of the slowest and the fastest round. */
 export type Figures = Figure & { readonly slowest: number; readonly fastest: number };
 
-/** Which server is sent which requests. */
+/** A server and its requests. */
 export type Run = readonly [server: Server, requests: readonly LoadRequest[]];
 
-/** A run of each first, so that the first to be measured is compiled to machine code as the last. */
+/** Runs each server once, so that all are compiled to machine code before the measurement. */
 export async function warmUp(load: LoadGenerator, runs: readonly Run[], connections: number): Promise<void> {
   for (const [server, requests] of runs) await load.run(server, requests, connections, WARM_UP_MS);
 }
 
-/** Measures run by run in each round, so that what changes on the machine meanwhile meets all of them. */
+/** Measures all runs in each round, so that changes on the machine hit all of them. */
 export async function interleaved(
   bench: Bench,
   load: LoadGenerator,
@@ -78,8 +78,8 @@ function medians(rounds: readonly Figure[]): Figures {
 const TICK_MICROSECONDS = 10_000;
 
 /**
- * CPU time of a process and of its children, those that have ended included, so far, in microseconds. Not a number where
- * the system does not tell.
+ * The CPU time of a process and of its children, with those that have ended, in microseconds. NaN
+ * outside Linux.
  */
 export async function cpuMicroseconds(pid: number): Promise<number> {
   if (process.platform !== 'linux') return NaN;
@@ -89,7 +89,7 @@ export async function cpuMicroseconds(pid: number): Promise<number> {
   );
   let ticks = 0;
   for (const stat of stats.filter((text) => text !== undefined)) {
-    // What comes before is the pid and the name, which may hold anything.
+    // The pid and the name come before. The name may have any characters.
     const [, parent, ...fields] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
     const [user, system, usersOfEnded, systemsOfEnded] = fields.slice(9).map(Number);
     const own = parseInt(stat, 10) === pid;

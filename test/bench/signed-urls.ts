@@ -1,10 +1,10 @@
 /*
- * npm run bench: signed URLs of this service, in production mode and with everything on, beside the bare reference, the
- * endpoint as most would write it, and two ceilings that answer a constant; interleaved in one run, on a database that
- * waits for the disk at every commit. Sends with wrk where it is installed, else with autocannon.
+ * npm run bench: signed URLs of this service, in production mode with all features, beside the bare reference, the
+ * usual NestJS endpoint, and two ceilings that answer a constant, interleaved in one run, on a database that
+ * waits for the disk at every commit. Uses wrk when it is installed, else autocannon.
  *
- * BENCH_IMAGES, BENCH_ROUNDS, BENCH_MS and BENCH_WARM_UP_MS say how much of it, BENCH_SHARED_BUFFERS how much memory
- * PostgreSQL has for its pages (2GB), TMPDIR which disk.
+ * BENCH_IMAGES, BENCH_ROUNDS, BENCH_MS and BENCH_WARM_UP_MS set the size and times, BENCH_SHARED_BUFFERS the memory of
+ * PostgreSQL (2GB), TMPDIR the disk.
  */
 import { S3Client } from '@aws-sdk/client-s3';
 import { mkdir, writeFile } from 'node:fs/promises';
@@ -25,13 +25,13 @@ const RESULTS = 'docs/bench';
 type Role = keyof Servers;
 type Results = {
   readonly singles: Readonly<Record<(typeof CONNECTIONS)[number], Readonly<Record<Role, Figures>>>>;
-  /** At one connection; none where the service has no such route. */
+  /** The figures at one connection; undefined when the service has no such route. */
   readonly batch: { readonly single: Figures; readonly batch: Figures } | undefined;
-  /** URLs that the signer alone makes a second, in this process. */
+  /** The URLs per second of the signer alone, in this process. */
   readonly signedPerSecond: number;
 };
 
-/** What the service must reach. */
+/** A goal of the service. */
 type Goal = { readonly name: string; readonly value: number | undefined } & (
   { readonly atLeast: number } | { readonly atMost: number }
 );
@@ -74,7 +74,7 @@ async function measure(bench: Bench, load: LoadGenerator, servers: Servers): Pro
   return { singles, batch: ofOne && ofMany && { single: ofOne, batch: ofMany }, signedPerSecond };
 }
 
-/** @returns URLs a second, of a key of its own each, as of the time at which it is signed */
+/** @returns signed URLs per second, each with a new key and the current time */
 async function signInALoop(): Promise<number> {
   const credentials = {
     accessKeyId: OFFLINE_BUCKET.DO_SPACES_KEY,
@@ -172,7 +172,7 @@ function print(servers: Servers, results: Results, goals: readonly Goal[]): void
   );
 }
 
-/** Figures without anything that would tell whose machine it was. */
+/** Writes the figures, without data that identify the machine. */
 async function write(
   servers: Servers,
   { singles, batch }: Results,
@@ -208,7 +208,7 @@ async function write(
   };
   await mkdir(RESULTS, { recursive: true });
   await writeFile(`${RESULTS}/signed-urls.json`, `${JSON.stringify(report, null, 2)}\n`);
-  // The last ceiling is so far away that its bar would leave nothing to see of the others.
+  // The bar of the last ceiling would be so long that the other bars could not be seen.
   const { httpConstant, ...bars } = singles[64];
   const ceiling = Math.round(httpConstant.perSecond).toLocaleString('en');
   const chart = barChart(

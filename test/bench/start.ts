@@ -1,5 +1,5 @@
 /*
- * npm run bench:start: from starting the built server to its first answer.
+ * npm run bench:start: the time from the start of the built server to its first response.
  */
 import { once } from 'node:events';
 import { Bench, median } from './service-under-test.js';

@@ -1,6 +1,6 @@
 /*
- * npm run bench:upload-memory: what uploads may cost others. A hundred clients of as many users send ten megabytes at the
- * same moment; then two hundred send one byte a second, and a normal upload passes them.
+ * npm run bench:upload-memory: what uploads cost other users. A hundred users send ten megabytes at the
+ * same time. Then two hundred clients send a byte per second, and a normal upload passes them.
  */
 import { once } from 'node:events';
 import { Agent, type IncomingMessage, request } from 'node:http';
@@ -50,7 +50,7 @@ function loris({ port }: Server, token: string, type: string, body: Buffer): () 
   };
 }
 
-/** Users with an appointment each, of the same number. */
+/** Users, each with an appointment of the same number. */
 const USERS = Array.from({ length: LORIS_CLIENTS }, (_, index) => 1000 + index);
 
 const bench = await Bench.open({

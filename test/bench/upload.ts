@@ -1,7 +1,7 @@
 /*
- * npm run bench:upload: uploads per second and peak memory of the service, in production mode and with everything on,
- * beside the bare server of bare-upload-server.ts, interleaved in one run. On the S3 server that S3_ENDPOINT and its
- * companions name, else on the local disk.
+ * npm run bench:upload: uploads per second and peak memory of the service, in production mode with all features,
+ * beside bare-upload-server.ts, interleaved in one run. Uses the S3 server of S3_ENDPOINT when it is set,
+ * else the local disk.
  */
 import { once } from 'node:events';
 import { Agent, type IncomingMessage, request } from 'node:http';
@@ -16,7 +16,7 @@ const CONCURRENCIES = [1, 8, 32];
 type Result = {
   readonly perSecond: number;
   readonly peakMiB: number;
-  /** Milliseconds of the server's CPU for each upload. */
+  /** Milliseconds of server CPU per upload. */
   readonly cpuMs: number;
 };
 
