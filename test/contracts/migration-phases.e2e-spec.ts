@@ -271,5 +271,5 @@ describe('stable addresses opened without a token', () => {
     } finally {
       await test.stop();
     }
-  }, 60_000);
+  });
 });

@@ -110,7 +110,6 @@ describe('an instance with a wrong clock', () => {
       expect(await test.database.query(states)).toEqual([{ state: 'stored' }]);
       await test.database.query('DELETE FROM chat_images');
     },
-    60_000,
   );
 
   it('deletes unknown objects only by their age on the database clock', async () => {
@@ -131,7 +130,7 @@ describe('an instance with a wrong clock', () => {
     };
     expect(await remove('1h')).toBe('There is nothing to remove.\n');
     expect(await remove('20m')).toContain('Removed: 1 of 1.');
-  }, 60_000);
+  });
 
   async function uploadTo(url: string, bytes: Buffer): Promise<number> {
     const form = new FormData();

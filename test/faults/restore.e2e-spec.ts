@@ -105,5 +105,5 @@ describe('a database restored from a backup', () => {
     // The row of the newer picture is lost, but not its object.
     expect((await test.fetch(`/api/chat-images/${after.id}/signed-url`, { as: DOCTOR })).status).toBe(404);
     expect(await storage.head(after.file_path)).toBeDefined();
-  }, 60_000);
+  });
 });

@@ -125,27 +125,23 @@ describe('the lease of a pending upload', () => {
   it.each<[how: string, key: string | undefined, at: string]>([
     ['after its object was written', undefined, 'commit-stored'],
     ['after its object was written, with a key', randomUUID(), 'commit-stored'],
-  ])(
-    'ends when its process is killed %s, and a retry takes over',
-    async (_, key, at) => {
-      const bytes = await picture('png');
-      proxy.fail({ how: 'hold', at });
-      const cut = upload(otherUrl, bytes, { key }).catch(() => undefined);
-      await eventually(() => proxy.hits > 0);
-      other.signal('SIGKILL');
-      const retry = upload(test.url, bytes, { key, limitMs: TAKEOVER_LIMIT_MS });
-      expect([await cut, await statesOf(bytes)]).toEqual([undefined, ['pending']]);
-      const { status, id } = await retry;
-      expect(status).toBe(200);
-      // The statement of the dead process arrives late.
-      proxy.pass();
-      await eventually(() => proxy.givenUp === 0);
-      expect(await statesOf(bytes)).toEqual(['abandoned', 'stored']);
-      expect(await upload(test.url, bytes, { key })).toMatchObject({ status: 200, id });
-      await startOther();
-    },
-    60_000,
-  );
+  ])('ends when its process is killed %s, and a retry takes over', async (_, key, at) => {
+    const bytes = await picture('png');
+    proxy.fail({ how: 'hold', at });
+    const cut = upload(otherUrl, bytes, { key }).catch(() => undefined);
+    await eventually(() => proxy.hits > 0);
+    other.signal('SIGKILL');
+    const retry = upload(test.url, bytes, { key, limitMs: TAKEOVER_LIMIT_MS });
+    expect([await cut, await statesOf(bytes)]).toEqual([undefined, ['pending']]);
+    const { status, id } = await retry;
+    expect(status).toBe(200);
+    // The statement of the dead process arrives late.
+    proxy.pass();
+    await eventually(() => proxy.givenUp === 0);
+    expect(await statesOf(bytes)).toEqual(['abandoned', 'stored']);
+    expect(await upload(test.url, bytes, { key })).toMatchObject({ status: 200, id });
+    await startOther();
+  });
 
   it('is taken over by a single retry when two retries wait', async () => {
     const bytes = await picture('png');
@@ -159,7 +155,7 @@ describe('the lease of a pending upload', () => {
     expect(retries[0]?.id).toBe(retries[1]?.id);
     expect(await statesOf(bytes)).toEqual(['abandoned', 'stored']);
     await startOther();
-  }, 60_000);
+  });
 
   it('ends while its process is paused, which then stores nothing', async () => {
     const bytes = await picture('png');
@@ -179,7 +175,7 @@ describe('the lease of a pending upload', () => {
     expect(await statesOf(bytes)).toEqual(['abandoned', 'stored']);
     // The app retries like this.
     expect(await upload(otherUrl, bytes)).toMatchObject({ status: 200, id: retry.id });
-  }, 60_000);
+  });
 
   it('is renewed during the upload, in a single statement for all leases', async () => {
     const pictures = await Promise.all([1, 2, 3].map(() => picture('png')));
@@ -203,7 +199,7 @@ describe('the lease of a pending upload', () => {
     expect(await retry).toEqual(answers[0]);
     expect(await statesOf(first)).toEqual(['stored']);
     expect(await test.database.query('SELECT FROM chat_images WHERE lease_until IS NOT NULL')).toEqual([]);
-  }, 60_000);
+  });
 
   it('is not needed to store: a failed renewal is only logged', async () => {
     const bytes = await picture('png');
@@ -216,7 +212,7 @@ describe('the lease of a pending upload', () => {
     proxy.pass();
     expect((await cut).status).toBe(200);
     expect((await fetch(`${otherUrl}/api/health/ready`)).status).toBe(200);
-  }, 60_000);
+  });
 
   it('of a row from a version without leases lasts for the grace time', async () => {
     const bytes = await picture('png');
@@ -232,5 +228,5 @@ describe('the lease of a pending upload', () => {
     );
     expect(age?.over).toBe(true);
     expect(await statesOf(bytes)).toEqual(['abandoned', 'stored']);
-  }, 60_000);
+  });
 });
