@@ -3,8 +3,8 @@ import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
 export const REQUEST_ID_HEADER = 'X-Request-Id';
 
 /**
- * The headers of every answer that does not say otherwise. Answers are data: a browser may do nothing with them but read
- * them (OWASP REST Security Cheat Sheet, "Security Headers"), and nobody keeps them.
+ * The headers of every response, where a handler sets no other. Responses are data: a browser may only read them (OWASP REST
+ * Security Cheat Sheet, "Security Headers"), and no cache keeps them.
  */
 export const DEFAULT_HEADERS = [
   ['Cache-Control', 'no-store'],
@@ -19,11 +19,11 @@ export const DEFAULT_HEADERS = [
 const FLAT_DEFAULT_HEADERS = DEFAULT_HEADERS.flat();
 
 /**
- * Gives an answer its request's id and the default headers at the moment at which its head is written, by whichever layer:
- * in one list, as setting them one by one beforehand costs each answer more.
+ * Adds the request's id and the default headers when the head of a response is written, by whichever layer. One list costs
+ * less than setting each header before.
  *
- * @param given what `writeHead` was given behind the status
- * @returns what it is to be given instead
+ * @param given the arguments of `writeHead` behind the status
+ * @returns the arguments to use instead
  */
 export function completeHead(
   response: ServerResponse & { readonly requestId?: string },
@@ -31,7 +31,7 @@ export function completeHead(
 ): [headers?: OutgoingHttpHeaders | string[]] {
   const { requestId = '' } = response;
   const [headers = []] = given;
-  // An answer of JSON: nothing was set before, and all that it needs is given here.
+  // A JSON response: no header was set before, and all of them are given here.
   if (given.length <= 1 && Array.isArray(headers) && response.getHeaderNames().length === 0)
     return [[...FLAT_DEFAULT_HEADERS, REQUEST_ID_HEADER, requestId, ...(headers as string[])]];
   response.setHeader(REQUEST_ID_HEADER, requestId);

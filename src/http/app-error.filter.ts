@@ -22,7 +22,7 @@ import { AppError, type ErrorCode } from '../errors/app-error.js';
 import { describeFailure } from './describe-failure.js';
 import { ErrorBodyDto } from '../errors/error-body.dto.js';
 
-/** What the framework's own refusals are in the catalogue. */
+/** The framework's own refusals in the catalogue. */
 const CODE_BY_STATUS: Readonly<Record<number, ErrorCode>> = {
   400: 'VALIDATION_FAILED',
   401: 'UNAUTHENTICATED',
@@ -36,9 +36,9 @@ const CODE_BY_STATUS: Readonly<Record<number, ErrorCode>> = {
 };
 
 /**
- * The one place that turns what was thrown, by any layer, into the answer of the contract. Addresses at which there is
- * nothing come here past all guards, so they are counted here: against the client's network, or with a valid token against
- * what its user may ask for.
+ * The one place that turns an exception of any layer into the response of the contract. Requests for unknown addresses come
+ * here without passing a guard, so they are counted here: against the client's network, or with a valid token against the
+ * user's budget.
  */
 @Injectable()
 @Catch()
@@ -79,7 +79,7 @@ export class AppErrorFilter implements ExceptionFilter, OnApplicationShutdown {
     const { requestId = '' } = response;
     if (error.status >= 500 && !error.logged) this.log(requestId, error.code, exception);
     if (response.headersSent) {
-      // The answer has begun; cutting it is the only way left to say that it is not whole.
+      // The response has begun. Cutting it is the only way to say that it is incomplete.
       response.destroy();
       return;
     }
@@ -92,7 +92,7 @@ export class AppErrorFilter implements ExceptionFilter, OnApplicationShutdown {
     this.floods.flush();
   }
 
-  /** Failures of one kind come from the same place, for the same reason. */
+  /** Failures from the same place, for the same reason, are of one kind. */
   private log(requestId: string, code: ErrorCode, exception: unknown): void {
     const description = describeFailure(exception);
     const { causes, storageStatus, storageError } = description;

@@ -2,12 +2,12 @@ import { isNativeError } from 'node:util/types';
 import { StorageUnavailableError } from '../storage/storage-errors.js';
 import { storageAdvice } from '../storage/storage-failure.js';
 
-/** A storage names its errors so; anything else in that place may hold more than a name. */
+/** The form of a storage's error names. Any other text may hold more than a name. */
 const ERROR_NAME = /^[A-Za-z][\w.]{0,63}$/;
 
-/** What the log tells of an error. */
+/** The description of an error in the log. */
 export type FailureDescription = {
-  /** The error, and what it was made of. */
+  /** The error and its causes. */
   readonly causes: readonly {
     readonly name: string;
     readonly code?: unknown;
@@ -15,15 +15,15 @@ export type FailureDescription = {
   }[];
   readonly storage?: string;
   readonly advice?: string;
-  /** The HTTP status of the storage's answer; none where it gave none. */
+  /** The HTTP status of the storage's response, where there was one. */
   readonly storageStatus?: number | undefined;
-  /** The storage's own name of its error, or the system's, such as `SignatureDoesNotMatch` or `ECONNREFUSED`. */
+  /** The error's name by the storage or the system, such as `SignatureDoesNotMatch` or `ECONNREFUSED`. */
   readonly storageError?: string | undefined;
 };
 
 /**
- * Describes a failure for the log. Only names, codes, statuses and the stack's places: messages of a database or a storage
- * can hold values, keys and addresses.
+ * Describes a failure for the log, by names, codes, statuses and places in the code. Messages of a database or a storage are
+ * left out: they can hold values, keys and addresses.
  */
 export function describeFailure(failure: unknown): FailureDescription {
   const causes: FailureDescription['causes'][number][] = [];

@@ -5,16 +5,15 @@ import { createServer, IncomingMessage, type RequestListener, ServerResponse } f
 import { completeHead } from './answer-headers.js';
 import { boundUnanswered } from './pipelined-requests.js';
 
-/** Express without the work that it does for each request and that none of this service's needs. */
+/** Express without the per-request work that this service does not need. */
 export class LeanExpressAdapter extends ExpressAdapter {
-  /** Whether the process is about to end: then each answer is the last on its connection. */
+  /** Whether the process is about to end: then each response is the last on its connection. */
   isStopping = false;
 
   /**
-   * Express gives every request and response another prototype. V8 then shares no more hidden classes among them: each
-   * property that is added makes a new one, and nothing that reads them stays fast, which costs most of the time of a
-   * request. So the server makes them with the prototypes that Express wants, and setting these again does nothing. Of the
-   * application's options none is about the server.
+   * Express changes the prototype of every request and response. V8 on Node 20 then makes new hidden classes for each of
+   * them, and property access becomes slow. So the server creates both with the prototypes that Express would set. The
+   * application has no options for the server. `docs/decisions/http-adapter.md` has the figures.
    */
   override initHttpServer(): void {
     const express: Express = this.getInstance();
@@ -31,14 +30,14 @@ export class LeanExpressAdapter extends ExpressAdapter {
     express.request = Request.prototype as Express['request'];
     express.response = Response.prototype as Express['response'];
     const server = createServer(
-      // A request without a host is refused by the application, as Node's refusal has no body.
+      // The application refuses a request without `Host`: Node's own response would have no body.
       { IncomingMessage: Request, ServerResponse: Response, requireHostHeader: false },
       boundUnanswered(express as unknown as RequestListener),
     );
     this.httpServer = server;
   }
 
-  /** An answer of JSON is written at once, without an ETag to compare, a media type to complete, a length to leave out. */
+  /** Writes a JSON response in one piece: there is no ETag, and media type and length are known. */
   override reply(response: Response, body: unknown, statusCode?: number): unknown {
     if (!isJson(body)) return super.reply(response, body, statusCode);
     const text = JSON.stringify(body);
@@ -49,7 +48,7 @@ export class LeanExpressAdapter extends ExpressAdapter {
       'Content-Length',
       String(length),
     ]);
-    // What has a byte a character is ASCII, and need not be looked through for what is not.
+    // One byte a character: the text is ASCII, and Node can write it without encoding it.
     return response.end(text, length === text.length ? 'latin1' : 'utf8');
   }
 }

@@ -1,18 +1,18 @@
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 
-/** How many requests of one connection are worked at before the first of them is answered. Browsers and proxies send one. */
+/** The most requests of one connection at work at the same time (HTTP pipelining). Browsers and proxies send one. */
 export const MAX_UNANSWERED = 16;
 
 /**
- * Works at most at {@link MAX_UNANSWERED} requests of one connection at a time. A client that sends more without waiting for
- * answers is not read until they are answered. What Node had read by then, 64 KiB at most, waits. None is lost,
- * and the answers keep their order.
+ * Limits pipelining to {@link MAX_UNANSWERED} requests of one connection. The socket of a client that sends more is not read
+ * until responses have left. Requests that Node has read by then, 64 KiB at most, wait. No request is lost, and the responses
+ * keep their order.
  */
 export function boundUnanswered(listener: RequestListener): RequestListener {
   const pipelines = new WeakMap<Socket, Pipeline>();
   return (request, response) => {
-    // Node gives the socket to the first unanswered one, which is the only one of nearly all connections.
+    // Node gives the socket to the response of the first open request. Nearly all connections have only that one.
     if (response.socket) {
       listener(request, response);
       return;
@@ -29,7 +29,7 @@ export function boundUnanswered(listener: RequestListener): RequestListener {
 
 type Exchange = readonly [request: IncomingMessage, response: ServerResponse & { req: IncomingMessage }];
 
-/** The requests of a connection that came before the answers to others. */
+/** The pipelined requests of a connection: each came before the response to an earlier request. */
 class Pipeline {
   private readonly begun = new Set<ServerResponse>();
   private readonly waiting: Exchange[] = [];
@@ -38,7 +38,7 @@ class Pipeline {
     private readonly socket: Socket,
     private readonly listener: RequestListener,
   ) {
-    // Node reads on of its own accord whenever a request is complete or its body is asked for.
+    // Node resumes the socket when a request is complete, and when a body is read.
     socket.on('resume', () => {
       if (this.waiting.length > 0) socket.pause();
     });
@@ -46,7 +46,7 @@ class Pipeline {
   }
 
   take(...exchange: Exchange): void {
-    // The one before them all counts as well.
+    // The request that has the socket counts too.
     if (this.begun.size < MAX_UNANSWERED - 1) {
       this.begin(exchange);
       return;
@@ -71,7 +71,7 @@ class Pipeline {
     if (this.waiting.length === 0) this.socket.resume();
   }
 
-  /** Node tells only the first of several unanswered requests that the client has gone: its response alone has the socket. */
+  /** When the client goes, Node emits `close` on the response that has the socket only. The others get it here. */
   private end(): void {
     this.waiting.length = 0;
     for (const response of this.begun)

@@ -6,10 +6,10 @@ import { clientNetwork } from '../rate-limits/client-network.js';
 import { FloodSummary } from '../observability/flood-summary.js';
 import { LOGGER } from '../observability/logger.js';
 
-/** What stands for the status in the log when the client left before its answer; nginx' number for it. */
+/** The status in the log when the client left before its response: the number that nginx uses. */
 const CLIENT_GONE = 499;
 
-/** An id from a proxy is kept when it is nothing but an id. */
+/** The form of a proxy's request id that is kept. */
 const REQUEST_ID = /^[\w-]{8,64}$/;
 
 type RequestLine = {
@@ -26,7 +26,7 @@ type RequestLine = {
   readonly code?: string | undefined;
 };
 
-/** Writes a line for each request. Floods of the same refusal and of the same failure are summed up; what succeeds never is. */
+/** Writes a line for each request. Floods of the same refusal or failure are summed up, successes never are. */
 @Injectable()
 export class RequestLog implements OnApplicationShutdown {
   private readonly refusals: FloodSummary;
@@ -38,16 +38,16 @@ export class RequestLog implements OnApplicationShutdown {
   }
 
   /**
-   * Names a request, and logs one line when its answer has left or its client has gone: id, user, the client's network,
-   * method, route, image, status and milliseconds. The route is the pattern, never the URL: paths name images, and queries
-   * hold signatures.
+   * Gives a request its id, and logs one line when the response has left or the client has gone: id, user, the client's
+   * network, method, route, image, status and milliseconds. The route is the pattern, never the URL: paths name images, and
+   * queries hold signatures.
    */
   follow(request: Request, response: Response): void {
     const started = performance.now();
     const given = request.headers['x-request-id'];
     const requestId = typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
     response.requestId = requestId;
-    // A connection that has ended has no address any more.
+    // Read now: a closed connection has no address.
     const { ip } = request;
     response.on('close', () => {
       this.write({
@@ -58,7 +58,7 @@ export class RequestLog implements OnApplicationShutdown {
         route: (request.route as { path?: string } | undefined)?.path ?? 'none',
         imageId: request.imageId,
         imageIds: request.imageIds,
-        // A proxy closes its connection as soon as it has the whole answer, also where that is a refusal of an upload.
+        // A proxy closes its connection when it has the whole response, also during an upload that was refused.
         status: response.writableEnded || response.answered ? response.statusCode : CLIENT_GONE,
         ms: Math.round((performance.now() - started) * 10) / 10,
       });
@@ -68,7 +68,7 @@ export class RequestLog implements OnApplicationShutdown {
   write(line: RequestLine): void {
     const { status, route, network, userId } = line;
     if (status < 400) this.logger.info(line, 'request');
-    // Whoever they befall, failures of the service are of one kind.
+    // Failures of the service are of one kind, for all users.
     else if (status >= 500) {
       if (this.failures.admits({ status, route })) this.logger.error(line, 'request');
     } else if (this.refusals.admits({ status, route, network, userId })) this.logger.info(line, 'request');

@@ -8,17 +8,15 @@ import { ErrorBodyDto } from '../errors/error-body.dto.js';
 import type { RequestLog } from './request-log.js';
 import { clientNetwork } from '../rate-limits/client-network.js';
 
-/** What Node's errors are in the catalogue; all others are a MALFORMED_REQUEST. */
+/** Node's errors in the catalogue. All others are a MALFORMED_REQUEST. */
 const CODE_BY_NODE_CODE: Readonly<Record<string, ErrorCode>> = {
   ERR_HTTP_REQUEST_TIMEOUT: 'REQUEST_TIMEOUT',
   HPE_HEADER_OVERFLOW: 'HEADERS_TOO_LARGE',
 };
 
 /**
- * Answers requests that never reach Express: what is no HTTP (400), what did not arrive in time (408), and headers over
- * Node's limit (431). The connection ends with the answer.
- *
- * @param server whose requests all come as `request` events, before or after this call
+ * Answers requests that never reach Express: no valid HTTP (400), not complete in time (408), and headers over Node's limit
+ * (431). The response closes the connection.
  */
 export function answerUnparsableRequests(server: Server, log: RequestLog): void {
   const openAnswers = new OpenAnswers(server);
@@ -28,19 +26,19 @@ export function answerUnparsableRequests(server: Server, log: RequestLog): void 
       return;
     }
     const underWay = openAnswers.first(socket);
-    // Answers to earlier requests of this connection are under way: they are finished, and nothing is written into them.
+    // Responses to earlier requests of this connection are under way. They are finished, and nothing is written into them.
     if (underWay?.req.complete) {
       endBehindAnswers(socket, openAnswers);
       return;
     }
-    // A body that broke off, or is broken, never ends: nobody may wait for the rest of it.
+    // A broken body never ends, so nothing may wait for its end.
     if (underWay?.headersSent) {
       socket.destroySoon();
       return;
     }
     const refusal = new AppError(CODE_BY_NODE_CODE[error.code ?? ''] ?? 'MALFORMED_REQUEST');
     const requestId = randomUUID();
-    // The address of the proxy, where there is one: the headers that name the client's could not be read.
+    // The address may be a proxy's: the headers with the client's address could not be read.
     const network = clientNetwork({ ip: socket.remoteAddress });
     log.write({ requestId, network, route: 'none', status: refusal.status, code: error.code });
     socket.end(lastAnswer(refusal, requestId));
@@ -48,7 +46,7 @@ export function answerUnparsableRequests(server: Server, log: RequestLog): void 
   });
 }
 
-/** Writes an answer in bytes, for a connection that has no response of Node's to write it with. */
+/** A response as text, for a connection without a ServerResponse. */
 function lastAnswer(refusal: AppError, requestId: string): string {
   const body = JSON.stringify(new ErrorBodyDto(refusal, requestId));
   return [
@@ -64,7 +62,7 @@ function lastAnswer(refusal: AppError, requestId: string): string {
   ].join('\r\n');
 }
 
-/** Ends a connection when the requests that have arrived whole on it are answered. */
+/** Ends a connection after the responses to its complete requests. */
 function endBehindAnswers(socket: Socket, openAnswers: OpenAnswers): void {
   const answer = openAnswers.first(socket);
   if (answer?.req.complete) answer.once('close', () => endBehindAnswers(socket, openAnswers));
@@ -73,35 +71,35 @@ function endBehindAnswers(socket: Socket, openAnswers: OpenAnswers): void {
 
 type Answer = ServerResponse;
 
-/** The answers of each connection that are not written to their end, in the order of their requests. */
+/** The open responses of each connection, in the order of their requests. */
 class OpenAnswers {
   private readonly ofSockets = new WeakMap<Socket, Set<Answer>>();
 
   constructor(server: Server) {
-    // Before Express, which may answer at once.
+    // First, because Express may respond at once.
     server.prependListener('request', ({ socket }: IncomingMessage, answer: Answer) => {
       const open = this.ofSockets.get(socket) ?? new Set();
       this.ofSockets.set(socket, open.add(answer));
-      // An answer that is cut off takes its connection with it, so this is the only end that another answer can follow.
+      // A response that is cut off closes its connection, so `finish` is the only end before another response.
       answer.once('finish', () => open.delete(answer));
     });
   }
 
-  /** The answer that is being written, or is the next to be. */
+  /** The response that is being written, or will be next. */
   first(socket: Socket): Answer | undefined {
     const [answer] = this.ofSockets.get(socket) ?? [];
     return answer;
   }
 }
 
-/** Whether a request lacks the host that HTTP/1.1 demands. Node's own answer to it would be without a body. */
+/** Whether a request lacks the header `Host`, which HTTP/1.1 requires. Node's own response would have no body. */
 export function lacksHost({ httpVersion, headers }: IncomingMessage): boolean {
   return httpVersion === '1.1' && headers.host === undefined;
 }
 
 /**
- * Lets an address with broken escapes (`/api/chat-images/%zz/…`) go the way of all others, to the guard and to a 404:
- * its escapes are taken as the text they are. Express would refuse it before anybody is asked for a token.
+ * Takes broken escapes of a path (`/api/chat-images/%zz/…`) as plain text, so that the request reaches the guards and gets a
+ * 404. Express would refuse the path before the guards ask for a token.
  */
 export function readBrokenEscapesAsText(request: Request): void {
   if (!request.url.includes('%')) return;

@@ -6,24 +6,23 @@ declare global {
   // Express' types are extended by merging.
   namespace Express {
     interface Response {
-      /** The whole answer is written; only its end waits for the rest of the request's body. */
+      /** The whole response is written. Only its end waits for the rest of the request's body. */
       answered?: boolean;
     }
   }
 }
 
-/** A client that sends more, or for longer, after it was answered is cut off. */
+/** Limits for the rest of a body after the response. A client that sends more, or for longer, is cut off. */
 const MAX_UNREAD_BYTES = 2 * (MAX_FILE_BYTES + MAX_FORM_OVERHEAD_BYTES);
 const MAX_UNREAD_MS = 30_000;
 
-/** The same where the answer itself says that its connection ends: enough for what is on its way. */
+/** The limit where the response closes the connection: enough for bytes that are on their way. */
 const MAX_UNREAD_MS_AT_THE_END = 1000;
 
 /**
- * Ends a request cleanly that is answered before its body was read, as every refusal of an upload is. Many clients
- * look at the answer only after they have sent all, and a connection that is closed on unread data is reset, with the
- * answer lost on its way. So the whole answer is sent at once, but it ends only when what is left of the body has been
- * read and thrown away, within limits.
+ * Reads and drops the rest of a body after an early response, such as the refusal of an upload. Many clients look at the
+ * response only after they have sent everything. A socket that is closed with unread data is reset, and the response can be
+ * lost. So the response is written at once, and ends when the rest of the body has been read, within limits.
  */
 export function readAwayUnreadBody(request: Request, response: Response): void {
   if (!hasBody(request)) return;
@@ -61,8 +60,8 @@ function readAway(request: IncomingMessage, closing: boolean, done: () => void):
 }
 
 /**
- * Lets the application, instead of Node, answer `Expect: 100-continue`: only who may upload is told to send the body.
- * A client that is refused without having been told may or may not send it, so its connection ends with the answer.
+ * Lets the application, instead of Node, answer `Expect: 100-continue`: only a user who may upload is told to send the body. A
+ * client that is refused before may send the body or not, so the response closes its connection.
  */
 export function answerExpectations(server: Server): void {
   server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => {
@@ -74,6 +73,6 @@ export function answerExpectations(server: Server): void {
     };
     server.emit('request', request, response);
   });
-  // What else a client may expect is not known here, and may be ignored (RFC 9110, 10.1.1).
+  // Other expectations are unknown here, and may be ignored (RFC 9110, 10.1.1).
   server.on('checkExpectation', (request, response) => server.emit('request', request, response));
 }

@@ -1,12 +1,12 @@
 import type { FileHandle } from 'node:fs/promises';
 
 /**
- * Bytes in pieces, in their order, as they came from a socket. Joining the pieces would copy all bytes once more, and large
- * buffers make the garbage collector run more often.
+ * Bytes in pieces, in the order of their arrival. Joining the pieces would copy all bytes again, and large buffers make the
+ * garbage collector run more often.
  */
 export type BytePieces = readonly Buffer[];
 
-/** Smaller pieces are joined, so that a client which sends byte by byte does not fill the memory with objects. */
+/** Smaller pieces are joined: a client that sends single bytes would fill the memory with objects. */
 const SMALL_BYTES = 16 * 1024;
 const BLOCK_BYTES = 64 * 1024;
 
@@ -14,7 +14,7 @@ export function lengthOf(pieces: BytePieces): number {
   return pieces.reduce((length, piece) => length + piece.length, 0);
 }
 
-/** The bytes of `from` up to, not including, `to`. Nothing is copied. */
+/** The bytes from `from` to `to`, without the byte at `to`. Nothing is copied. */
 export function rangeOf(pieces: BytePieces, from: number, to: number): BytePieces {
   const range: Buffer[] = [];
   let start = 0;
@@ -26,7 +26,7 @@ export function rangeOf(pieces: BytePieces, from: number, to: number): BytePiece
   return range;
 }
 
-/** Writes a file from its first byte on. */
+/** Writes the pieces from the start of a file. */
 export async function writePieces(file: FileHandle, pieces: BytePieces): Promise<void> {
   const length = lengthOf(pieces);
   for (let written = 0; written < length;) {
@@ -35,11 +35,11 @@ export async function writePieces(file: FileHandle, pieces: BytePieces): Promise
   }
 }
 
-/** Collects what arrives. */
+/** Collects pieces as they arrive. */
 export class PieceCollector {
   private readonly pieces: Buffer[] = [];
   private block = Buffer.alloc(0);
-  /** Where the bytes of the block begin that are not among the pieces yet, and where they end. */
+  /** The start and the end of the block's bytes that are not among the pieces yet. */
   private blockStart = 0;
   private blockEnd = 0;
 

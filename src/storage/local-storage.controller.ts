@@ -38,7 +38,7 @@ export class LocalStorageController {
         type: object.contentType,
         length: object.size,
       });
-      // A file that can't be read to its end is cut off, without a word of the reason.
+      // A file that can't be read to its end: the response is cut off, and gives no reason.
       return file.setErrorHandler(() => response.destroy());
     } catch (error) {
       if (error instanceof ObjectNotFoundError || error instanceof InvalidStorageKeyError) {

@@ -41,7 +41,7 @@ export class LocalStorageProvider extends StorageProvider {
   ): Promise<void> {
     const properties: ObjectProperties = { contentType };
     await this.attempt(async () => {
-      // The object counts as there when its bytes are: they come last.
+      // The bytes are written last: with them the object exists.
       await this.write(this.propertiesFile(key), [Buffer.from(JSON.stringify(properties))]);
       await this.write(this.objectFile(key), pieces);
     });
@@ -87,7 +87,7 @@ export class LocalStorageProvider extends StorageProvider {
       .map(({ parentPath, name }) => relative(root, join(parentPath, name)).split(sep).join('/'))
       .sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)));
     for (const key of keys) {
-      // One that has gone since the folder was read is none.
+      // A file that was deleted since the folder was read is left out.
       const stats = await this.findStats(join(root, key));
       if (stats) yield { key, size: stats.size, lastModified: stats.mtime };
     }
@@ -139,7 +139,7 @@ export class LocalStorageProvider extends StorageProvider {
     return join(this.directory, 'properties', `${key}.json`);
   }
 
-  /** Writes a file so that after a crash it is there whole or not at all. */
+  /** Writes a file. After a crash the file is complete, or it is not there. */
   private async write(file: string, pieces: BytePieces): Promise<void> {
     await mkdir(dirname(file), { recursive: true, mode: 0o700 });
     const temporary = join(this.directory, `${randomUUID()}.tmp`);
@@ -158,7 +158,7 @@ export class LocalStorageProvider extends StorageProvider {
     }
   }
 
-  /** Reads of what may not be there. */
+  /** Runs a read of a file that may not exist. */
   private find<T>(operation: () => Promise<T>): Promise<T> {
     return this.attempt(operation).catch((error: unknown) => {
       const cause = error instanceof StorageUnavailableError ? error.cause : undefined;

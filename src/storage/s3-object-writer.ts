@@ -9,23 +9,23 @@ import type { S3Settings } from '../config/settings.js';
 import { type BytePieces, lengthOf } from './byte-pieces.js';
 import { encodePath } from './s3-url-signer.js';
 
-/** How long to wait before the second try; each further wait is twice as long. A random part keeps clients apart. */
+/** The pause before the second try. Each further pause is twice as long (exponential backoff), with a random part. */
 const RETRY_DELAY_MS = 50;
 
-/** The storage's own trouble, or too many requests: the same may succeed a moment later. */
+/** Statuses of a failure that may pass: too many requests, or a fault of the storage. */
 const PASSING_STATUS = /^(429|5\d\d)$/;
 
-/** The most that is read of a refusal's body, which has some hundred bytes. */
+/** The most bytes that are read of an error response, which has some hundred. */
 const MAX_REFUSAL_BYTES = 8 * 1024;
 
-/** The storage's name of an error; what else stands in its XML may be keys and addresses. */
+/** The storage's name of an error. The rest of its XML may hold keys and addresses. */
 const ERROR_CODE = /<Code>\s*([A-Za-z][\w.]{0,63})\s*<\/Code>/;
 
-/** What the storage says when it does not take an object. */
+/** The storage refused an object. */
 export class ObjectRefusedError extends Error {
   override readonly name = 'ObjectRefusedError';
 
-  /** @param code the storage's name of the error, such as `AccessDenied`, where its answer holds one */
+  /** @param code the storage's name of the error, such as `AccessDenied`, where its response has one */
   constructor(
     readonly status: number,
     readonly code: string | undefined,
@@ -56,13 +56,13 @@ export class S3ObjectWriter {
       region: settings.region,
       credentials: { accessKeyId: settings.accessKeyId, secretAccessKey: settings.secretAccessKey },
       sha256,
-      // S3 is the one service whose paths are escaped once.
+      // S3 is the only AWS service whose paths are escaped once.
       uriEscapePath: false,
     });
   }
 
   /**
-   * @param headers that go with the object, names in lower case
+   * @param headers of the object, names in lower case
    * @param sha256 of the bytes, in hexadecimal
    * @throws ObjectRefusedError, or the error of the connection, of the last try
    */
@@ -84,7 +84,7 @@ export class S3ObjectWriter {
     }
   }
 
-  /** @returns what the storage has against the object; nothing when it took it */
+  /** @returns the storage's refusal; `undefined` when the object is written */
   private async send(
     key: string,
     pieces: BytePieces,
@@ -102,7 +102,7 @@ export class S3ObjectWriter {
         ...headers,
         host,
         'content-length': String(lengthOf(pieces)),
-        // Signed with the rest, so the storage refuses other bytes.
+        // This header is signed, so the storage refuses other bytes.
         'x-amz-content-sha256': sha256,
       },
       body: Readable.from(pieces, { objectMode: false }),
@@ -121,10 +121,7 @@ export class S3ObjectWriter {
   }
 }
 
-/**
- * Finds the error's code in the body of a refusal. The status is known without it, so a body that is slow, cut or no XML
- * is one without a code.
- */
+/** Finds the error's code in an error response. A body that is slow, cut or no XML has no code; the status is known. */
 async function readErrorCode(body: Readable, timeoutMs: number): Promise<string | undefined> {
   let text = '';
   try {

@@ -23,13 +23,13 @@ import { S3UrlSigner } from './s3-url-signer.js';
 import { type FailedAnswer, storageFailureOf } from './storage-failure.js';
 import { type ListedObject, type NewObject, StorageProvider, type StoredObject } from './storage-provider.js';
 
-/** Phones may keep a picture for as long as a URL to it works. */
+/** Phones may cache a picture for as long as a signed URL works. */
 const CACHE_CONTROL = 'private, max-age=3600';
 
-/** Connections to the storage at the same moment; further requests wait for one. */
+/** The most connections to the storage. Further requests wait for one of them. */
 const MAX_SOCKETS = 64;
 
-/** Where a ping looks: below the folder of the pictures, and where none is. */
+/** The prefix that a ping lists: in the folder of the pictures, where no picture is. */
 const PING_PREFIX = 'chat_images/ping/';
 
 /** Objects in a private bucket of an S3 service: DigitalOcean Spaces in production, MinIO in docker-compose. */
@@ -55,7 +55,7 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
     this.client = new S3Client({
       region: settings.region,
       credentials: { accessKeyId: settings.accessKeyId, secretAccessKey: settings.secretAccessKey },
-      // The SDK's default checksums get a 411 for streams; Spaces ignores them.
+      // The SDK's default checksums of a stream get a 411. Spaces ignores them.
       requestChecksumCalculation: 'WHEN_REQUIRED',
       responseChecksumValidation: 'WHEN_REQUIRED',
       endpoint: settings.endpoint,
@@ -73,7 +73,7 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
     { contentType, sha256, md5 }: NewObject,
   ): Promise<void> {
     const headers = {
-      // The one integrity check of an upload that every S3 server makes.
+      // Content-MD5 is the only integrity check that every S3 server makes.
       'content-md5': Buffer.from(md5 ?? digest('md5', pieces), 'hex').toString('base64'),
       'content-type': contentType,
       'content-disposition': `inline; filename*=UTF-8''${encodeURIComponent(basename(key))}`,
@@ -130,7 +130,7 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
   }
 
   async ping(signal: AbortSignal): Promise<void> {
-    // Not a HEAD of the bucket: its answer has no body, which alone tells a wrong key from a wrong secret.
+    // No HEAD of the bucket: only the body of an error response tells a wrong key from a wrong secret.
     const command = new ListObjectsV2Command({
       Bucket: this.settings.bucket,
       Prefix: PING_PREFIX,
@@ -145,14 +145,14 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
     this.client.destroy();
   }
 
-  /** Runs a request about one object, which may not be there. */
+  /** Runs a request for an object that may not exist. */
   private async objectRequest<T>(send: () => Promise<T>): Promise<T> {
     try {
       return await this.request(send);
     } catch (error) {
       const cause = error instanceof StorageUnavailableError ? error.cause : undefined;
-      // Only the status tells, as a HEAD has no body to name the error. A missing bucket is told apart by its name where
-      // there is one.
+      // The response to a HEAD has no body, so the status decides. A missing bucket is known by the error's name, where there
+      // is one.
       if (
         cause instanceof S3ServiceException &&
         cause.$metadata.httpStatusCode === 404 &&
@@ -165,7 +165,7 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
   }
 
   /**
-   * Runs a request and turns the SDK's many errors into one.
+   * Runs a request, and turns the SDK's many errors into one.
    *
    * @throws StorageUnavailableError
    */
@@ -189,7 +189,7 @@ function digest(algorithm: 'sha256' | 'md5', pieces: BytePieces): string {
   return hash.digest('hex');
 }
 
-/** Reads the storage's answer from the SDK's error, or the writer's. */
+/** Reads the storage's response from the SDK's error, or from the writer's. */
 function answerOf(error: unknown): FailedAnswer {
   if (error instanceof ObjectRefusedError) return { status: error.status, code: error.code };
   const status = statusOf(error);
@@ -198,7 +198,7 @@ function answerOf(error: unknown): FailedAnswer {
   return { status, code };
 }
 
-/** The status of the answer that an error was made of, which errors of unreadable answers have too. */
+/** The HTTP status in an error of the SDK. Errors of unreadable responses have one too. */
 function statusOf(error: unknown): number | undefined {
   if (!(error instanceof Error) || !('$metadata' in error)) return undefined;
   return (error.$metadata as S3ServiceException['$metadata'] | undefined)?.httpStatusCode;

@@ -3,7 +3,7 @@ import type { FailedAnswer, StorageFailure } from './storage-failure.js';
 /** The storage is down, refuses the service's credentials, or is slow past its limit: `failure` tells which. */
 export class StorageUnavailableError extends Error {
   override readonly name = 'StorageUnavailableError';
-  /** The storage's answer, as far as there was one. */
+  /** The storage's response, where there was one. */
   readonly answer: FailedAnswer | undefined;
 
   constructor(

@@ -1,4 +1,4 @@
-/** Why the storage failed a request, as far as its answer tells. */
+/** Why the storage failed a request, as far as its response tells. */
 export type StorageFailure =
   | 'wrong-key'
   | 'wrong-secret'
@@ -38,7 +38,7 @@ const ADVICE: Readonly<Record<StorageFailure, string>> = {
     'LOCAL_STORAGE_DIR can not be used: name a folder that this user may write to, with room on its disk',
 };
 
-/** Mistakes in the configuration that no waiting will mend. */
+/** Mistakes in the configuration: a retry will not help. */
 const MISTAKES: ReadonlySet<StorageFailure> = new Set<StorageFailure>([
   'wrong-key',
   'wrong-secret',
@@ -49,7 +49,7 @@ const MISTAKES: ReadonlySet<StorageFailure> = new Set<StorageFailure>([
 ]);
 
 /**
- * The codes by which storages name a failure in the body of their answer.
+ * The error codes in the body of a storage's response.
  *
  * @see https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
  */
@@ -70,22 +70,22 @@ const BY_CODE: Readonly<Record<string, StorageFailure>> = {
   RequestTimeTooSkewed: 'clock-skewed',
 };
 
-/** Certificates that are not trusted, expired or another host's; TLS asked of a port that does not speak it. */
+/** Certificates that are not trusted, expired or of another host; TLS to a port without TLS. */
 const TLS_CODE = /^(EPROTO|CERT_|ERR_TLS_|ERR_SSL_|SELF_SIGNED_|DEPTH_ZERO_|UNABLE_TO_(GET|VERIFY)_)/;
 
 const REDIRECT_STATUS = /^3\d\d$/;
 const DENIED_STATUS = /^40[13]$/;
 const FAILING_STATUS = /^(429|5\d\d)$/;
 
-/** The answer to a failed request. */
+/** The response to a failed request. */
 export type FailedAnswer = {
-  /** The HTTP status; none where no answer came. */
+  /** The HTTP status; none where no response came. */
   readonly status: number | undefined;
-  /** The storage's own name of the error, or the system's; Ceph's messages are empty. */
+  /** The error's name by the storage or by the system. Ceph's messages are empty. */
   readonly code: string | undefined;
 };
 
-/** Tells what was wrong. An answer to a HEAD has no body, so that only its status tells. */
+/** Finds the failure. The response to a HEAD has no body, so only its status tells. */
 export function storageFailureOf({ status, code = '' }: FailedAnswer): StorageFailure {
   const named = Object.hasOwn(BY_CODE, code) ? BY_CODE[code] : undefined;
   if (named !== undefined) return named;
@@ -101,7 +101,7 @@ export function storageAdvice(failure: StorageFailure): string {
   return ADVICE[failure];
 }
 
-/** Whether a failure is a mistake in the configuration, so that the service can't work until a person mends it. */
+/** Whether a failure is a mistake in the configuration: the service can't work until a person corrects it. */
 export function isConfigurationMistake(failure: StorageFailure): boolean {
   return MISTAKES.has(failure);
 }

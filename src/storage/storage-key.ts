@@ -1,16 +1,16 @@
 import { InvalidStorageKeyError } from './storage-errors.js';
 
-/** S3's limit for a whole key, and the one of common file systems for a name (with room for a suffix), in bytes. */
+/** The limits in bytes of S3 for a key, and of common file systems for a name, with room for a suffix. */
 const MAX_KEY_BYTES = 1024;
 const MAX_SEGMENT_BYTES = 240;
 
-/** What every key of this service looks like, and none that is refused: told at once. */
+/** The form of this service's own keys. Every key of this form is valid. */
 const PLAIN_KEY = /^(?:\w[\w.-]{0,200}\/){0,4}\w[\w.-]{0,200}$/;
 
 const CONTROL_CHARACTERS = /\p{Cc}/u;
 
 /**
- * Refuses a key that is none.
+ * Refuses a text that can't be a key.
  *
  * @throws InvalidStorageKeyError
  */

@@ -6,10 +6,10 @@ import { signedUrlLinks } from './signed-url-links.js';
 
 const PATH = 'api/docs';
 
-/** For the page; without upgrading to https, which would break it where QA opens it over http. */
+/** Headers of the page. `upgrade-insecure-requests` is off, because it would break the page over http. */
 const PAGE_HEADERS = helmet({ contentSecurityPolicy: { directives: { upgradeInsecureRequests: null } } });
 
-/** Where older messages find their pictures, beside `/storage/`. */
+/** The addresses of older messages, beside `/storage/`. */
 const ALIAS = '/api/images/';
 
 /** Serves Swagger UI at `/api/docs`, and the OpenAPI description of the application's routes at `/api/docs-json`. */
@@ -22,7 +22,7 @@ export function serveSwaggerPage(app: NestExpressApplication): void {
     swaggerOptions: {
       persistAuthorization: true,
       tryItOutEnabled: true,
-      // Functions go into the page's script file as their text: the page's policy allows no inline script.
+      // Functions are written into the page's script file: the page's policy allows no inline script.
       requestInterceptor: bearerOnce,
       plugins: [signedUrlLinks],
     },
@@ -45,7 +45,7 @@ function openApiDocument(app: NestExpressApplication): OpenAPIObject {
   return document;
 }
 
-/** A handler with two addresses is one operation for NestJS; in the document each needs an id of its own. */
+/** A handler with two addresses is one operation for NestJS. In the document each address needs its own id. */
 function markAliases({ paths }: OpenAPIObject): void {
   for (const [path, { get: operation }] of Object.entries(paths)) {
     if (!path.startsWith(ALIAS) || !operation) continue;
