@@ -5,6 +5,7 @@ import { UploadClaims } from '../../src/uploads/upload-claims.js';
 import { eventually } from '../support/eventually.js';
 import { DOCTOR, PATIENT } from '../support/test-app.js';
 import {
+  type Answer,
   expectFailure,
   newPicture,
   OTHER_APPOINTMENT,
@@ -50,10 +51,15 @@ describe('the same picture', () => {
     const put = storage.put.bind(storage);
     let release = (): void => undefined;
     const released = new Promise<void>((resolve) => (release = resolve));
-    jest.spyOn(storage, 'put').mockImplementationOnce((...object) => released.then(() => put(...object)));
+    const puts = jest
+      .spyOn(storage, 'put')
+      .mockImplementationOnce((...object) => released.then(() => put(...object)));
     const claim = jest.spyOn(healthy.app.get(UploadClaims), 'claim');
     try {
-      const uploads = [0, 1, 2].map(() => instances.upload(bytes, { to: healthy.url }));
+      const upload = (): Promise<Answer> => instances.upload(bytes, { to: healthy.url });
+      const uploads = [upload()];
+      await eventually(() => puts.mock.calls.length > 0);
+      uploads.push(upload(), upload());
       await eventually(() => claim.mock.calls.length === 3);
       // Duplicates that retried in a loop would retry several times in this pause.
       await setTimeout(500);
