@@ -9,14 +9,11 @@ import {
 import { ModuleRef, Reflector } from '@nestjs/core';
 import type { Request } from 'express';
 import { bearerToken } from '../auth/jwt.strategy.js';
-import { PUBLIC } from '../auth/public.decorator.js';
+import { isPublic } from '../auth/public.decorator.js';
 import { type AuthenticatedUser, TokenVerifier } from '../auth/token-verifier.js';
 import { AppError } from '../errors/app-error.js';
 
-/**
- * What one kind of route concerns. A class of this kind finds the subject in the request, asks ImageAccess about it, and
- * rejects with the AppError of a refusal.
- */
+/** The access check of a route: finds the subject in the request, asks ImageAccess, and rejects with the refusal's AppError. */
 export interface RouteAccess<Granted> {
   /** @returns what the handler gets */
   grant(request: Request, user: AuthenticatedUser): Promise<Granted>;
@@ -45,7 +42,7 @@ export function Access<Granted>(
   return (target, name, descriptor) => SetMetadata(ACCESS, route)(target, name, descriptor);
 }
 
-/** What the route's class of {@link Access} has granted. */
+/** The subject that the class of {@link Access} has granted. */
 export const Granted = createParamDecorator((_: unknown, context: ExecutionContext): unknown => {
   const request = context.switchToHttp().getRequest<GrantedRequest>();
   if (!('granted' in request)) throw new Error('@Granted is used on a route without @Access.');
@@ -69,10 +66,9 @@ export class AccessGuard implements CanActivate {
   ) {}
 
   canActivate(context: ExecutionContext): boolean | Promise<boolean> {
-    const handler = context.getHandler();
-    const access = this.reflector.get<Type<RouteAccess<unknown>> | undefined>(ACCESS, handler);
+    const access = this.reflector.get<Type<RouteAccess<unknown>> | undefined>(ACCESS, context.getHandler());
     if (!access) {
-      if (this.reflector.getAllAndOverride(PUBLIC, [handler, context.getClass()]) !== undefined) return true;
+      if (isPublic(this.reflector, context)) return true;
       throw new AppError('FORBIDDEN');
     }
     const request = context.switchToHttp().getRequest<GrantedRequest>();

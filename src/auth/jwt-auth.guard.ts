@@ -9,7 +9,7 @@ import { clientNetwork } from '../rate-limits/client-network.js';
 import { RateLimits } from '../rate-limits/rate-limits.js';
 import type { AuthenticatedUser } from './token-verifier.js';
 import { OPEN_BY_LINK } from './open-by-link.decorator.js';
-import { PUBLIC } from './public.decorator.js';
+import { isPublic } from './public.decorator.js';
 
 /** The request header Authorization of an app without a token: missing, empty, or only the scheme. */
 const NO_TOKEN = /^(Bearer)? *$/i;
@@ -32,8 +32,7 @@ export class JwtAuthGuard extends AuthGuard('jwt') {
   }
 
   override async canActivate(context: ExecutionContext): Promise<boolean> {
-    if (this.reflector.get(PUBLIC, context.getHandler()) ?? this.reflector.get(PUBLIC, context.getClass()))
-      return true;
+    if (isPublic(this.reflector, context)) return true;
     const request = context.switchToHttp().getRequest<Request>();
     if (this.isOpenByLink(context, request)) return true;
     await super.canActivate(context);

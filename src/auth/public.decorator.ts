@@ -1,4 +1,5 @@
-import { type CustomDecorator, SetMetadata } from '@nestjs/common';
+import { type CustomDecorator, type ExecutionContext, SetMetadata } from '@nestjs/common';
+import type { Reflector } from '@nestjs/core';
 
 export const PUBLIC = 'public';
 
@@ -8,3 +9,8 @@ export const PUBLIC = 'public';
  * @param reason why the route can't leak a user's data
  */
 export const Public = (reason: string): CustomDecorator => SetMetadata(PUBLIC, reason);
+
+/** Whether the handler, or its controller, is marked with {@link Public}. */
+export function isPublic(reflector: Reflector, context: ExecutionContext): boolean {
+  return reflector.getAllAndOverride(PUBLIC, [context.getHandler(), context.getClass()]) !== undefined;
+}

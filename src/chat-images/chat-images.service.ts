@@ -11,7 +11,7 @@ const FIND_IMAGE = preparedStatement(
   `SELECT ${CHAT_IMAGE_COLUMNS} FROM chat_images WHERE id = $1::bigint AND state = 'stored'`,
 );
 
-/** What participants get to see of an image. The guard has decided before who may see it. */
+/** Images and their signed URLs, for participants. The guard has decided before who may see an image. */
 @Injectable()
 export class ChatImagesService {
   constructor(

@@ -17,8 +17,8 @@ export const OUTSIDER = 3;
 export const APPOINTMENT = 145;
 
 /**
- * Adds missing sample data: three users, their appointment, and, if no picture is stored yet, one picture of the patient and
- * one of the doctor. On a new database these are the images 1 and 2 in the examples of the Swagger page. The pictures are
+ * Adds missing sample data: three users, their appointment, and two pictures where no picture is stored. The patient sends
+ * the first picture, the doctor the second. On a new database these are the images 1 and 2 in the examples of the Swagger page. The pictures are
  * uploaded like any other picture.
  *
  * @returns the number of added pictures

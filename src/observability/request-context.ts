@@ -1,7 +1,7 @@
 declare global {
   // Express' types are extended by merging.
   namespace Express {
-    /** What the log tells of a request. The layer that finds it out writes it here. */
+    /** Fields of the request's log line. The layer that knows a field sets it. */
     interface Request {
       /** The number of the image that the request concerns, also where the image is refused. */
       imageId?: number | undefined;

@@ -20,7 +20,7 @@ const PICTURE_FD = 4;
 /** Message from the service: a picture is ready in the shared file. */
 export type PictureTask = {
   readonly format: ImageFormat;
-  /** Of the picture, in bytes. */
+  /** The size of the picture, in bytes. */
   readonly length: number;
   /** Memory limit for decoding. */
   readonly memoryBytes: number;

@@ -15,8 +15,8 @@ import { orEnded } from './or-ended.js';
 import { APPOINTMENTS, type EndFault, INSTANCES, OUTSIDER, type PlannedFault, SENDERS } from './plan.js';
 
 /**
- * Upkeep runs sooner than in production, and rate limits are very high. The times of retries and leases are
- * those of production.
+ * Upkeep runs sooner than in production, and rate limits are very high. Retries and leases have the times of
+ * production.
  */
 const ENVIRONMENT = {
   NODE_ENV: 'test',

@@ -25,7 +25,7 @@ export type LegacyAddress = { readonly legacyUrl: string };
 
 const MAX_APP_VERSION_LENGTH = 100;
 
-/** What a stable address leads to. What is recorded differs between GET and HEAD. */
+/** The target of a stable address. GET records the opening, HEAD does not. */
 @Injectable()
 abstract class StableAddress<Image extends GrantedImage> implements RouteAccess<Image | LegacyAddress> {
   private readonly phase: PhaseRules;
