@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, it, jest } from '@jest/globals';
-import type { RecordedAccess } from '../access/image-access.js';
+import { Access, type RouteAccess } from '../access/access.guard.js';
+import type { GrantedImage, RecordedAccess } from '../access/image-access.js';
 import { loadSettings } from '../config/settings.js';
 import { RequestDatabase } from '../database/request-database.js';
 import { ChatImagesService } from './chat-images.service.js';
@@ -39,6 +40,25 @@ function signerAt(environment: NodeJS.ProcessEnv): (moment: string) => Promise<S
     return service.signedUrl(access);
   };
 }
+
+it('takes only a recorded access: the type check fails where these lines compile', () => {
+  const granted: GrantedImage = access;
+  // @ts-expect-error: a literal is no audit row.
+  const literal: RecordedAccess = { id: 1, filePath: access.filePath, byLink: false };
+  // @ts-expect-error: an image that a user may see is no audit row.
+  const unrecorded: RecordedAccess = granted;
+  class Route implements RouteAccess<GrantedImage> {
+    grant = (): Promise<GrantedImage> => Promise.resolve(access);
+  }
+  class Controller {
+    // @ts-expect-error: the route grants an image, and the handler takes a recorded access.
+    @Access(Route)
+    handler(recorded: RecordedAccess): RecordedAccess {
+      return recorded;
+    }
+  }
+  expect([literal, unrecorded, new Controller().handler(access)]).toHaveLength(3);
+});
 
 describe('a signed URL', () => {
   afterEach(() => {
