@@ -162,6 +162,11 @@ export const environmentSchema = z.object({
     .min(32, 'must be at least 32 characters: the secret that signs the URLs of the local driver')
     .optional(),
 
+  TEXT_SESSIONS: z
+    .enum(['true', 'false'], 'must be true or false')
+    .transform((value) => value === 'true')
+    .default(false),
+
   MIGRATION_PHASE: z
     .enum(['1', '2', '3', '4'], 'must be 1, 2, 3 or 4')
     .transform((phase) => Number(phase) as 1 | 2 | 3 | 4)
@@ -309,6 +314,8 @@ export type Settings = {
   readonly jwt: JwtSettings;
   /** The column of the main application's table `users` that says whether a user may log in. */
   readonly usersActiveColumn: string | undefined;
+  /** Whether a conversation may be a text session, a chat without appointment; otherwise only an appointment. */
+  readonly textSessions: boolean;
   /** Cache time of look-ups of revoked tokens; 0 for a look-up with every request. */
   readonly revocationCacheSeconds: number;
   readonly storage: S3Settings | LocalStorageSettings;
@@ -395,6 +402,7 @@ export function loadSettings(environment: NodeJS.ProcessEnv): Settings {
     database: databaseSettings(env),
     jwt: jwtSettings(env),
     usersActiveColumn: env.USERS_ACTIVE_COLUMN,
+    textSessions: env.TEXT_SESSIONS,
     revocationCacheSeconds: env.REVOCATION_CACHE_SECONDS,
     storage: storageSettings(env),
     uploads: {

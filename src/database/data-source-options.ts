@@ -8,6 +8,8 @@ import { OnePendingUpload1762500000000 } from './migrations/1762500000000-one-pe
 import { Tombstones1764000000000 } from './migrations/1764000000000-tombstones.js';
 import { LinkOpens1764000000001 } from './migrations/1764000000001-link-opens.js';
 import { UploadLeases1765000000000 } from './migrations/1765000000000-upload-leases.js';
+import { TextSessions1766000000000 } from './migrations/1766000000000-text-sessions.js';
+import { Imports1766000000001 } from './migrations/1766000000001-imports.js';
 
 /** The migrate command prints the result itself. TypeORM's log would repeat it. */
 class SilentLogger extends AbstractLogger {
@@ -34,6 +36,8 @@ export function dataSourceOptions(database: DatabaseSettings, entities: Entities
       Tombstones1764000000000,
       LinkOpens1764000000001,
       UploadLeases1765000000000,
+      TextSessions1766000000000,
+      Imports1766000000001,
     ],
     migrationsTableName: 'chat_image_migrations',
     synchronize: false,

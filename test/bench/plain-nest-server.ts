@@ -75,7 +75,7 @@ class ChatImagesService {
       state: 'stored',
     });
     if (!image) throw new NotFoundException('Image not found.');
-    const appointment = await this.appointments.findOneBy({ id: image.appointmentId });
+    const appointment = await this.appointments.findOneBy({ id: image.appointmentId ?? 0 });
     if (!appointment) throw new NotFoundException('Appointment not found.');
     if (userId !== appointment.patientId && userId !== appointment.doctorId) throw new ForbiddenException();
     await this.accesses.save({ chatImageId: image.id, accessedBy: userId });

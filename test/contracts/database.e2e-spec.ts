@@ -50,12 +50,14 @@ describe('the migrations', () => {
         'appointments',
         'chat_image_access',
         'chat_image_adopted_tables',
+        'chat_image_imports',
         'chat_image_link_opens',
         'chat_image_migrations',
         'chat_image_tombstones',
         'chat_image_upkeep_tasks',
         'chat_image_upload_keys',
         'chat_images',
+        'text_sessions',
         'users',
       ]);
       expect(await migrateUp(dataSource)).toEqual([]);
@@ -88,6 +90,10 @@ describe('the migrations', () => {
         },
         { name: 'chat_images_pkey', definition: 'PRIMARY KEY (id)' },
         {
+          name: 'chat_images_text_session_id_foreign',
+          definition: 'FOREIGN KEY (text_session_id) REFERENCES text_sessions(id) ON DELETE CASCADE',
+        },
+        {
           name: 'chat_images_uploaded_by_foreign',
           definition: 'FOREIGN KEY (uploaded_by) REFERENCES users(id) ON DELETE CASCADE',
         },
@@ -107,7 +113,6 @@ describe('the migrations', () => {
       expect(required).toEqual([
         { name: 'chat_image_access.accessed_by', type: 'bigint' },
         { name: 'chat_image_access.chat_image_id', type: 'bigint' },
-        { name: 'chat_images.appointment_id', type: 'bigint' },
         { name: 'chat_images.file_path', type: 'character varying' },
         { name: 'chat_images.filename', type: 'character varying' },
         { name: 'chat_images.mime_type', type: 'character varying' },

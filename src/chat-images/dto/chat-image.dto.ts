@@ -1,5 +1,5 @@
 import { ApiProperty } from '@nestjs/swagger';
-import type { ChatImage } from '../entities/chat-image.entity.js';
+import { type ChatImage, conversationOf } from '../entities/chat-image.entity.js';
 import { toTimestamp } from '../../timestamp.js';
 
 /** What is known of a picture. */
@@ -56,7 +56,7 @@ export class ChatImageDto {
     this.id = image.id;
     this.image_id = String(image.id);
     this.file_path = image.filePath;
-    this.appointment_id = image.appointmentId;
+    this.appointment_id = conversationOf(image).id;
     this.uploaded_by = image.uploadedBy;
     this.created_at = toTimestamp(image.createdAt);
     this.media_url = `${appUrl}/storage/${image.filePath}`;

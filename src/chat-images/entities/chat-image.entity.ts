@@ -1,4 +1,5 @@
 import {
+  Check,
   Column,
   CreateDateColumn,
   Entity,
@@ -10,6 +11,8 @@ import {
   UpdateDateColumn,
 } from 'typeorm';
 import { Appointment } from '../../conversations/appointment.entity.js';
+import { TextSession } from '../../conversations/text-session.entity.js';
+import type { Conversation } from '../../conversations/conversation.js';
 import { User } from '../../conversations/user.entity.js';
 
 /**
@@ -18,7 +21,13 @@ import { User } from '../../conversations/user.entity.js';
  */
 export type ChatImageState = 'pending' | 'stored' | 'abandoned';
 
-/** A picture of an appointment's chat. Its bytes are in the storage, under `filePath`. */
+/**
+ * How an old picture was brought in: `cleaned` as an upload is, `kept` to the byte, or `unchecked`, because an upload would
+ * refuse it.
+ */
+export type ImportedAs = 'cleaned' | 'kept' | 'unchecked';
+
+/** A picture of a conversation's chat: an appointment's or a text session's. Its bytes are in the storage, under `filePath`. */
 @Entity('chat_images')
 @Index('chat_images_appointment_id_created_at_index', ['appointmentId', 'createdAt'])
 @Index('chat_images_filename_unique', ['filename'], { unique: true })
@@ -28,18 +37,33 @@ export type ChatImageState = 'pending' | 'stored' | 'abandoned';
   unique: true,
   where: `(state)::text = 'pending'::text`,
 })
+@Index('chat_images_text_session_id_created_at_index', ['textSessionId', 'createdAt'])
+@Index('chat_images_pending_picture_of_session_unique', ['uploadedBy', 'textSessionId', 'sha256Sent'], {
+  unique: true,
+  where: `(state)::text = 'pending'::text`,
+})
+@Check('chat_images_one_conversation', 'num_nonnulls(appointment_id, text_session_id) = 1')
 @Index('chat_images_unfinished_index', ['createdAt'], { where: `(state)::text <> 'stored'::text` })
 export class ChatImage {
   // By this name of bigint, because TypeORM turns a generated `bigint` into text after an insert.
   @PrimaryGeneratedColumn({ type: 'int8', primaryKeyConstraintName: 'chat_images_pkey' })
   id!: number;
 
-  @Column('bigint', { name: 'appointment_id' })
-  appointmentId!: number;
+  /** None for a picture of a text session. */
+  @Column('bigint', { name: 'appointment_id', nullable: true })
+  appointmentId!: number | null;
 
   @ManyToOne(() => Appointment, { onDelete: 'CASCADE' })
   @JoinColumn({ name: 'appointment_id', foreignKeyConstraintName: 'chat_images_appointment_id_foreign' })
   appointment?: Relation<Appointment> | null;
+
+  /** None for a picture of an appointment. */
+  @Column('bigint', { name: 'text_session_id', nullable: true })
+  textSessionId!: number | null;
+
+  @ManyToOne(() => TextSession, { onDelete: 'CASCADE' })
+  @JoinColumn({ name: 'text_session_id', foreignKeyConstraintName: 'chat_images_text_session_id_foreign' })
+  textSession?: Relation<TextSession> | null;
 
   /** The key of the object in the storage. */
   @Column('varchar', { name: 'file_path', length: 255 })
@@ -91,6 +115,10 @@ export class ChatImage {
   @Column({ type: 'timestamptz', name: 'lease_until', precision: 3, nullable: true })
   leaseUntil!: Date | null;
 
+  /** None for an upload. */
+  @Column('varchar', { name: 'imported_as', length: 16, nullable: true })
+  importedAs!: ImportedAs | null;
+
   @CreateDateColumn({ name: 'created_at', type: 'timestamptz', precision: 3 })
   createdAt!: Date;
 
@@ -99,6 +127,16 @@ export class ChatImage {
 }
 
 /** What a statement selects to get a {@link ChatImage}. */
-export const CHAT_IMAGE_COLUMNS = `id, appointment_id AS "appointmentId", file_path AS "filePath", filename,
+export const CHAT_IMAGE_COLUMNS = `id, appointment_id AS "appointmentId", text_session_id AS "textSessionId", file_path AS "filePath", filename,
   uploaded_by AS "uploadedBy", size, mime_type AS "mimeType", original_name AS "originalName", width, height, state,
-  sha256_sent AS "sha256Sent", sha256_stored AS "sha256Stored", lease_until AS "leaseUntil", created_at AS "createdAt", updated_at AS "updatedAt"`;
+  sha256_sent AS "sha256Sent", sha256_stored AS "sha256Stored", lease_until AS "leaseUntil", imported_as AS "importedAs", created_at AS "createdAt", updated_at AS "updatedAt"`;
+
+/** The conversation of an image. A check constraint of the table holds that there is exactly one. */
+export function conversationOf({
+  appointmentId,
+  textSessionId,
+}: Pick<ChatImage, 'appointmentId' | 'textSessionId'>): Conversation {
+  if (appointmentId !== null) return { kind: 'appointment', id: appointmentId };
+  if (textSessionId !== null) return { kind: 'text session', id: textSessionId };
+  throw new Error('The image has no conversation.');
+}

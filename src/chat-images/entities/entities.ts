@@ -1,7 +1,9 @@
 import type { DataSourceOptions } from 'typeorm';
 import { Appointment } from '../../conversations/appointment.entity.js';
+import { TextSession } from '../../conversations/text-session.entity.js';
 import { User } from '../../conversations/user.entity.js';
 import { ChatImageAccess } from './chat-image-access.entity.js';
+import { ChatImageImport } from './chat-image-import.entity.js';
 import { ChatImageLinkOpen } from './chat-image-link-open.entity.js';
 import { ChatImageTombstone } from './chat-image-tombstone.entity.js';
 import { ChatImageUploadKey } from './chat-image-upload-key.entity.js';
@@ -11,8 +13,10 @@ import { ChatImage } from './chat-image.entity.js';
 export const ENTITIES = [
   User,
   Appointment,
+  TextSession,
   ChatImage,
   ChatImageAccess,
+  ChatImageImport,
   ChatImageLinkOpen,
   ChatImageTombstone,
   ChatImageUploadKey,
