@@ -17,6 +17,7 @@ const ROOMS = [
   'uploads',
   'chat-images',
   'upkeep',
+  'import',
   'http',
   'health',
   'check',

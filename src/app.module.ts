@@ -1,4 +1,4 @@
-import { type DynamicModule, Global, Module } from '@nestjs/common';
+import { type DynamicModule, Module } from '@nestjs/common';
 import { APP_GUARD } from '@nestjs/core';
 import { TypeOrmModule } from '@nestjs/typeorm';
 import type { Logger } from 'pino';
@@ -7,33 +7,17 @@ import { AuthModule } from './auth/auth.module.js';
 import { JwtAuthGuard } from './auth/jwt-auth.guard.js';
 import { ChatImagesModule } from './chat-images/chat-images.module.js';
 import { ENTITIES } from './chat-images/entities/entities.js';
-import { SETTINGS, type Settings } from './config/settings.js';
+import type { Settings } from './config/settings.js';
 import { isUnreachable } from './database/connection-hints.js';
 import { dataSourceOptions } from './database/data-source-options.js';
 import { UPKEEP_CONNECTIONS } from './database/request-database.js';
 import { HealthModule } from './health/health.module.js';
 import { HttpModule } from './http/http.module.js';
-import { LOGGER } from './observability/logger.js';
+import { ProcessModule } from './observability/process.module.js';
 import { RateLimitsModule } from './rate-limits/rate-limits.module.js';
 import { UserRateLimitGuard } from './rate-limits/user-rate-limit.guard.js';
 import { LocalStorageModule } from './storage/storage.module.js';
 import { UpkeepModule } from './upkeep/upkeep.module.js';
-
-/** The settings and the logger. They are global; a module that needs anything else imports the module that has it. */
-@Global()
-@Module({})
-class ProcessModule {
-  static with(settings: Settings, logger: Logger): DynamicModule {
-    return {
-      module: ProcessModule,
-      providers: [
-        { provide: SETTINGS, useValue: settings },
-        { provide: LOGGER, useValue: logger },
-      ],
-      exports: [SETTINGS, LOGGER],
-    };
-  }
-}
 
 /** The whole service, of one set of settings. */
 @Module({})

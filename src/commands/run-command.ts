@@ -3,6 +3,7 @@ import { StorageUnavailableError } from '../storage/storage-errors.js';
 import { storageAdvice } from '../storage/storage-failure.js';
 import { SettingsError } from '../config/settings.js';
 import { connectionHint } from '../database/connection-hints.js';
+import { SourceError } from '../import/import-source.js';
 import { UnusableUsersError } from '../conversations/user-columns.js';
 
 /** A mistake in the use of a command. Printed without stack: the message says what to do. */
@@ -10,7 +11,12 @@ export class UsageError extends Error {
   override readonly name = 'UsageError';
 }
 
-/** Runs a command and exits: with 0, or with 1 after writing the error to standard error. */
+/** A command has done its work, but not everything is as it should be: exit code 2. */
+export class IncompleteError extends Error {
+  override readonly name = 'IncompleteError';
+}
+
+/** Runs a command and exits: with 0, or with 1 or 2 after writing the error to standard error. */
 export async function runCommand(command: () => Promise<void>): Promise<never> {
   // On Node 20, the AWS SDK prints seven lines about its end of support in 2027. Only this variable switches them off.
   process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED ??= 'true';
@@ -19,7 +25,7 @@ export async function runCommand(command: () => Promise<void>): Promise<never> {
     process.exit(0);
   } catch (error) {
     process.stderr.write(`${describe(error)}\n`);
-    process.exit(1);
+    process.exit(error instanceof IncompleteError ? 2 : 1);
   }
 }
 
@@ -27,6 +33,8 @@ function describe(error: unknown): string {
   if (
     error instanceof SettingsError ||
     error instanceof UsageError ||
+    error instanceof IncompleteError ||
+    error instanceof SourceError ||
     error instanceof UnreadableSessionsError ||
     error instanceof UnusableUsersError
   )

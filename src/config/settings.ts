@@ -173,6 +173,10 @@ export const environmentSchema = z.object({
     .default(4),
   LEGACY_MEDIA_URL: httpUrl('https://docavailable-storage.fra1.digitaloceanspaces.com').optional(),
   LINK_URL_EXPIRES_SECONDS: wholeNumber(1, 3600, 300),
+  MIGRATE_SOURCE_KEY: text('the access key of the bucket with the old pictures').optional(),
+  MIGRATE_SOURCE_SECRET: text('the secret key of the bucket with the old pictures').optional(),
+  MIGRATE_SOURCE_ENDPOINT: httpUrl('https://fra1.digitaloceanspaces.com').optional(),
+  MIGRATE_SOURCE_REGION: text('the region of the bucket with the old pictures, e.g. fra1').optional(),
 
   UPLOAD_MEMORY_MIB: wholeNumber(128, 65_536, 256),
   UPLOAD_WAIT_MS: wholeNumber(0, 120_000, 10_000),
@@ -270,6 +274,12 @@ export type S3Settings = {
   readonly requestTimeoutMs: number;
   readonly maxAttempts: number;
 };
+
+/** The access to a bucket with old pictures. */
+export type SourceBucketSettings = Pick<
+  S3Settings,
+  'accessKeyId' | 'secretAccessKey' | 'endpoint' | 'region' | 'objectAcl'
+>;
 
 export type LocalStorageSettings = {
   readonly driver: 'local';
@@ -468,6 +478,42 @@ export function loadDatabaseSettings(environment: NodeJS.ProcessEnv): DatabaseSe
     DATABASE_STATEMENT_TIMEOUT_MS: true,
   });
   return databaseSettings(parse(schema, environment));
+}
+
+/**
+ * Validates the access to a bucket with old pictures. What MIGRATE_SOURCE_ variables do not say is as for the service's own
+ * bucket.
+ *
+ * @throws SettingsError as {@link loadSettings}
+ */
+export function loadSourceBucketSettings(environment: NodeJS.ProcessEnv): SourceBucketSettings {
+  const schema = environmentSchema.pick({
+    DO_SPACES_KEY: true,
+    DO_SPACES_SECRET: true,
+    DO_SPACES_ENDPOINT: true,
+    DO_SPACES_REGION: true,
+    DO_SPACES_OBJECT_ACL: true,
+    MIGRATE_SOURCE_KEY: true,
+    MIGRATE_SOURCE_SECRET: true,
+    MIGRATE_SOURCE_ENDPOINT: true,
+    MIGRATE_SOURCE_REGION: true,
+  });
+  const env = parse(schema, environment);
+  const either = (name: 'KEY' | 'SECRET' | 'ENDPOINT' | 'REGION'): string => {
+    const value = env[`MIGRATE_SOURCE_${name}`] ?? env[`DO_SPACES_${name}`];
+    if (value === undefined)
+      throw new SettingsError([
+        `MIGRATE_SOURCE_${name} is missing: ${expectationOf(`MIGRATE_SOURCE_${name}`)}`,
+      ]);
+    return value;
+  };
+  return {
+    accessKeyId: either('KEY'),
+    secretAccessKey: either('SECRET'),
+    endpoint: either('ENDPOINT'),
+    region: either('REGION'),
+    objectAcl: env.DO_SPACES_OBJECT_ACL,
+  };
 }
 
 /**

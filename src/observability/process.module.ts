@@ -1,0 +1,20 @@
+import { type DynamicModule, Global, Module } from '@nestjs/common';
+import type { Logger } from 'pino';
+import { SETTINGS, type Settings } from '../config/settings.js';
+import { LOGGER } from './logger.js';
+
+/** The settings and the logger. They are global; a module that needs anything else imports the module that has it. */
+@Global()
+@Module({})
+export class ProcessModule {
+  static with(settings: Settings, logger: Logger): DynamicModule {
+    return {
+      module: ProcessModule,
+      providers: [
+        { provide: SETTINGS, useValue: settings },
+        { provide: LOGGER, useValue: logger },
+      ],
+      exports: [SETTINGS, LOGGER],
+    };
+  }
+}
