@@ -1,15 +1,10 @@
-import { NestFactory } from '@nestjs/core';
-import { once } from 'node:events';
-import { createWriteStream } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { DataSource } from 'typeorm';
-import { loadSettings, readEnvironment } from '../config/settings.js';
 import { parseId } from '../database/parse-id.js';
-import { type ImportOptions, ImageImporter, type ReportLine } from '../import/image-importer.js';
-import { ImportModule } from '../import/import.module.js';
-import { openSource, refuseLoss } from '../import/open-source.js';
+import { type ImportOptions, ImageImporter } from '../import/image-importer.js';
+import { refuseLoss } from '../import/open-source.js';
 import { type UploaderOptions, Uploaders } from '../import/uploaders.js';
-import { createLogger, NestLogger } from '../observability/logger.js';
+import { withImportSession } from './import-session.js';
 import { endProgress, showProgress } from './progress.js';
 import { IncompleteError, runCommand, UsageError } from './run-command.js';
 
@@ -35,76 +30,42 @@ Exit code: 0 all pictures are here; 2 some are not, see the report; 1 the run ha
 type Arguments = {
   readonly from: string;
   readonly keepOriginalUnder: string | undefined;
-  readonly report: string;
+  readonly report: string | undefined;
   readonly uploaders: UploaderOptions;
   readonly options: ImportOptions;
 };
 
 await runCommand(async () => {
-  const { from, keepOriginalUnder, report, uploaders, options } = readArguments();
-  const environment = readEnvironment();
-  const settings = loadSettings(environment);
-  const logger = createLogger('warn');
-  const source = await openSource({ from, keepOriginalUnder }, settings, environment);
-  refuseLoss(source, keepOriginalUnder, options.keepBytes);
-  const app = await NestFactory.createApplicationContext(ImportModule.with(settings, logger), {
-    logger: new NestLogger(logger),
-    abortOnError: false,
-  });
-  const stop = new AbortController();
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
-    process.on(signal, () => {
-      process.stderr.write('\nEnds after the pictures that it works on …\n');
-      stop.abort();
-    });
-  const lines = createWriteStream(report, { flags: 'ax' });
-  const counts = new Map<string, number>();
-  const began = performance.now();
-  try {
-    await once(lines, 'open');
-    const waiting = await app.get(ImageImporter).run(
-      source,
-      await Uploaders.read(uploaders, app.get(DataSource)),
-      options,
-      {
-        report: (line) => {
-          lines.write(`${JSON.stringify(line)}\n`);
-          const name = nameOf(line);
-          counts.set(name, (counts.get(name) ?? 0) + 1);
+  const { from, keepOriginalUnder, report: file, uploaders, options } = readArguments();
+  await withImportSession(
+    { from, keepOriginalUnder, report: file, name: 'migrate-images' },
+    async ({ app, source, signal, report, counts }) => {
+      refuseLoss(source, keepOriginalUnder, options.keepBytes);
+      const began = performance.now();
+      const waiting = await app.get(ImageImporter).run(
+        source,
+        await Uploaders.read(uploaders, app.get(DataSource)),
+        options,
+        {
+          report,
+          listed: (pictures) => {
+            if (process.stderr.isTTY) process.stderr.write(`\rFound ${pictures} pictures …\x1b[K`);
+          },
+          progress: showProgress,
         },
-        listed: (pictures) => {
-          if (process.stderr.isTTY) process.stderr.write(`\rFound ${pictures} pictures …\x1b[K`);
-        },
-        progress: showProgress,
-      },
-      stop.signal,
-    );
-    endProgress();
-    say(`${source.name}${source.isTarget ? ', rewritten in place' : ''}: ${secondsSince(began)} s`);
-    console.table(
-      Object.fromEntries(
-        [...counts].sort(([a], [b]) => (a < b ? -1 : 1)).map(([name, files]) => [name, { files }]),
-      ),
-    );
-    say(`A line for each file: ${report}`);
-    const failed = [...counts].filter(([name]) => /^(failed|gone)/.test(name)).length > 0;
-    if (stop.signal.aborted) throw new UsageError(`Stopped. ${waiting} pictures wait: start it again.`);
-    if (waiting > 0)
-      throw new IncompleteError(`${waiting} pictures wait: for another run, or beyond --limit.`);
-    if (failed) throw new IncompleteError('Some pictures are not here: the reasons are in the report.');
-  } finally {
-    lines.end();
-    await once(lines, 'close');
-    source.end();
-    await app.close();
-  }
+        signal,
+      );
+      endProgress();
+      const seconds = ((performance.now() - began) / 1000).toFixed(1);
+      process.stdout.write(`${source.name}${source.isTarget ? ', in place' : ''}: ${seconds} s\n`);
+      if (signal.aborted) throw new UsageError(`Stopped. ${waiting} pictures wait: start it again.`);
+      if (waiting > 0)
+        throw new IncompleteError(`${waiting} pictures wait: for another run, or beyond --limit.`);
+      if ([...counts.keys()].some((outcome) => /^(failed|gone)/.test(outcome)))
+        throw new IncompleteError('Some pictures are not here: the reasons are in the report.');
+    },
+  );
 });
-
-/** Outcome and reason, without what is of one file only. */
-function nameOf({ outcome, reason, as }: ReportLine): string {
-  const detail = reason?.replaceAll(/\d{2,}|[\w-]*\/[\w./-]*/g, '…').replace(/\.$/, '') ?? as;
-  return detail === undefined ? outcome : `${outcome}: ${detail}`;
-}
 
 function readArguments(): Arguments {
   try {
@@ -133,7 +94,7 @@ function readArguments(): Arguments {
     return {
       from,
       keepOriginalUnder: values['keep-original-under'],
-      report: values.report ?? `migrate-images-${new Date().toISOString().replaceAll(/[:.]/g, '-')}.ndjson`,
+      report: values.report,
       uploaders: { manifest, query, default: fallback },
       options: {
         keepBytes: values['keep-bytes'],
@@ -160,12 +121,4 @@ function numberOf(text: string, max: number): number {
   const number = parseId(text);
   if (number === undefined || number > max) throw new UsageError(USAGE);
   return number;
-}
-
-function secondsSince(began: number): string {
-  return ((performance.now() - began) / 1000).toFixed(1);
-}
-
-function say(text: string): void {
-  process.stdout.write(`${text}\n`);
 }

@@ -1,10 +1,10 @@
 import { NestFactory } from '@nestjs/core';
-import { createInterface } from 'node:readline/promises';
 import { parseArgs } from 'node:util';
 import { AppModule } from '../app.module.js';
 import { StorageReconciler, type UnknownKind, type UnknownObject } from '../upkeep/storage-reconciler.js';
 import { loadSettings, readEnvironment, type Settings } from '../config/settings.js';
 import { createLogger, NestLogger } from '../observability/logger.js';
+import { confirm, parseAge } from './ask.js';
 import { endProgress, showProgress } from './progress.js';
 import { runCommand, UsageError } from './run-command.js';
 
@@ -12,8 +12,6 @@ const USAGE = `Usage: npm run reconcile                     compares the storage
        npm run reconcile -- --after-restore  first completes uploads that are pending in a restored database
        npm run reconcile -- --remove-unknown [--older-than 30d] [--limit 1000] [--yes]
                                              lists objects that no row names, asks, and removes them for good`;
-
-const SECONDS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400 };
 
 type Arguments = {
   readonly afterRestore: boolean;
@@ -90,7 +88,7 @@ async function removeUnknown(
     return;
   }
   list(found);
-  if (!yes) await confirm(found.length);
+  if (!yes) await confirm(`Remove these ${found.length} objects for good?`);
   let removed = 0;
   try {
     const kept = await reconciler.removeUnknown(found, () => (removed += 1));
@@ -99,18 +97,6 @@ async function removeUnknown(
   } finally {
     say(`Removed: ${removed} of ${found.length}.`);
   }
-}
-
-/** @throws UsageError unless a person at a terminal says yes */
-async function confirm(count: number): Promise<void> {
-  if (!process.stdin.isTTY)
-    throw new UsageError(
-      'Nothing was removed: nobody can be asked here. Add --yes to remove what is listed.',
-    );
-  const terminal = createInterface({ input: process.stdin, output: process.stdout });
-  const answer = await terminal.question(`Remove these ${count} objects for good? Type yes: `);
-  terminal.close();
-  if (answer.trim() !== 'yes') throw new UsageError('Nothing was removed.');
 }
 
 function list(objects: readonly UnknownObject[]): void {
@@ -142,13 +128,13 @@ function readArguments(): Arguments {
     if (!values['remove-unknown'] && removal) throw new UsageError(USAGE);
     if (values['remove-unknown'] && (values['after-restore'] || values['dry-run']))
       throw new UsageError(USAGE);
-    const [, count = '', unit = ''] = /^(\d{1,6})([smhd])$/.exec(values['older-than'] ?? '30d') ?? [];
+    const olderThanSeconds = parseAge(values['older-than'] ?? '30d');
     const limit = /^[1-9]\d{0,6}$/.exec(values.limit ?? '1000');
-    if (count === '' || !limit) throw new UsageError(USAGE);
+    if (olderThanSeconds === undefined || !limit) throw new UsageError(USAGE);
     return {
       afterRestore: values['after-restore'],
       removeUnknown: values['remove-unknown'],
-      olderThanSeconds: Number(count) * (SECONDS[unit] ?? 0),
+      olderThanSeconds,
       limit: Number(limit[0]),
       yes: values.yes,
     };

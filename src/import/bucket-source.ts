@@ -154,15 +154,7 @@ export class BucketSource extends ImportSource {
   }
 
   override async isUnchanged(filePath: string, { version }: SourceFile): Promise<boolean> {
-    try {
-      const { ETag } = await this.client.send(
-        new HeadObjectCommand({ Bucket: this.bucket, Key: this.keyOf(filePath) }),
-      );
-      return ETag === version;
-    } catch (error) {
-      if (statusOf(error) === 404) return false;
-      throw this.unavailable(error);
-    }
+    return (await this.tagOf(this.keyOf(filePath))) === version;
   }
 
   /**
@@ -175,18 +167,17 @@ export class BucketSource extends ImportSource {
     return this.versioned && versionId !== undefined ? `version ${versionId}` : undefined;
   }
 
-  /** Copies an object to where its original is kept, once. With versions there is nothing to copy. */
+  /**
+   * Copies an object to where its original is kept, once. With versions there is nothing to copy.
+   *
+   * @throws SourceFileError when something else is there
+   */
   async keepOriginal(filePath: string, original: string | undefined): Promise<void> {
     const { key, versionId } = this.place(filePath, original);
     if (original === undefined || versionId !== undefined) return;
-    const isThere = await this.client.send(new HeadObjectCommand({ Bucket: this.bucket, Key: key })).then(
-      () => true,
-      (error: unknown) => {
-        if (statusOf(error) === 404) return false;
-        throw this.unavailable(error);
-      },
-    );
-    if (isThere) return;
+    const [kept, current] = await Promise.all([this.tagOf(key), this.tagOf(this.keyOf(filePath))]);
+    if (kept !== undefined && kept === current) return;
+    if (kept !== undefined) throw new SourceFileError('Another object is where its original would be kept.');
     await this.request(() =>
       this.client.send(
         new CopyObjectCommand({
@@ -221,7 +212,7 @@ export class BucketSource extends ImportSource {
   }
 
   override async delete(filePath: string, original?: string | null): Promise<void> {
-    const { key, versionId } = this.place(filePath, original);
+    const { key, versionId } = this.placeOfOld(filePath, original);
     await this.request(() =>
       this.client.send(new DeleteObjectCommand({ Bucket: this.bucket, Key: key, VersionId: versionId })),
     );
@@ -230,7 +221,7 @@ export class BucketSource extends ImportSource {
   override async close(filePath: string, original?: string | null): Promise<void> {
     if (this.settings.objectAcl === 'none')
       throw new SourceError('--make-private needs ACLs, which DO_SPACES_OBJECT_ACL=none switches off.');
-    const { key, versionId } = this.place(filePath, original);
+    const { key, versionId } = this.placeOfOld(filePath, original);
     await this.request(() =>
       this.client.send(
         new PutObjectAclCommand({ Bucket: this.bucket, Key: key, VersionId: versionId, ACL: 'private' }),
@@ -263,6 +254,17 @@ export class BucketSource extends ImportSource {
     } while (page.NextContinuationToken !== undefined);
   }
 
+  /** The ETag of an object; `undefined` where there is none. */
+  private async tagOf(key: string): Promise<string | undefined> {
+    try {
+      const { ETag } = await this.client.send(new HeadObjectCommand({ Bucket: this.bucket, Key: key }));
+      return ETag ?? '';
+    } catch (error) {
+      if (statusOf(error) === 404) return undefined;
+      throw this.unavailable(error);
+    }
+  }
+
   private keyOf(filePath: string): string {
     return `${this.prefix}${filePath}`;
   }
@@ -271,6 +273,13 @@ export class BucketSource extends ImportSource {
     const { kind, name } = ORIGINAL.exec(original ?? '')?.groups ?? {};
     if (kind === 'version' && name !== undefined) return { key: this.keyOf(filePath), versionId: name };
     return { key: kind === 'key' && name !== undefined ? name : this.keyOf(filePath) };
+  }
+
+  /** In this service's own bucket the object itself is the private picture: only its kept original is old. */
+  private placeOfOld(filePath: string, original: string | null | undefined): KeptOriginal {
+    if (this.isTarget && !ORIGINAL.test(original ?? ''))
+      throw new Error('The private picture itself was to be deleted.');
+    return this.place(filePath, original);
   }
 
   private acl(isPublic: boolean): { ACL?: 'public-read' | 'private' } {

@@ -1,5 +1,4 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { createHash } from 'node:crypto';
 import pLimit, { type LimitFunction } from 'p-limit';
 import { DataSource, type EntityManager } from 'typeorm';
 import type { ImportedAs } from '../chat-images/entities/chat-image.entity.js';
@@ -9,7 +8,6 @@ import { detectFormat } from '../pictures/image-format.js';
 import { ImagePreparer } from '../pictures/image-preparer.js';
 import { PictureError } from '../pictures/picture-error.js';
 import { type BytePieces, lengthOf } from '../storage/byte-pieces.js';
-import { ObjectNotFoundError } from '../storage/storage-errors.js';
 import { StorageProvider } from '../storage/storage-provider.js';
 import { MAX_FILE_BYTES } from '../uploads/upload-form.js';
 import { BucketSource } from './bucket-source.js';
@@ -299,8 +297,8 @@ class ImportRun {
     const file = await this.source.read(filePath, maxBytes);
     if (!file) return { filePath, state: 'gone', reason: 'The file is not there any more.' };
     if (facts.image && facts.image.sha256Stored !== null) {
-      // Stored by another run, from another source.
-      return facts.image.sha256Sent === file.sha256
+      // Stored from another source, or put back by a rollback.
+      return [facts.image.sha256Sent, facts.image.sha256Stored].includes(file.sha256)
         ? { filePath, state: 'stored', imageId: facts.image.id, sourceSha256: file.sha256 }
         : { filePath, state: 'failed', reason: 'Another image has the name.' };
     }
@@ -354,7 +352,7 @@ class ImportRun {
   /** Stores a picture from another place. What is there already is never overwritten. */
   private async store(ready: ReadyFile): Promise<FileOutcome> {
     const { filePath } = ready.candidate.picture;
-    const there = await this.digestOf(filePath);
+    const there = await this.storage.digest(filePath);
     if (there !== undefined && there !== ready.stored.sha256)
       return { filePath, state: 'failed', reason: 'Another object has its place in the storage.' };
     if (there === undefined) await this.put(ready);
@@ -374,7 +372,11 @@ class ImportRun {
       );
       const results = await this.limit.map(
         files.filter(({ candidate }) => mine.has(candidate.picture.filePath)),
-        (ready) => this.rewriteOne(ready),
+        (ready) =>
+          this.rewriteOne(ready).catch((error: unknown): FileOutcome => {
+            if (!(error instanceof SourceFileError)) throw error;
+            return { filePath: ready.candidate.picture.filePath, state: 'failed', reason: error.message };
+          }),
       );
       return this.record.finish(manager, results);
     });
@@ -407,19 +409,8 @@ class ImportRun {
     const { filePath } = candidate.picture;
     const { pieces, mimeType, sha256, md5 } = stored;
     await this.storage.put(filePath, pieces, { contentType: mimeType, sha256, md5 });
-    if ((await this.digestOf(filePath)) !== sha256)
+    if ((await this.storage.digest(filePath)) !== sha256)
       throw new SourceError(`The storage gives back other bytes than were written to ${filePath}.`);
-  }
-
-  private async digestOf(key: string): Promise<string | undefined> {
-    try {
-      const digest = createHash('sha256');
-      for await (const chunk of await this.storage.get(key)) digest.update(chunk as Buffer);
-      return digest.digest('hex');
-    } catch (error) {
-      if (error instanceof ObjectNotFoundError) return undefined;
-      throw error;
-    }
   }
 }
 
@@ -449,7 +440,8 @@ function outcomeOf(
 
 const DONE: readonly (ImportState | undefined)[] = ['stored', 'deleted', 'closed'];
 
-function isDone(state: ImportState | undefined): boolean {
+/** Whether nothing is left to do for a file. */
+export function isDone(state: ImportState | undefined): boolean {
   return DONE.includes(state);
 }
 
@@ -459,7 +451,8 @@ function reasonOf({ message, failure }: PictureError): string {
   return message.replace(/ (Please|Send) .*$/, '');
 }
 
-async function* pagesOf(files: AsyncIterable<ListedFile>): AsyncGenerator<readonly ListedFile[]> {
+/** Collects a listing into pages, for statements about many files at once. */
+export async function* pagesOf(files: AsyncIterable<ListedFile>): AsyncGenerator<readonly ListedFile[]> {
   let page: ListedFile[] = [];
   for await (const file of files) {
     page.push(file);

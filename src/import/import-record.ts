@@ -14,6 +14,20 @@ export type ClaimedFile = {
   readonly original: string | null;
 };
 
+/** A file that was imported, and its image, where that is still stored. */
+export type ImportedFile = {
+  readonly filePath: string;
+  readonly state: ImportState;
+  readonly sourceSha256: string | null;
+  /** Where the original bytes are kept. */
+  readonly original: string | null;
+  readonly image: {
+    readonly id: number;
+    readonly mimeType: string;
+    readonly sha256Stored: string | null;
+  } | null;
+};
+
 /** What the database knows about a file: its conversation, and the image that has its name already. */
 export type FileFacts = Participants & {
   readonly filePath: string;
@@ -89,7 +103,8 @@ export class ImportRecord {
       [this.source, paths],
     );
     await this.dataSource.query(
-      `UPDATE chat_image_imports SET state = 'waiting', reason = NULL, updated_at = now()
+      `UPDATE chat_image_imports SET state = 'waiting', reason = NULL, source_sha256 = NULL, original = NULL,
+         updated_at = now()
        WHERE source = $1 AND file_path IN (
          SELECT file_path FROM chat_image_imports
          WHERE source = $1 AND file_path = ANY($2) AND state IN ('failed', 'gone', 'returned') AND updated_at < $3
@@ -178,6 +193,47 @@ export class ImportRecord {
     return new Set(rows.map(({ filePath }) => filePath));
   }
 
+  /**
+   * Claims files that were imported, in the order of their paths.
+   *
+   * @param storedBefore only files that were stored before this time
+   */
+  claimImported(
+    run: EntityManager,
+    {
+      after,
+      limit,
+      states,
+      storedBefore,
+    }: {
+      readonly after: string;
+      readonly limit: number;
+      readonly states: readonly ImportState[];
+      readonly storedBefore?: Date;
+    },
+  ): Promise<readonly ImportedFile[]> {
+    return run.query<ImportedFile[]>(
+      `SELECT record.file_path AS "filePath", record.state, source_sha256 AS "sourceSha256", original,
+         CASE WHEN image.id IS NOT NULL THEN json_build_object('id', image.id, 'mimeType', image.mime_type,
+           'sha256Stored', image.sha256_stored) END AS image
+       FROM chat_image_imports record
+       LEFT JOIN chat_images image ON image.id = chat_image_id AND image.state = 'stored'
+         AND image.file_path = record.file_path
+       WHERE source = $1 AND record.state = ANY($2) AND record.file_path > $3
+         AND ($5::timestamptz IS NULL OR stored_at < $5)
+       ORDER BY record.file_path LIMIT $4 FOR UPDATE OF record SKIP LOCKED`,
+      [this.source, states, after, limit, storedBefore ?? null],
+    );
+  }
+
+  /** Records a later step of files that were imported. Their digests and times stay. */
+  async change(run: EntityManager, paths: readonly string[], state: ImportState): Promise<void> {
+    await run.query(
+      `UPDATE chat_image_imports SET state = $3, updated_at = now() WHERE source = $1 AND file_path = ANY($2)`,
+      [this.source, paths, state],
+    );
+  }
+
   async facts(run: EntityManager, pictures: readonly OldPicture[]): Promise<ReadonlyMap<string, FileFacts>> {
     const idOf = (kind: string): readonly (number | null)[] =>
       pictures.map(({ conversation }) => (conversation.kind === kind ? conversation.id : null));
@@ -229,7 +285,7 @@ export class ImportRecord {
       `UPDATE chat_image_imports SET state = done.state, reason = done.reason, chat_image_id = done.image_id,
          source_sha256 = coalesce(done.source_sha256, chat_image_imports.source_sha256),
          original = coalesce(done.original, chat_image_imports.original),
-         stored_at = CASE WHEN done.state = 'stored' THEN now() END, updated_at = now()
+         stored_at = CASE WHEN done.state = 'stored' THEN now() ELSE stored_at END, updated_at = now()
        FROM jsonb_to_recordset($2::jsonb)
          AS done (file_path text, state text, reason text, image_id bigint, source_sha256 text, original text)
        WHERE source = $1 AND chat_image_imports.file_path = done.file_path`,

@@ -8,6 +8,9 @@ import { ProcessModule } from '../observability/process.module.js';
 import { PicturesModule } from '../pictures/pictures.module.js';
 import { StorageModule } from '../storage/storage.module.js';
 import { ImageImporter } from './image-importer.js';
+import { ImportRollback } from './import-rollback.js';
+import { ImportVerifier } from './import-verifier.js';
+import { SourceRemover } from './source-remover.js';
 
 /** Two batches of an import, each with a transaction, and the statements of the listing. */
 const CONNECTIONS = 4;
@@ -27,7 +30,7 @@ export class ImportModule {
         PicturesModule,
         StorageModule,
       ],
-      providers: [ImageImporter],
+      providers: [ImageImporter, ImportVerifier, ImportRollback, SourceRemover],
     };
   }
 }

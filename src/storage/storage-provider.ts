@@ -1,5 +1,7 @@
+import { createHash } from 'node:crypto';
 import type { Readable } from 'node:stream';
 import type { BytePieces } from './byte-pieces.js';
+import { ObjectNotFoundError } from './storage-errors.js';
 import { assertStorageKey } from './storage-key.js';
 
 /** What a storage keeps beside an object's bytes. */
@@ -68,6 +70,18 @@ export abstract class StorageProvider {
   async get(key: string): Promise<Readable> {
     assertStorageKey(key);
     return this.getObject(key);
+  }
+
+  /** Reads an object to its end. @returns the SHA-256 of its bytes, in hexadecimal; `undefined` where there is no such object */
+  async digest(key: string): Promise<string | undefined> {
+    try {
+      const digest = createHash('sha256');
+      for await (const chunk of await this.get(key)) digest.update(chunk as Buffer);
+      return digest.digest('hex');
+    } catch (error) {
+      if (error instanceof ObjectNotFoundError) return undefined;
+      throw error;
+    }
   }
 
   /** Removes an object. Removing an object that is not there is no error. */

@@ -1,10 +1,8 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { createHash } from 'node:crypto';
 import { DataSource } from 'typeorm';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { STORAGE_FOLDER } from '../chat-images/entities/chat-image-path.js';
 import { ChatImage } from '../chat-images/entities/chat-image.entity.js';
-import { ObjectNotFoundError } from '../storage/storage-errors.js';
 import { isStorageKey } from '../storage/storage-key.js';
 import { type ListedObject, StorageProvider } from '../storage/storage-provider.js';
 
@@ -145,7 +143,7 @@ export class StorageReconciler {
     const uploads = await this.dataSource.manager.findBy(ChatImage, { state: 'pending' });
     let completed = 0;
     for (const { id, filePath, sha256Stored } of uploads) {
-      if (sha256Stored === null || (await this.digestOf(filePath)) !== sha256Stored) continue;
+      if (sha256Stored === null || (await this.storage.digest(filePath)) !== sha256Stored) continue;
       const { affected } = await this.dataSource.manager.update(
         ChatImage,
         { id, state: 'pending' },
@@ -154,17 +152,6 @@ export class StorageReconciler {
       completed += affected ?? 0;
     }
     return { completed, pending: uploads.length - completed };
-  }
-
-  private async digestOf(key: string): Promise<string | undefined> {
-    try {
-      const digest = createHash('sha256');
-      for await (const chunk of await this.storage.get(key)) digest.update(chunk as Buffer);
-      return digest.digest('hex');
-    } catch (error) {
-      if (error instanceof ObjectNotFoundError) return undefined;
-      throw error;
-    }
   }
 
   /**

@@ -1,9 +1,7 @@
 import { Injectable } from '@nestjs/common';
-import { createHash } from 'node:crypto';
 import pLimit from 'p-limit';
 import { DataSource, MoreThan, MoreThanOrEqual } from 'typeorm';
 import { ChatImage } from '../chat-images/entities/chat-image.entity.js';
-import { ObjectNotFoundError } from '../storage/storage-errors.js';
 import { StorageProvider } from '../storage/storage-provider.js';
 
 const PAGE = 500;
@@ -61,15 +59,10 @@ export class StoredImageVerifier {
     }
   }
 
-  private async verifyImage(image: ChatImage): Promise<Verdict> {
-    try {
-      const digest = createHash('sha256');
-      for await (const chunk of await this.storage.get(image.filePath)) digest.update(chunk as Buffer);
-      if (image.sha256Stored === null) return 'without digest';
-      return digest.digest('hex') === image.sha256Stored ? 'intact' : 'changed';
-    } catch (error) {
-      if (error instanceof ObjectNotFoundError) return 'missing';
-      throw error;
-    }
+  private async verifyImage({ filePath, sha256Stored }: ChatImage): Promise<Verdict> {
+    const digest = await this.storage.digest(filePath);
+    if (digest === undefined) return 'missing';
+    if (sha256Stored === null) return 'without digest';
+    return digest === sha256Stored ? 'intact' : 'changed';
   }
 }
