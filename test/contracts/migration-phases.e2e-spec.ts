@@ -247,6 +247,7 @@ describe('stable addresses opened without a token', () => {
     };
     try {
       expect(await status()).toContain('Phase 4 would hurt nobody');
+      expect(await status()).toContain('Not ready for phase 3: no old pictures were imported');
       const { data } = (await (
         await test.upload(await picture('png'))
       ).json()) as UploadedChatImageResponseDto;
@@ -258,8 +259,10 @@ describe('stable addresses opened without a token', () => {
       expect(now).toMatch(/1\.4\.0'\s+│\s+'here'\s+│\s+3\s+│\s+3\s+│\s+3\s/);
       expect(now).toMatch(/1\.4\.0'\s+│\s+'not here yet'\s+│\s+1\s+│\s+1\s+│\s+1\s/);
       expect(now).toContain('Phase 4 would hurt people: in the last 7 days pictures were opened 4 times');
+      expect(await status('3')).toContain('Not ready for phase 4');
       await test.database.query(`UPDATE chat_image_link_opens SET opened_at = now() - interval '8 days'`);
       expect(await status()).toContain('Phase 4 may hurt a few');
+      expect(await status('3')).toContain('Ready for phase 4.');
       expect(await status('4')).toContain('Phase 4 is on');
       await test.database.query(`UPDATE chat_image_link_opens SET opened_at = now() - interval '40 days'`);
       expect(await status()).toContain('Phase 4 would hurt nobody');
