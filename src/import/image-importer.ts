@@ -1,6 +1,8 @@
 import { Inject, Injectable } from '@nestjs/common';
+import { randomUUID } from 'node:crypto';
 import pLimit, { type LimitFunction } from 'p-limit';
 import { DataSource, type EntityManager } from 'typeorm';
+import { STORAGE_FOLDER } from '../chat-images/entities/chat-image-path.js';
 import type { ImportedAs } from '../chat-images/entities/chat-image.entity.js';
 import type { ImportState } from '../chat-images/entities/chat-image-import.entity.js';
 import { SETTINGS, type Settings } from '../config/settings.js';
@@ -8,6 +10,7 @@ import { detectFormat } from '../pictures/image-format.js';
 import { ImagePreparer } from '../pictures/image-preparer.js';
 import { PictureError } from '../pictures/picture-error.js';
 import { type BytePieces, lengthOf } from '../storage/byte-pieces.js';
+import { ObjectExistsError } from '../storage/storage-errors.js';
 import { StorageProvider } from '../storage/storage-provider.js';
 import { MAX_FILE_BYTES } from '../uploads/upload-form.js';
 import { BucketSource } from './bucket-source.js';
@@ -114,7 +117,15 @@ export class ImageImporter {
     signal: AbortSignal,
   ): Promise<number> {
     const record = new ImportRecord(this.dataSource, source.name, this.settings.textSessions);
-    const run = new ImportRun(source, uploaders, options, record, this.storage, this.preparer);
+    const run = new ImportRun(
+      source,
+      uploaders,
+      options,
+      record,
+      this.storage,
+      this.preparer,
+      options.dryRun || source.isTarget || (await refusesToReplace(this.storage)),
+    );
     const since = await record.now();
     let pictures = 0;
     for await (const page of pagesOf(source.list())) {
@@ -195,6 +206,7 @@ class ImportRun {
     private readonly record: ImportRecord,
     private readonly storage: StorageProvider,
     private readonly preparer: ImagePreparer,
+    private readonly refusesToReplace: boolean,
   ) {
     this.limit = pLimit(options.concurrency);
   }
@@ -352,11 +364,17 @@ class ImportRun {
   /** Stores a picture from another place. What is there already is never overwritten. */
   private async store(ready: ReadyFile): Promise<FileOutcome> {
     const { filePath } = ready.candidate.picture;
-    const there = await this.storage.digest(filePath);
-    if (there !== undefined && there !== ready.stored.sha256)
-      return { filePath, state: 'failed', reason: 'Another object has its place in the storage.' };
-    if (there === undefined) await this.put(ready);
-    return { ...outcomeOf(ready, ready.stored.sha256), state: 'stored' };
+    const { sha256 } = ready.stored;
+    try {
+      if (!this.refusesToReplace && (await this.storage.head(filePath))) throw new ObjectExistsError();
+      await this.put(ready, true);
+    } catch (error) {
+      if (!(error instanceof ObjectExistsError)) throw error;
+      // An earlier run was cut after it had written the object.
+      if ((await this.storage.digest(filePath)) !== sha256)
+        return { filePath, state: 'failed', reason: 'Another object has its place in the storage.' };
+    }
+    return { ...outcomeOf(ready, sha256), state: 'stored' };
   }
 
   /**
@@ -390,7 +408,7 @@ class ImportRun {
     if (source instanceof BucketSource) await source.keepOriginal(filePath, original);
     if (!(await source.isUnchanged(filePath, ready.file)))
       return { filePath, state: 'failed', reason: 'It has changed during the import.' };
-    await this.put(ready);
+    await this.put(ready, false);
     // An old version has the public rights of its time.
     if (original?.startsWith('version ')) await source.close(filePath, original);
     return { ...outcomeOf(ready, ready.stored.sha256), state: 'stored', original };
@@ -404,13 +422,30 @@ class ImportRun {
       : undefined;
   }
 
-  /** Writes an object and reads it back. */
-  private async put({ candidate, stored }: ReadyFile): Promise<void> {
+  /** Writes an object and reads it back. @throws ObjectExistsError with `ifAbsent` */
+  private async put({ candidate, stored }: ReadyFile, ifAbsent: boolean): Promise<void> {
     const { filePath } = candidate.picture;
     const { pieces, mimeType, sha256, md5 } = stored;
-    await this.storage.put(filePath, pieces, { contentType: mimeType, sha256, md5 });
+    await this.storage.put(filePath, pieces, { contentType: mimeType, sha256, md5, ifAbsent });
     if ((await this.storage.digest(filePath)) !== sha256)
       throw new SourceError(`The storage gives back other bytes than were written to ${filePath}.`);
+  }
+}
+
+/** Tries whether the storage refuses to replace an object: some S3 servers do not know `If-None-Match`. */
+async function refusesToReplace(storage: StorageProvider): Promise<boolean> {
+  const key = `${STORAGE_FOLDER}/ping/${randomUUID()}`;
+  const write = (ifAbsent: boolean): Promise<void> =>
+    storage.put(key, [Buffer.from('ping')], { contentType: 'text/plain', ifAbsent });
+  try {
+    await write(false);
+    await write(true);
+    return false;
+  } catch (error) {
+    if (error instanceof ObjectExistsError) return true;
+    throw error;
+  } finally {
+    await storage.delete(key);
   }
 }
 

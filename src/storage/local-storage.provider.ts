@@ -1,12 +1,13 @@
 import { createHmac, randomUUID, timingSafeEqual } from 'node:crypto';
 import type { Stats } from 'node:fs';
-import { access, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { access, link, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join, relative, resolve, sep } from 'node:path';
 import type { Readable } from 'node:stream';
 import { isNativeError } from 'node:util/types';
 import type { LocalStorageSettings } from '../config/settings.js';
 import { type BytePieces, writePieces } from './byte-pieces.js';
-import { ObjectNotFoundError, StorageUnavailableError } from './storage-errors.js';
+import { systemCode } from '../errors/system-code.js';
+import { ObjectExistsError, ObjectNotFoundError, StorageUnavailableError } from './storage-errors.js';
 import {
   type ListedObject,
   type NewObject,
@@ -37,13 +38,14 @@ export class LocalStorageProvider extends StorageProvider {
   protected override async putObject(
     key: string,
     pieces: BytePieces,
-    { contentType }: NewObject,
+    { contentType, ifAbsent = false }: NewObject,
   ): Promise<void> {
     const properties: ObjectProperties = { contentType };
+    if (ifAbsent && (await this.findStats(this.objectFile(key)))) throw exists();
     await this.attempt(async () => {
       // The bytes are written last: with them the object exists.
       await this.write(this.propertiesFile(key), [Buffer.from(JSON.stringify(properties))]);
-      await this.write(this.objectFile(key), pieces);
+      await this.write(this.objectFile(key), pieces, ifAbsent);
     });
   }
 
@@ -140,7 +142,7 @@ export class LocalStorageProvider extends StorageProvider {
   }
 
   /** Writes a file. After a crash the file is complete, or it is not there. */
-  private async write(file: string, pieces: BytePieces): Promise<void> {
+  private async write(file: string, pieces: BytePieces, ifAbsent = false): Promise<void> {
     await mkdir(dirname(file), { recursive: true, mode: 0o700 });
     const temporary = join(this.directory, `${randomUUID()}.tmp`);
     try {
@@ -151,7 +153,15 @@ export class LocalStorageProvider extends StorageProvider {
       } finally {
         await handle.close();
       }
-      await rename(temporary, file);
+      if (!ifAbsent) {
+        await rename(temporary, file);
+        return;
+      }
+      // Unlike a rename, a link never replaces a file.
+      await link(temporary, file).catch((error: unknown) => {
+        throw systemCode(error) === 'EEXIST' ? exists() : error;
+      });
+      await rm(temporary);
     } catch (error) {
       await rm(temporary, { force: true });
       throw error;
@@ -173,9 +183,14 @@ export class LocalStorageProvider extends StorageProvider {
     try {
       return await operation();
     } catch (error) {
+      if (error instanceof ObjectExistsError) throw error;
       throw new StorageUnavailableError('The storage folder can not be used.', 'unusable-folder', {
         cause: error,
       });
     }
   }
+}
+
+function exists(): ObjectExistsError {
+  return new ObjectExistsError('There is an object with this key.');
 }

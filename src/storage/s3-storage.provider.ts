@@ -17,7 +17,7 @@ import type { OnApplicationShutdown } from '@nestjs/common';
 import type { S3Settings } from '../config/settings.js';
 import type { BytePieces } from './byte-pieces.js';
 import { systemCode } from '../errors/system-code.js';
-import { ObjectNotFoundError, StorageUnavailableError } from './storage-errors.js';
+import { ObjectExistsError, ObjectNotFoundError, StorageUnavailableError } from './storage-errors.js';
 import { ObjectRefusedError, S3ObjectWriter } from './s3-object-writer.js';
 import { S3UrlSigner } from './s3-url-signer.js';
 import { type FailedAnswer, storageFailureOf } from './storage-failure.js';
@@ -25,6 +25,8 @@ import { type ListedObject, type NewObject, StorageProvider, type StoredObject }
 
 /** Phones may cache a picture for as long as a signed URL works. */
 const CACHE_CONTROL = 'private, max-age=3600';
+
+const PRECONDITION_FAILED = 412;
 
 /** The most connections to the storage. Further requests wait for one of them. */
 const MAX_SOCKETS = 64;
@@ -70,7 +72,7 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
   protected override async putObject(
     key: string,
     pieces: BytePieces,
-    { contentType, sha256, md5 }: NewObject,
+    { contentType, sha256, md5, ifAbsent = false }: NewObject,
   ): Promise<void> {
     const headers = {
       // Content-MD5 is the only integrity check that every S3 server makes.
@@ -79,8 +81,15 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
       'content-disposition': `inline; filename*=UTF-8''${encodeURIComponent(basename(key))}`,
       'cache-control': CACHE_CONTROL,
       ...(this.settings.objectAcl === 'none' ? {} : { 'x-amz-acl': this.settings.objectAcl }),
+      ...(ifAbsent ? { 'if-none-match': '*' } : {}),
     };
-    await this.request(() => this.writer.put(key, pieces, headers, sha256 ?? digest('sha256', pieces)));
+    await this.request(() =>
+      this.writer.put(key, pieces, headers, sha256 ?? digest('sha256', pieces)).catch((error: unknown) => {
+        if (ifAbsent && error instanceof ObjectRefusedError && error.status === PRECONDITION_FAILED)
+          throw new ObjectExistsError('There is an object with this key.', { cause: error });
+        throw error;
+      }),
+    );
   }
 
   protected override async headObject(key: string): Promise<StoredObject | undefined> {
@@ -173,6 +182,7 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
     try {
       return await send();
     } catch (error) {
+      if (error instanceof ObjectExistsError) throw error;
       const answer = answerOf(error);
       throw new StorageUnavailableError(
         'The storage did not answer as it should.',

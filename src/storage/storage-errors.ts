@@ -21,6 +21,11 @@ export class ObjectNotFoundError extends Error {
   override readonly name = 'ObjectNotFoundError';
 }
 
+/** There is an object with this key already. */
+export class ObjectExistsError extends Error {
+  override readonly name = 'ObjectExistsError';
+}
+
 /** The text can't be the key of an object. */
 export class InvalidStorageKeyError extends Error {
   override readonly name = 'InvalidStorageKeyError';

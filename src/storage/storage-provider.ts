@@ -15,6 +15,8 @@ export type NewObject = ObjectProperties & {
   /** Digests of the bytes, in hexadecimal, where they are known: a driver that needs them does not take them again. */
   readonly sha256?: string;
   readonly md5?: string | undefined;
+  /** Refuses to replace an object that is there. */
+  readonly ifAbsent?: boolean;
 };
 
 export type StoredObject = ObjectProperties & {
@@ -50,7 +52,11 @@ export type SignedUrl = {
  * its limit, and with `InvalidStorageKeyError` for a key that can't be one.
  */
 export abstract class StorageProvider {
-  /** Writes an object, replacing an object with the same key. */
+  /**
+   * Writes an object, replacing an object with the same key, unless `ifAbsent` says otherwise.
+   *
+   * @throws ObjectExistsError with `ifAbsent`, when an object is there. An S3 server that does not know `If-None-Match` replaces it.
+   */
   async put(key: string, pieces: BytePieces, object: NewObject): Promise<void> {
     assertStorageKey(key);
     await this.putObject(key, pieces, object);

@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
-import { randomBytes, randomUUID } from 'node:crypto';
+import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import { buffer } from 'node:stream/consumers';
-import { InvalidStorageKeyError, ObjectNotFoundError } from '../../src/storage/storage-errors.js';
+import { InvalidStorageKeyError, ObjectExistsError, ObjectNotFoundError } from '../../src/storage/storage-errors.js';
 import type { SignedUrl, StorageProvider } from '../../src/storage/storage-provider.js';
 
 /** Odd file names that must name the same object in every operation. */
@@ -54,6 +54,30 @@ export function describeStorageContract(getStorage: () => StorageProvider): void
   const read = async (key: string): Promise<Buffer> => buffer(await storage.get(key));
   const sign = (key: string, expiresIn = 60): Promise<SignedUrl> =>
     storage.signedUrl(key, expiresIn, new Date());
+
+  it('refuses to replace an object where the writer says so', async () => {
+    const key = await put('once.png');
+    const again = storage.put(key, [Buffer.from('other')], { contentType, ifAbsent: true });
+    await expect(again).rejects.toBeInstanceOf(ObjectExistsError);
+    expect((await read(key)).equals(bytes)).toBe(true);
+  });
+
+  it('lets one of many simultaneous writers win where they say so', async () => {
+    const key = `${folder}/race.png`;
+    const writers = Array.from({ length: 8 }, (_, index) => Buffer.alloc(5000, index));
+    const results = await Promise.allSettled(
+      writers.map((content) => storage.put(key, [content], { contentType, ifAbsent: true })),
+    );
+    const winners = results.flatMap(({ status }, index) => (status === 'fulfilled' ? [index] : []));
+    expect(winners).toHaveLength(1);
+    expect((await read(key)).equals(writers[winners[0] ?? -1] ?? Buffer.alloc(0))).toBe(true);
+  });
+
+  it('tells the digest of an object, and that there is none', async () => {
+    const key = await put('digest.png');
+    expect(await storage.digest(key)).toBe(createHash('sha256').update(bytes).digest('hex'));
+    expect(await storage.digest(`${folder}/none.png`)).toBeUndefined();
+  });
 
   it('returns the stored bytes, size and content type', async () => {
     const key = await put('object.png');
