@@ -153,6 +153,10 @@ export class BucketSource extends ImportSource {
     }
   }
 
+  override async has(filePath: string): Promise<boolean> {
+    return (await this.tagOf(this.keyOf(filePath))) !== undefined;
+  }
+
   override async isUnchanged(filePath: string, { version }: SourceFile): Promise<boolean> {
     return (await this.tagOf(this.keyOf(filePath))) === version;
   }

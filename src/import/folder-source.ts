@@ -100,6 +100,13 @@ export class FolderSource extends ImportSource {
     }
   }
 
+  override async has(filePath: string): Promise<boolean> {
+    return lstat(join(this.root, filePath)).then(
+      () => true,
+      () => false,
+    );
+  }
+
   override async isUnchanged(filePath: string, { version }: SourceFile): Promise<boolean> {
     try {
       return versionOf(await lstat(join(this.root, filePath))) === version;

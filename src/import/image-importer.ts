@@ -124,7 +124,7 @@ export class ImageImporter {
       record,
       this.storage,
       this.preparer,
-      options.dryRun || source.isTarget || (await refusesToReplace(this.storage)),
+      options.dryRun || source.isTarget || (await tryStorage(this.storage, source)),
     );
     const since = await record.now();
     let pictures = 0;
@@ -432,13 +432,23 @@ class ImportRun {
   }
 }
 
-/** Tries whether the storage refuses to replace an object: some S3 servers do not know `If-None-Match`. */
-async function refusesToReplace(storage: StorageProvider): Promise<boolean> {
+/**
+ * Tries the storage with an object of its own: whether it refuses to replace an object, which some S3 servers can't, and
+ * whether the source is another place.
+ *
+ * @returns whether it refuses to replace an object
+ * @throws SourceError when the source is the storage itself, under another address
+ */
+async function tryStorage(storage: StorageProvider, source: ImportSource): Promise<boolean> {
   const key = `${STORAGE_FOLDER}/ping/${randomUUID()}`;
   const write = (ifAbsent: boolean): Promise<void> =>
     storage.put(key, [Buffer.from('ping')], { contentType: 'text/plain', ifAbsent });
   try {
     await write(false);
+    if (await source.has(key))
+      throw new SourceError(
+        "--from leads to this service's own storage: for a bucket, name it as DO_SPACES_BUCKET and DO_SPACES_ENDPOINT do, without a prefix.",
+      );
     await write(true);
     return false;
   } catch (error) {

@@ -45,6 +45,9 @@ export abstract class ImportSource {
 
   abstract list(): AsyncIterable<ListedFile>;
 
+  /** Whether there is a file with this path. */
+  abstract has(filePath: string): Promise<boolean>;
+
   /**
    * Reads a file. The digest is of the bytes that were read.
    *
