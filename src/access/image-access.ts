@@ -2,6 +2,11 @@ import { Inject, Injectable, Logger, type OnModuleInit } from '@nestjs/common';
 import type { AuthenticatedUser } from '../auth/token-verifier.js';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import {
+  type Conversation,
+  conversationNotFound,
+  type NamedConversation,
+} from '../conversations/conversation.js';
+import {
   activeColumnMistake,
   deletedAtMistake,
   EVERY_USER,
@@ -21,7 +26,7 @@ import type { RowName } from '../database/held-rows.js';
 import { RequestDatabase, type RunStatement } from '../database/request-database.js';
 import { StatementBatcher } from '../database/statement-batcher.js';
 import { AppError, type ErrorCode } from '../errors/app-error.js';
-import { type AccessStatements, accessStatements, COUNT_REDIRECT, OPEN_BY_LINK } from './permission-rule.js';
+import { type AccessStatements, accessStatements, COUNT_REDIRECT } from './permission-rule.js';
 
 /** An image at a stable address. */
 export type ImageAddress = { readonly filename: string; readonly filePath: string };
@@ -73,11 +78,14 @@ class UrlGrant extends ImageGrant {
   }
 }
 
-class AppointmentGrant {
+class ConversationGrant implements Conversation {
   /** Never set: no other class or literal has this type. */
   declare protected readonly madeByImageAccess: true;
 
-  constructor(readonly id: number) {}
+  constructor(
+    readonly kind: Conversation['kind'],
+    readonly id: number,
+  ) {}
 }
 
 /** An image that a user may see. Only {@link ImageAccess} makes one. */
@@ -89,8 +97,8 @@ export type GrantedImage = ImageGrant;
  */
 export type RecordedAccess = UrlGrant;
 
-/** An appointment to which a user may send images, and whose images the user may list. Only {@link ImageAccess} makes one. */
-export type GrantedAppointment = AppointmentGrant;
+/** A conversation to which a user may send images, and whose images the user may list. Only {@link ImageAccess} makes one. */
+export type GrantedConversation = ConversationGrant;
 
 /** One item of the statement that decides. */
 type AccessRequest = {
@@ -103,6 +111,9 @@ type AccessRequest = {
 type DecidedRow =
   | { readonly refusal: null; readonly id: number; readonly filePath: string }
   | { readonly refusal: Refusal; readonly id: number | null };
+
+type DecidedConversation =
+  { readonly refusal: null; readonly kind: Conversation['kind'] } | { readonly refusal: Refusal };
 
 /** A column is not there any more, or has another type than before. */
 const COLUMN_CHANGED = /^(42703|42804|42883)$/;
@@ -121,7 +132,8 @@ const BATCH_LIMITS = { maxItems: 200, maxInFlight: 2, maxWaitMs: 1000 };
 export class ImageAccess implements OnModuleInit {
   private readonly logger = new Logger(ImageAccess.name);
   private readonly activeColumn: string | undefined;
-  private statements = accessStatements(EVERY_USER);
+  private readonly textSessions: boolean;
+  private statements: AccessStatements;
   private readonly batcher = new StatementBatcher(
     (requests: readonly AccessRequest[]) =>
       this.decideWith((statement, values) => this.database.runShared(statement, values), requests),
@@ -133,9 +145,11 @@ export class ImageAccess implements OnModuleInit {
 
   constructor(
     private readonly database: RequestDatabase,
-    @Inject(SETTINGS) { usersActiveColumn }: Settings,
+    @Inject(SETTINGS) { usersActiveColumn, textSessions }: Settings,
   ) {
     this.activeColumn = usersActiveColumn;
+    this.textSessions = textSessions;
+    this.statements = accessStatements(EVERY_USER, textSessions);
   }
 
   /** @throws UnusableUsersError where the column that the settings name can't be used */
@@ -203,14 +217,17 @@ export class ImageAccess implements OnModuleInit {
     await this.database.run(COUNT_REDIRECT, [appVersion, network]);
   }
 
-  /** Decides whether a user may send images to an appointment and list its images: the rule is the same. */
-  async decideAppointment(
+  /**
+   * Decides whether a user may send images to a conversation and list its images: the rule is the same. What is granted is
+   * the conversation that a bare number stands for.
+   */
+  async decideConversation(
     user: AuthenticatedUser,
-    appointmentId: number,
-  ): Promise<Decision<GrantedAppointment>> {
-    const [row] = await this.run<{ refusal: Refusal | null }>('decideAppointment', [user.id, appointmentId]);
-    const refusal = row ? row.refusal : 'FORBIDDEN';
-    return refusal ? { refusal } : { granted: new AppointmentGrant(appointmentId) };
+    { kind, id }: NamedConversation,
+  ): Promise<Decision<GrantedConversation>> {
+    const [row] = await this.run<DecidedConversation>('decideConversation', [user.id, kind, id]);
+    if (row?.refusal === null) return { granted: new ConversationGrant(row.kind, id) };
+    return { refusal: row?.refusal ?? 'FORBIDDEN' };
   }
 
   /** Whether the user still exists and is not switched off. An upload asks this before it reads a byte. */
@@ -257,7 +274,7 @@ export class ImageAccess implements OnModuleInit {
   ): Promise<ImageAddressRow | undefined> {
     const values = [filename, filePath, appVersion, network, recorded];
     const rows: readonly RowName[] = recorded ? [`chat_images ${filename}`] : [];
-    const [image] = await this.database.run<ImageAddressRow>(OPEN_BY_LINK, values, rows);
+    const [image] = await this.database.run<ImageAddressRow>(this.statements.openByLink, values, rows);
     return image;
   }
 
@@ -283,7 +300,7 @@ export class ImageAccess implements OnModuleInit {
     if (mistake !== undefined) throw new UnusableUsersError(`${mistake}.`);
     const unreadable = deletedAtMistake(columns);
     if (unreadable !== undefined) this.logger.warn(unreadable);
-    this.statements = accessStatements(userRule(columns, this.activeColumn));
+    this.statements = accessStatements(userRule(columns, this.activeColumn), this.textSessions);
   }
 }
 
@@ -295,17 +312,35 @@ function decisionOf<Granted>(row: DecidedRow, grant: (image: ImageAddressRow) =>
 }
 
 /**
- * @param forbidden the sentence for FORBIDDEN, where the catalogue's does not fit
  * @returns what was granted
  * @throws AppError with the refusal
  */
-export function grantedOf<Granted>(decision: Decision<Granted>, forbidden?: string): Granted {
+export function grantedOf<Granted>(decision: Decision<Granted>): Granted {
   if ('granted' in decision) return decision.granted;
-  const { refusal } = decision;
-  throw new AppError(
-    refusal,
-    refusal === 'FORBIDDEN' && forbidden !== undefined ? { message: forbidden } : {},
-  );
+  throw new AppError(decision.refusal);
+}
+
+/**
+ * As {@link grantedOf}, with sentences that name the kind of conversation.
+ *
+ * @param act what the user may not do, such as `send images to`
+ */
+export function grantedConversation(
+  decision: Decision<GrantedConversation>,
+  { kind }: NamedConversation,
+  act: string,
+): GrantedConversation {
+  if ('granted' in decision) return decision.granted;
+  switch (decision.refusal) {
+    case 'APPOINTMENT_NOT_FOUND':
+      throw conversationNotFound({ kind });
+    case 'FORBIDDEN':
+      throw new AppError('FORBIDDEN', {
+        message: `You do not have permission to ${act} this ${kind === 'bare' ? 'appointment' : kind}.`,
+      });
+    default:
+      return grantedOf(decision);
+  }
 }
 
 /** The image of a decision, for the log. */

@@ -1,13 +1,14 @@
 import { Injectable } from '@nestjs/common';
 import {
-  type GrantedAppointment,
+  type GrantedConversation,
   grantedOf,
   ImageAccess,
   type RecordedAccess,
 } from '../access/image-access.js';
 import { namesAnObject } from '../access/permission-rule.js';
 import type { AuthenticatedUser } from '../auth/token-verifier.js';
-import { preparedStatement, RequestDatabase } from '../database/request-database.js';
+import type { Conversation } from '../conversations/conversation.js';
+import { type PreparedStatement, preparedStatement, RequestDatabase } from '../database/request-database.js';
 import { RateLimits } from '../rate-limits/rate-limits.js';
 import { CHAT_IMAGE_COLUMNS, type ChatImage } from './entities/chat-image.entity.js';
 import type { ListQueryDto } from './dto/list-query.dto.js';
@@ -19,14 +20,20 @@ type ListedImage = { readonly image: ChatImage; readonly access?: RecordedAccess
 export type ChatImagePage = { readonly images: readonly ListedImage[]; readonly nextCursor: string | null };
 
 /** The page and one more row, which tells whether another page follows. */
-export const LIST_IMAGES = preparedStatement(
-  'list-images',
-  `SELECT ${CHAT_IMAGE_COLUMNS} FROM chat_images
-   WHERE appointment_id = $1 AND state = 'stored' AND ${namesAnObject} AND (created_at, id) < ($2::timestamptz, $3::bigint)
+const listImages = (column: 'appointment_id' | 'text_session_id'): PreparedStatement =>
+  preparedStatement(
+    `list-images-by-${column}`,
+    `SELECT ${CHAT_IMAGE_COLUMNS} FROM chat_images
+   WHERE ${column} = $1 AND state = 'stored' AND ${namesAnObject} AND (created_at, id) < ($2::timestamptz, $3::bigint)
    ORDER BY created_at DESC, id DESC LIMIT $4::int + 1`,
-);
+  );
 
-/** The images of an appointment. The guard has decided before who may list them. */
+export const LIST_IMAGES: Readonly<Record<Conversation['kind'], PreparedStatement>> = {
+  appointment: listImages('appointment_id'),
+  'text session': listImages('text_session_id'),
+};
+
+/** The images of a conversation. The guard has decided before who may list them. */
 @Injectable()
 export class ChatImageList {
   constructor(
@@ -36,8 +43,8 @@ export class ChatImageList {
   ) {}
 
   /** @returns images, newest first, from the cursor on */
-  async page({ id }: GrantedAppointment, { limit, cursor }: ListQueryDto): Promise<ChatImagePage> {
-    const rows = await this.database.run<ChatImage>(LIST_IMAGES, [
+  async page({ kind, id }: GrantedConversation, { limit, cursor }: ListQueryDto): Promise<ChatImagePage> {
+    const rows = await this.database.run<ChatImage>(LIST_IMAGES[kind], [
       id,
       cursor?.createdAt ?? 'infinity',
       cursor?.id ?? Number.MAX_SAFE_INTEGER,
@@ -58,12 +65,12 @@ export class ChatImageList {
    */
   async pageWithUrls(
     user: AuthenticatedUser,
-    appointment: GrantedAppointment,
+    conversation: GrantedConversation,
     query: ListQueryDto,
   ): Promise<ChatImagePage> {
     // The request itself has been counted.
     await this.limits.consume('signed-urls', user.id, query.limit - 1);
-    const { images, nextCursor } = await this.page(appointment, query);
+    const { images, nextCursor } = await this.page(conversation, query);
     const decisions = await this.access.recordEach(
       user,
       images.map(({ image: { id } }) => ({ id })),

@@ -18,7 +18,7 @@ import { SETTINGS, type Settings } from '../config/settings.js';
 import { ApiErrors } from '../errors/api-errors.decorator.js';
 import { VALIDATION_PIPE } from '../errors/validation.pipe.js';
 import { Access, Granted } from '../access/access.guard.js';
-import type { GrantedAppointment, GrantedImage, RecordedAccess } from '../access/image-access.js';
+import type { GrantedConversation, GrantedImage, RecordedAccess } from '../access/image-access.js';
 import { RateLimited } from '../rate-limits/user-rate-limit.guard.js';
 import { ChatImageUploadsService } from '../uploads/chat-image-uploads.service.js';
 import { UploadChatImageDto } from '../uploads/upload-chat-image.dto.js';
@@ -37,7 +37,7 @@ import {
   SignedUrlsResponseDto,
 } from './dto/signed-urls.dto.js';
 import { UploadedChatImageDto, UploadedChatImageResponseDto } from './dto/uploaded-chat-image.dto.js';
-import { AppointmentRoute } from './routes/appointment.route.js';
+import { ConversationRoute } from './routes/conversation.route.js';
 import { ImageUrlRoute } from './routes/image-url.route.js';
 import { type DecidedImage, ImageUrlsRoute } from './routes/image-urls.route.js';
 import { ImageRoute } from './routes/image.route.js';
@@ -72,7 +72,7 @@ export class ChatImagesController {
   @HttpCode(200)
   @Access(UploadRoute)
   @RateLimited('uploads')
-  @ApiOperation({ operationId: 'uploadChatImage', summary: 'Upload a picture to the chat of an appointment' })
+  @ApiOperation({ operationId: 'uploadChatImage', summary: 'Upload a picture to a chat' })
   @ApiHeader({
     name: 'Idempotency-Key',
     required: false,
@@ -160,16 +160,16 @@ export class ChatImagesController {
   }
 
   /** As for the signed URL: the response to a HEAD holds no URLs. */
-  @Head('appointments/:appointmentId/chat-images')
-  @Access(AppointmentRoute)
+  @Head(['appointments/:appointmentId/chat-images', 'text-sessions/:textSessionId/chat-images'])
+  @Access(ConversationRoute)
   @RateLimited('signed-urls')
   @ApiExcludeEndpoint()
-  headList(@Granted() _: GrantedAppointment, @Query(VALIDATION_PIPE) __: ListQueryDto): void {
+  headList(@Granted() _: GrantedConversation, @Query(VALIDATION_PIPE) __: ListQueryDto): void {
     // The guard has decided, and the pipe has checked the query; a HEAD has no body.
   }
 
   @Get('appointments/:appointmentId/chat-images')
-  @Access(AppointmentRoute)
+  @Access(ConversationRoute)
   @RateLimited('signed-urls')
   @ApiOperation({
     operationId: 'listChatImages',
@@ -180,13 +180,13 @@ export class ChatImagesController {
   @ApiOkResponse({ type: ChatImageListResponseDto })
   @ApiErrors('APPOINTMENT_NOT_FOUND', 'VALIDATION_FAILED')
   async list(
-    @Granted() appointment: GrantedAppointment,
+    @Granted() conversation: GrantedConversation,
     @CurrentUser() user: AuthenticatedUser,
     @Query(VALIDATION_PIPE) query: ListQueryDto,
   ): Promise<ChatImageListResponseDto> {
     const { images, nextCursor } = query.signed_urls
-      ? await this.listed.pageWithUrls(user, appointment, query)
-      : await this.listed.page(appointment, query);
+      ? await this.listed.pageWithUrls(user, conversation, query)
+      : await this.listed.page(conversation, query);
     const entries = images.map(
       async ({ image, access }) =>
         new ListedChatImageDto(
@@ -196,5 +196,24 @@ export class ChatImagesController {
         ),
     );
     return new ChatImageListResponseDto(new ChatImageListDto(await Promise.all(entries), nextCursor));
+  }
+
+  @Get('text-sessions/:textSessionId/chat-images')
+  @Access(ConversationRoute)
+  @RateLimited('signed-urls')
+  @ApiOperation({
+    operationId: 'listTextSessionChatImages',
+    summary: "List a text session's pictures, newest first",
+    description: 'With `signed_urls=true` the request counts as `limit` requests for a URL.',
+  })
+  @ApiParam({ name: 'textSessionId', schema: { type: 'integer', minimum: 1, example: 147 } })
+  @ApiOkResponse({ type: ChatImageListResponseDto })
+  @ApiErrors('APPOINTMENT_NOT_FOUND', 'VALIDATION_FAILED')
+  listOfTextSession(
+    @Granted() textSession: GrantedConversation,
+    @CurrentUser() user: AuthenticatedUser,
+    @Query(VALIDATION_PIPE) query: ListQueryDto,
+  ): Promise<ChatImageListResponseDto> {
+    return this.list(textSession, user, query);
   }
 }

@@ -8,20 +8,20 @@ import { ChatImageList } from './chat-image-list.js';
 import { ChatImagesController } from './chat-images.controller.js';
 import { ChatImagesService } from './chat-images.service.js';
 import { MediaController } from './media.controller.js';
-import { AppointmentRoute } from './routes/appointment.route.js';
+import { ConversationRoute } from './routes/conversation.route.js';
 import { ImageUrlRoute } from './routes/image-url.route.js';
 import { ImageUrlsRoute } from './routes/image-urls.route.js';
 import { ImageRoute } from './routes/image.route.js';
 import { StableAddressHeadRoute, StableAddressRoute } from './routes/stable-address.route.js';
 
-/** The product: uploads, lists and signed URLs, for the participants of an appointment. */
+/** The product: uploads, lists and signed URLs, for the participants of a conversation. */
 @Module({
   imports: [AccessModule, DatabaseModule, RateLimitsModule, StorageModule, UploadsModule],
   controllers: [ChatImagesController, MediaController],
   providers: [
     ChatImageList,
     ChatImagesService,
-    AppointmentRoute,
+    ConversationRoute,
     ImageRoute,
     ImageUrlRoute,
     ImageUrlsRoute,

@@ -1,6 +1,6 @@
 import { parseId } from '../database/parse-id.js';
 
-/** The place of an image in the list of its appointment. Clients get it as a cursor: an opaque text. */
+/** The place of an image in the list of its conversation. Clients get it as a cursor: an opaque text. */
 export class ListPosition {
   constructor(
     readonly createdAt: Date,

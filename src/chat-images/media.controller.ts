@@ -86,7 +86,7 @@ export class MediaController {
     return new SignedUrlResponseDto(new SignedUrlDto(signedUrl));
   }
 
-  /** Old pictures of text sessions, in the phases in which they are not here yet. */
+  /** The same for a picture of a text session. */
   @Get('text_session_:textSessionId/:filename')
   @HttpCode(302)
   @Access(StableAddressRoute)

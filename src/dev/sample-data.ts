@@ -48,7 +48,9 @@ export async function addSampleData(settings: Settings, logger: Logger): Promise
       await uploads.upload(
         { id: sender },
         {
-          appointment: grantedOf(await access.decideAppointment({ id: sender }, APPOINTMENT)),
+          conversation: grantedOf(
+            await access.decideConversation({ id: sender }, { kind: 'appointment', id: APPOINTMENT }),
+          ),
           pieces: [bytes],
           name,
           idempotencyKey: undefined,

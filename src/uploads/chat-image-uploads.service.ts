@@ -22,7 +22,7 @@ const LONGEST_PAUSE_MS = 1000;
 export type UploadedImage = { readonly image: ChatImage; readonly access: RecordedAccess };
 
 /**
- * The upload path. The guard has decided before that the user may upload to the appointment.
+ * The upload path. The guard has decided before that the user may upload to the conversation.
  *
  * The row is committed as pending before the object is written, and as stored after it. So at every moment an object has
  * a row, whatever fails in between, and the sweeper finds by the row what it must delete.
@@ -42,7 +42,7 @@ export class ChatImageUploadsService {
    * time, or with the same `Idempotency-Key`.
    *
    * @returns the image; the audit row of its URL is committed
-   * @throws AppError INVALID_IMAGE with a sentence that names the reason, IDEMPOTENCY_KEY_REUSED, APPOINTMENT_NOT_FOUND when the appointment was just deleted,
+   * @throws AppError INVALID_IMAGE with a sentence that names the reason, IDEMPOTENCY_KEY_REUSED, APPOINTMENT_NOT_FOUND when the conversation was just deleted,
    *   OVERLOADED when another upload of the same picture does not end
    */
   async upload(user: AuthenticatedUser, form: UploadForm): Promise<UploadedImage> {

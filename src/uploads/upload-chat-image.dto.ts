@@ -1,6 +1,6 @@
 import { ApiProperty } from '@nestjs/swagger';
 import { IsDefined } from 'class-validator';
-import { parseId } from '../database/parse-id.js';
+import { type NamedConversation, parseConversation } from '../conversations/conversation.js';
 
 /** The fields of an upload's form. */
 export class UploadFieldsDto {
@@ -8,14 +8,21 @@ export class UploadFieldsDto {
   @ApiProperty({
     type: 'integer',
     minimum: 1,
-    description: 'The appointment in whose chat the picture is sent.',
+    description:
+      'The appointment in whose chat the picture is sent. With text sessions: the text session of this number where you ' +
+      'take part in it, else the appointment; `text_session_147` and `text_session:147` name a text session outright.',
     example: 145,
   })
-  readonly appointment_id!: number;
+  readonly appointment_id!: NamedConversation;
 
-  /** @param appointmentId as the form has it */
-  static of(appointmentId: string): UploadFieldsDto {
-    return Object.assign(new UploadFieldsDto(), { appointment_id: parseId(appointmentId.trim()) });
+  /**
+   * @param appointmentId as the form has it
+   * @param textSessions TEXT_SESSIONS
+   */
+  static of(appointmentId: string, textSessions: boolean): UploadFieldsDto {
+    return Object.assign(new UploadFieldsDto(), {
+      appointment_id: parseConversation(appointmentId.trim(), textSessions),
+    });
   }
 }
 

@@ -1,20 +1,28 @@
 import { Inject, Injectable, Logger } from '@nestjs/common';
 import type { AuthenticatedUser } from '../auth/token-verifier.js';
 import { SETTINGS, type Settings } from '../config/settings.js';
+import { type Conversation, conversationNotFound } from '../conversations/conversation.js';
 import { DatabaseUnavailableError, sqlState } from '../database/database-failure.js';
-import { preparedStatement, RequestDatabase, type RunStatement } from '../database/request-database.js';
+import {
+  type PreparedStatement,
+  preparedStatement,
+  RequestDatabase,
+  type RunStatement,
+} from '../database/request-database.js';
 import { AppError } from '../errors/app-error.js';
-import { appointmentFolder, newFilename } from '../chat-images/entities/chat-image-path.js';
-import { CHAT_IMAGE_COLUMNS, type ChatImage } from '../chat-images/entities/chat-image.entity.js';
+import { conversationFolder, newFilename } from '../chat-images/entities/chat-image-path.js';
+import {
+  CHAT_IMAGE_COLUMNS,
+  type ChatImage,
+  conversationColumns,
+  type ConversationColumns,
+  conversationOf,
+} from '../chat-images/entities/chat-image.entity.js';
 import type { PreparedImage } from '../pictures/image-preparer.js';
 import type { UploadForm } from './upload-form.js';
 import { NEW_LEASE } from './upload-leases.js';
 
-const UNIQUE_VIOLATION = '23505';
 const FOREIGN_KEY_VIOLATION = '23503';
-
-/** How many file names are tried when one is taken. There are 62^10 names for each second, so one is nearly always enough. */
-const FILENAME_ATTEMPTS = 3;
 
 /** For how long a client may repeat an upload by its `Idempotency-Key`. */
 export const IDEMPOTENCY_KEY_SECONDS = 24 * 3600;
@@ -30,32 +38,38 @@ export type Claim = { readonly image: ChatImage; readonly isNew: boolean };
 const leaseEnd = (graceSeconds: string): string =>
   `coalesce(lease_until, created_at + make_interval(secs => ${graceSeconds}::int))`;
 
+/** Whether a row is of the same picture: user, conversation and digest are $1 to $4 in every statement. */
+const IS_SAME_PICTURE = `uploaded_by = $1 AND sha256_sent = $4::char(64)
+   AND appointment_id IS NOT DISTINCT FROM $2::bigint AND text_session_id IS NOT DISTINCT FROM $3::bigint`;
+
 /**
- * Whether a row makes a new upload of the same picture a duplicate. The picture is $1 to $3 in every statement.
+ * Whether a row makes a new upload of the same picture a duplicate.
  *
  * @param dedupeSeconds, graceSeconds the parameters that hold the settings of these names
  */
 const isOriginal = (dedupeSeconds: string, graceSeconds: string): string =>
-  `uploaded_by = $1 AND appointment_id = $2 AND sha256_sent = $3
+  `${IS_SAME_PICTURE}
    AND created_at > now() - make_interval(secs => ${dedupeSeconds}::int)
    AND (state = 'stored' OR state = 'pending' AND ${leaseEnd(graceSeconds)} >= now())`;
 
-const NEW_ROW = `uploaded_by, appointment_id, sha256_sent, sha256_stored, file_path, filename, size, mime_type,
-  original_name, width, height, state`;
-const NEW_VALUES = '$1::bigint, $2::bigint, $3::char(64), $4, $5, $6, $7::int, $8, $9, $10::int, $11::int';
+const NEW_ROW = `uploaded_by, appointment_id, text_session_id, sha256_sent, sha256_stored, file_path, filename, size,
+  mime_type, original_name, width, height, state`;
+const NEW_VALUES =
+  '$1::bigint, $2::bigint, $3::bigint, $4::char(64), $5, $6, $7, $8::int, $9, $10, $11::int, $12::int';
 
 /**
  * Finds the image of which this upload is a duplicate, or commits a pending row for a new image. The result has no row when
- * another upload of the picture is pending that this statement did not see yet, or that is stale.
+ * another upload of the picture is pending that this statement did not see yet, or that is stale, or when the file name is
+ * taken. Then the caller claims again, with a new file name.
  */
 const CLAIM = preparedStatement(
   'claim-upload',
   `WITH original AS (
-     SELECT * FROM chat_images WHERE ${isOriginal('$12', '$13')} ORDER BY created_at DESC LIMIT 1
+     SELECT * FROM chat_images WHERE ${isOriginal('$13', '$14')} ORDER BY created_at DESC LIMIT 1
    ), new_image AS (
      INSERT INTO chat_images (${NEW_ROW}, lease_until)
      SELECT ${NEW_VALUES}, 'pending', ${NEW_LEASE} WHERE NOT EXISTS (SELECT FROM original)
-     ON CONFLICT (uploaded_by, appointment_id, sha256_sent) WHERE state = 'pending' DO NOTHING
+     ON CONFLICT DO NOTHING
      RETURNING *
    )
    SELECT ${CHAT_IMAGE_COLUMNS}, false AS "isNew" FROM original
@@ -64,7 +78,7 @@ const CLAIM = preparedStatement(
 
 /**
  * Cancels a claim whose result was lost. Where the network delivers the claim later, its file name is taken, so the claim
- * fails.
+ * writes nothing.
  */
 const REVOKE_CLAIM = preparedStatement(
   'revoke-claim',
@@ -77,8 +91,7 @@ const ABANDON_STALE = preparedStatement(
   'abandon-stale',
   `
     UPDATE chat_images SET state = 'abandoned'
-    WHERE uploaded_by = $1 AND appointment_id = $2 AND sha256_sent = $3 AND state = 'pending'
-      AND ${leaseEnd('$4')} < now()`,
+    WHERE ${IS_SAME_PICTURE} AND state = 'pending' AND ${leaseEnd('$5')} < now()`,
 );
 
 /**
@@ -88,8 +101,8 @@ const ABANDON_STALE = preparedStatement(
 const COMMIT_STORED = preparedStatement(
   'commit-stored',
   `UPDATE chat_images SET state = 'stored', lease_until = NULL, updated_at = now()
-   WHERE id = $6 AND state = 'pending'
-     AND NOT EXISTS (SELECT FROM chat_images WHERE ${isOriginal('$4', '$5')} AND state = 'stored')
+   WHERE id = $7 AND state = 'pending'
+     AND NOT EXISTS (SELECT FROM chat_images WHERE ${isOriginal('$5', '$6')} AND state = 'stored')
    RETURNING id`,
 );
 
@@ -99,16 +112,25 @@ const ABANDON = preparedStatement(
   `UPDATE chat_images SET state = 'abandoned' WHERE filename = $1 AND state = 'pending'`,
 );
 
-/** Tells the sweeper about an object that was written after its row was deleted. */
-const LEAVE_TOMBSTONE = preparedStatement(
-  'leave-tombstone',
-  `WITH tombstone AS (
+/**
+ * Tells the sweeper about an object that was written after its row was deleted. The result has a row where the conversation
+ * still exists.
+ */
+const leaveTombstone = (table: 'appointments' | 'text_sessions'): PreparedStatement =>
+  preparedStatement(
+    `leave-tombstone-${table}`,
+    `WITH tombstone AS (
      INSERT INTO chat_image_tombstones (object_key, settled_at)
      SELECT $1::varchar, now() WHERE NOT EXISTS (SELECT FROM chat_images WHERE filename = $2)
      ON CONFLICT (object_key) DO NOTHING
    )
-   SELECT id FROM appointments WHERE id = $3::bigint`,
-);
+   SELECT id FROM ${table} WHERE id = $3::bigint`,
+  );
+
+const LEAVE_TOMBSTONE: Readonly<Record<Conversation['kind'], PreparedStatement>> = {
+  appointment: leaveTombstone('appointments'),
+  'text session': leaveTombstone('text_sessions'),
+};
 
 /** Transactions with the same key run one after the other, on all instances. */
 const LOCK_KEY = preparedStatement(
@@ -146,34 +168,31 @@ export class UploadClaims {
 
   /**
    * @returns the image of which the upload is a duplicate, or a new image, pending; `undefined` where another upload of the
-   *   picture is in the way, which will end or be abandoned
-   * @throws AppError IDEMPOTENCY_KEY_REUSED; APPOINTMENT_NOT_FOUND when the appointment was just deleted
+   *   picture is in the way, which will end or be abandoned, or where the file name is taken: the next claim has a new one
+   * @throws AppError IDEMPOTENCY_KEY_REUSED; APPOINTMENT_NOT_FOUND when the conversation was just deleted
    */
   async claim(
     user: AuthenticatedUser,
     form: UploadForm,
     prepared: PreparedImage,
   ): Promise<Claim | undefined> {
-    const sent = { appointmentId: form.appointment.id, sha256Sent: prepared.sha256Sent };
-    for (let attempt = 1; ; attempt += 1) {
-      const filename = newFilename(new Date(), prepared.extension);
-      const row = newRow(user, form, prepared, filename);
-      const values = [...row, ...this.limits];
-      try {
-        const claim =
-          form.idempotencyKey === undefined
-            ? toClaim(await this.database.run<ClaimRow>(CLAIM, values))
-            : await this.claimByKey(user, sent, form.idempotencyKey, values);
-        if (!claim) await this.abandonStale(user, sent);
-        return claim;
-      } catch (error) {
-        // The claim may be committed all the same, or may still be.
-        if (error instanceof DatabaseUnavailableError)
-          await this.attempt(filename, () => this.database.run(REVOKE_CLAIM, row));
-        if (sqlState(error) === FOREIGN_KEY_VIOLATION)
-          throw new AppError('APPOINTMENT_NOT_FOUND', { cause: error });
-        if (sqlState(error) !== UNIQUE_VIOLATION || attempt === FILENAME_ATTEMPTS) throw error;
-      }
+    const picture = { ...conversationColumns(form.conversation), sha256Sent: prepared.sha256Sent };
+    const filename = newFilename(new Date(), prepared.extension);
+    const row = newRow(user, picture, form, prepared, filename);
+    const values = [...row, ...this.limits];
+    try {
+      const claim =
+        form.idempotencyKey === undefined
+          ? toClaim(await this.database.run<ClaimRow>(CLAIM, values))
+          : await this.claimByKey(user, picture, form.idempotencyKey, values);
+      if (!claim) await this.abandonStale(user, picture);
+      return claim;
+    } catch (error) {
+      // The claim may be committed all the same, or may still be.
+      if (error instanceof DatabaseUnavailableError)
+        await this.attempt(filename, () => this.database.run(REVOKE_CLAIM, row));
+      if (sqlState(error) === FOREIGN_KEY_VIOLATION) throw conversationNotFound(form.conversation, error);
+      throw error;
     }
   }
 
@@ -183,8 +202,7 @@ export class UploadClaims {
    * @returns whether the image is stored; otherwise this upload has lost its row
    */
   async commitStored(user: AuthenticatedUser, image: ChatImage): Promise<boolean> {
-    const { appointmentId, sha256Sent, id } = image;
-    const values = [user.id, appointmentId, sha256Sent, ...this.limits, id];
+    const values = [...pictureValues(user, image), ...this.limits, image.id];
     return (await this.database.run(COMMIT_STORED, values)).length > 0;
   }
 
@@ -201,11 +219,14 @@ export class UploadClaims {
    * Leaves a tombstone for an object that was written after its row was deleted. Where the row is still there, the row is
    * enough.
    *
-   * @throws AppError APPOINTMENT_NOT_FOUND when the row was deleted with its appointment
+   * @throws AppError APPOINTMENT_NOT_FOUND when the row was deleted with its conversation
    */
-  async leaveTombstone({ filePath, filename, appointmentId }: ChatImage): Promise<void> {
-    const appointments = await this.database.run(LEAVE_TOMBSTONE, [filePath, filename, appointmentId]);
-    if (appointments.length === 0) throw new AppError('APPOINTMENT_NOT_FOUND');
+  async leaveTombstone(image: ChatImage): Promise<void> {
+    const { filePath, filename } = image;
+    const conversation = conversationOf(image);
+    const values = [filePath, filename, conversation.id];
+    const found = await this.database.run(LEAVE_TOMBSTONE[conversation.kind], values);
+    if (found.length === 0) throw conversationNotFound(conversation);
   }
 
   private async attempt(filename: string, abandon: () => Promise<unknown>): Promise<void> {
@@ -218,17 +239,14 @@ export class UploadClaims {
     }
   }
 
-  private async abandonStale(
-    user: AuthenticatedUser,
-    { appointmentId, sha256Sent }: SentPicture,
-  ): Promise<void> {
+  private async abandonStale(user: AuthenticatedUser, picture: SentPicture): Promise<void> {
     const { graceSeconds } = this.settings.uploads;
-    await this.database.run(ABANDON_STALE, [user.id, appointmentId, sha256Sent, graceSeconds]);
+    await this.database.run(ABANDON_STALE, [...pictureValues(user, picture), graceSeconds]);
   }
 
   private claimByKey(
     user: AuthenticatedUser,
-    { appointmentId, sha256Sent }: SentPicture,
+    { appointmentId, textSessionId, sha256Sent }: SentPicture,
     key: string,
     values: readonly unknown[],
   ): Promise<Claim | undefined> {
@@ -236,8 +254,11 @@ export class UploadClaims {
       await run(LOCK_KEY, [`chat-image-upload key ${user.id} ${key}`]);
       const named = await this.findByKey(run, user, key);
       if (named) {
-        if (named.sha256Sent === sha256Sent && named.appointmentId === appointmentId)
-          return { image: named, isNew: false };
+        const isSame =
+          named.sha256Sent === sha256Sent &&
+          named.appointmentId === appointmentId &&
+          named.textSessionId === textSessionId;
+        if (isSame) return { image: named, isNew: false };
         throw new AppError('IDEMPOTENCY_KEY_REUSED');
       }
       const claim = toClaim(await run<ClaimRow>(CLAIM, values));
@@ -263,26 +284,33 @@ export class UploadClaims {
   }
 }
 
-/** A duplicate upload has the same user, appointment and digest. */
-type SentPicture = Pick<ChatImage, 'appointmentId' | 'sha256Sent'>;
+/** A duplicate upload has the same user, conversation and digest. */
+type SentPicture = ConversationColumns & Pick<ChatImage, 'sha256Sent'>;
+
+/** The values for {@link IS_SAME_PICTURE}. */
+function pictureValues(
+  user: AuthenticatedUser,
+  { appointmentId, textSessionId, sha256Sent }: SentPicture,
+): readonly unknown[] {
+  return [user.id, appointmentId, textSessionId, sha256Sent];
+}
 
 /** The values for {@link NEW_ROW}, but the state. */
 function newRow(
   user: AuthenticatedUser,
-  form: UploadForm,
+  picture: SentPicture,
+  { conversation, name }: UploadForm,
   prepared: PreparedImage,
   filename: string,
 ): readonly unknown[] {
   return [
-    user.id,
-    form.appointment.id,
-    prepared.sha256Sent,
+    ...pictureValues(user, picture),
     prepared.sha256,
-    `${appointmentFolder(form.appointment.id)}/${filename}`,
+    `${conversationFolder(conversation)}/${filename}`,
     filename,
     prepared.size,
     prepared.mimeType,
-    form.name,
+    name,
     prepared.width,
     prepared.height,
   ];

@@ -1,6 +1,7 @@
 import { Busboy, type BusboyFileStream, type BusboyHeaders, type BusboyInstance } from '@fastify/busboy';
 import type { Request } from 'express';
-import type { GrantedAppointment } from '../access/image-access.js';
+import type { GrantedConversation } from '../access/image-access.js';
+import type { NamedConversation } from '../conversations/conversation.js';
 import { AppError, validationFailed } from '../errors/app-error.js';
 import { validated } from '../errors/validation.pipe.js';
 import { type BytePieces, PieceCollector } from '../storage/byte-pieces.js';
@@ -36,9 +37,9 @@ const LIMITS = {
   headerSize: 8 * 1024,
 };
 
-/** A whole upload, in memory, to an appointment that its user may send images to. */
+/** A whole upload, in memory, to a conversation that its user may send images to. */
 export type UploadForm = {
-  readonly appointment: GrantedAppointment;
+  readonly conversation: GrantedConversation;
   readonly pieces: BytePieces;
   /** The name that the client gave the file. */
   readonly name: string;
@@ -58,10 +59,12 @@ type Reading = {
   /** The seconds for which the form may be slower than {@link watchUploadPace} allows. */
   readonly slowSeconds: number;
   /**
-   * Decides who may upload to an appointment, and rejects where the user may not. Called as soon as the appointment is known.
+   * Decides who may upload to a conversation, and rejects where the user may not. Called as soon as the conversation is known.
    * A file after `appointment_id` is not read before the decision.
    */
-  readonly authorize: (appointmentId: number) => Promise<GrantedAppointment>;
+  readonly authorize: (named: NamedConversation) => Promise<GrantedConversation>;
+  /** TEXT_SESSIONS. */
+  readonly textSessions: boolean;
 };
 
 /**
@@ -73,7 +76,7 @@ type Reading = {
  */
 export async function readUploadForm(
   request: Request,
-  { memory, left, slowSeconds, authorize }: Reading,
+  { memory, left, slowSeconds, authorize, textSessions }: Reading,
 ): Promise<UploadForm> {
   const { 'content-type': type = '', 'content-encoding': encoding = 'identity' } = request.headers;
   if (!/^multipart\/form-data(;|\s|$)/i.test(type) || encoding !== 'identity') {
@@ -86,7 +89,7 @@ export async function readUploadForm(
   // The client has gone while its user was looked up: no event tells of that any more.
   if (request.destroyed) throw malformed(new Error('The client closed the connection.'));
 
-  let authorization: Promise<GrantedAppointment> | undefined;
+  let authorization: Promise<GrantedConversation> | undefined;
   let file: Promise<UploadedFile> | undefined;
   let fileStream: BusboyFileStream | undefined;
   let authorizing = false;
@@ -103,12 +106,12 @@ export async function readUploadForm(
           return;
         }
         authorizing = true;
-        authorization = validated(UploadFieldsDto.of(truncated ? '' : value))
+        authorization = validated(UploadFieldsDto.of(truncated ? '' : value, textSessions))
           .then((fields) => authorize(fields.appointment_id))
-          .then((appointment) => {
+          .then((conversation) => {
             authorizing = false;
             memory.authorize();
-            return appointment;
+            return conversation;
           });
         authorization.catch(reject);
       });
@@ -146,15 +149,15 @@ export async function readUploadForm(
         });
       }, reject);
     });
-    const appointment = await authorization;
+    const conversation = await authorization;
     const picture = await file;
-    if (appointment === undefined || picture === undefined) {
+    if (conversation === undefined || picture === undefined) {
       throw validationFailed({
-        ...(appointment === undefined ? { appointment_id: ['The appointment_id is required.'] } : {}),
+        ...(conversation === undefined ? { appointment_id: ['The appointment_id is required.'] } : {}),
         ...(picture === undefined ? { file: ['A picture is required, in the field named file.'] } : {}),
       });
     }
-    return { appointment, idempotencyKey, left, ...picture };
+    return { conversation, idempotencyKey, left, ...picture };
   } catch (error) {
     // The received bytes are not held while the rest of the body is read and thrown away.
     fileStream?.destroy();

@@ -1,18 +1,16 @@
 import { Inject, Injectable } from '@nestjs/common';
 import type { Request } from 'express';
 import type { RouteAccess } from '../access/access.guard.js';
-import { grantedOf, ImageAccess } from '../access/image-access.js';
+import { grantedConversation, ImageAccess } from '../access/image-access.js';
 import type { AuthenticatedUser } from '../auth/token-verifier.js';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { AppError } from '../errors/app-error.js';
 import { UploadBudget } from './upload-budget.js';
 import { readUploadForm, type UploadForm } from './upload-form.js';
 
-const MAY_NOT_SEND = 'You do not have permission to send images to this appointment.';
-
 /**
- * The appointment whose number is `appointment_id` in the form of an upload. The appointment is inside the form, so the
- * form is read here; a user who may not upload is told before the picture is read.
+ * The conversation that `appointment_id` names in the form of an upload. The conversation is inside the form, so the form
+ * is read here; a user who may not upload is told before the picture is read.
  */
 @Injectable()
 export class UploadRoute implements RouteAccess<UploadForm> {
@@ -35,8 +33,9 @@ export class UploadRoute implements RouteAccess<UploadForm> {
       memory,
       left: left.signal,
       slowSeconds: this.settings.uploads.slowSeconds,
-      authorize: async (appointmentId) =>
-        grantedOf(await this.access.decideAppointment(user, appointmentId), MAY_NOT_SEND),
+      textSessions: this.settings.textSessions,
+      authorize: async (named) =>
+        grantedConversation(await this.access.decideConversation(user, named), named, 'send images to'),
     });
   }
 }

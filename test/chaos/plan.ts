@@ -61,7 +61,7 @@ const DATABASE_PLACES = [
   'claim-upload',
   'claim-upload',
   'decide-images',
-  'decide-appointment',
+  'decide-conversation',
   'decide-images',
   'renew-leases',
   'abandon-upload',

@@ -52,7 +52,7 @@ describe('the routes', () => {
   let routes: Route[];
 
   beforeAll(async () => {
-    test = await TestApp.start();
+    test = await TestApp.start({ TEXT_SESSIONS: 'true' });
     routes = routesOf(test);
   });
 
@@ -68,12 +68,14 @@ describe('the routes', () => {
       'GET /api/images/chat_images/appointment_:appointmentId/:filename',
       'GET /api/images/chat_images/text_session_:textSessionId/:filename',
       'GET /api/local-storage/*key',
+      'GET /api/text-sessions/:textSessionId/chat-images',
       'GET /storage/chat_images/appointment_:appointmentId/:filename',
       'GET /storage/chat_images/text_session_:textSessionId/:filename',
       'HEAD /api/appointments/:appointmentId/chat-images',
       'HEAD /api/chat-images/:id/signed-url',
       'HEAD /api/images/chat_images/appointment_:appointmentId/:filename',
       'HEAD /api/images/chat_images/text_session_:textSessionId/:filename',
+      'HEAD /api/text-sessions/:textSessionId/chat-images',
       'HEAD /storage/chat_images/appointment_:appointmentId/:filename',
       'HEAD /storage/chat_images/text_session_:textSessionId/:filename',
       'POST /api/chat-images/signed-urls',
@@ -155,6 +157,7 @@ describe('the routes', () => {
       '/api/health',
       '/api/health/ready',
       '/api/images/chat_images/appointment_{appointmentId}/{filename}',
+      '/api/text-sessions/{textSessionId}/chat-images',
       '/api/upload/chat-image',
       '/storage/chat_images/appointment_{appointmentId}/{filename}',
     ]);
@@ -185,6 +188,7 @@ describe('the routes', () => {
       ['getSignedUrl', '/api/chat-images/{id}/signed-url', false],
       ['getSignedUrls', '/api/chat-images/signed-urls', false],
       ['listChatImages', '/api/appointments/{appointmentId}/chat-images', false],
+      ['listTextSessionChatImages', '/api/text-sessions/{textSessionId}/chat-images', false],
       ['openChatImage', '/storage/chat_images/appointment_{appointmentId}/{filename}', false],
       ['openChatImageByAlias', '/api/images/chat_images/appointment_{appointmentId}/{filename}', true],
       ['uploadChatImage', '/api/upload/chat-image', false],
@@ -218,6 +222,14 @@ describe('the routes', () => {
         ...Object.keys(schemas.ChatImageDto?.properties ?? {}),
         ...Object.keys(schemas.SignedUrlDto?.properties ?? {}),
       ].sort(),
+    );
+  });
+
+  it('of text sessions are not described without TEXT_SESSIONS', async () => {
+    const described = Object.keys((await openApi(test)).paths);
+    await test.restart({ TEXT_SESSIONS: '' });
+    expect(Object.keys((await openApi(test)).paths)).toEqual(
+      described.filter((path) => !path.includes('text-sessions')),
     );
   });
 

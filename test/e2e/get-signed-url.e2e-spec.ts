@@ -13,7 +13,7 @@ import { EVERY_USER } from '../../src/conversations/user-columns.js';
 import { APPOINTMENT, DOCTOR, OUTSIDER, PATIENT, TestApp } from '../support/test-app.js';
 
 /** The statement for a table users without columns that switch users off. */
-const { decideImages: DECIDE_IMAGES } = accessStatements(EVERY_USER);
+const { decideImages: DECIDE_IMAGES } = accessStatements(EVERY_USER, false);
 
 const OTHER_APPOINTMENT = 146;
 const NO_SUCH_IMAGE = 999_999;
@@ -488,7 +488,7 @@ describe('signed URLs', () => {
       return JSON.stringify(rows);
     };
     const decide = await plan(DECIDE_IMAGES, [[PATIENT], [1], [null], [null], [true]]);
-    const list = await plan(LIST_IMAGES, [APPOINTMENT, 'infinity', Number.MAX_SAFE_INTEGER, 50]);
+    const list = await plan(LIST_IMAGES.appointment, [APPOINTMENT, 'infinity', Number.MAX_SAFE_INTEGER, 50]);
     expect(decide + list).not.toContain('Seq Scan');
     for (const index of [
       'chat_images_pkey',

@@ -14,7 +14,7 @@ import { picture } from '../support/pictures.js';
 import { Clients, form, inUse } from '../support/raw-clients.js';
 import { DOCTOR, PATIENT, TestApp } from '../support/test-app.js';
 
-const { decideImages: DECIDE_IMAGES } = accessStatements(EVERY_USER);
+const { decideImages: DECIDE_IMAGES } = accessStatements(EVERY_USER, false);
 
 const REQUESTS = 5000;
 

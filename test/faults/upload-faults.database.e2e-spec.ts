@@ -24,7 +24,7 @@ describe('uploads, when the database fails', () => {
   describe.each<[step: string, fault: Fault, onlyWithKey?: boolean]>([
     ['at every connection', { how: 'refuse' }],
     ['at the look-up of the user', { how: 'cut before', at: 'find-user' }],
-    ['at the look-up of the appointment', { how: 'cut before', at: 'decide-appointment' }],
+    ['at the look-up of the conversation', { how: 'cut before', at: 'decide-conversation' }],
     ['before the claim is written', { how: 'cut before', at: 'claim-upload' }],
     ['after the claim is written', { how: 'cut after', at: 'claim-upload' }],
     ['at the BEGIN of the transaction of a key', { how: 'cut before', at: 'BEGIN' }, true],

@@ -93,6 +93,28 @@ describe('the same picture', () => {
     await instances.healthy.database.query('DELETE FROM chat_images WHERE id = $1', [stored[0]?.id]);
   });
 
+  it('gets another file name where its own is taken', async () => {
+    const { database } = instances.healthy;
+    const bytes = await newPicture();
+    const first = await instances.upload(await newPicture());
+    await database.query(`
+      CREATE SEQUENCE tries;
+      CREATE FUNCTION take_name() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF nextval('tries') = 1 THEN NEW.filename := '${first.data?.file_path.split('/').at(-1)}'; END IF;
+        RETURN NEW;
+      END $$;
+      CREATE TRIGGER take_name BEFORE INSERT ON chat_images FOR EACH ROW EXECUTE FUNCTION take_name();
+    `);
+    try {
+      const second = await instances.upload(bytes);
+      await instances.expectReadable(second);
+      expect(second.data?.id).not.toBe(first.data?.id);
+      expect(await database.query('SELECT last_value::int AS tries FROM tries')).toEqual([{ tries: 2 }]);
+    } finally {
+      await database.query('DROP FUNCTION take_name CASCADE; DROP SEQUENCE tries');
+    }
+  });
+
   it('is a new image for another user or appointment, and after UPLOAD_DEDUPE_SECONDS', async () => {
     const bytes = await newPicture();
     const first = await instances.upload(bytes);

@@ -1,4 +1,4 @@
-import { ApiProperty } from '@nestjs/swagger';
+import { ApiProperty, ApiPropertyOptional } from '@nestjs/swagger';
 import { type ChatImage, conversationOf } from '../entities/chat-image.entity.js';
 import { toTimestamp } from '../../timestamp.js';
 
@@ -16,8 +16,11 @@ export class ChatImageDto {
   })
   readonly file_path: string;
 
-  @ApiProperty({ example: 145 })
+  @ApiProperty({ description: 'The number of the appointment, or of the text session.', example: 145 })
   readonly appointment_id: number;
+
+  @ApiPropertyOptional({ description: 'For a picture of a text session only: its number.', example: 147 })
+  readonly text_session_id?: number;
 
   @ApiProperty({ description: 'The user who sent the picture.', example: 2 })
   readonly uploaded_by: number;
@@ -56,7 +59,9 @@ export class ChatImageDto {
     this.id = image.id;
     this.image_id = String(image.id);
     this.file_path = image.filePath;
-    this.appointment_id = conversationOf(image).id;
+    const { kind, id } = conversationOf(image);
+    this.appointment_id = id;
+    if (kind === 'text session') this.text_session_id = id;
     this.uploaded_by = image.uploadedBy;
     this.created_at = toTimestamp(image.createdAt);
     this.media_url = `${appUrl}/storage/${image.filePath}`;

@@ -1,5 +1,5 @@
 import { expect, it } from '@jest/globals';
-import { appointmentFolder, newFilename } from './chat-image-path.js';
+import { conversationFolder, newFilename } from './chat-image-path.js';
 
 it('a file name has the second of the upload, ten random characters and the extension', () => {
   expect(newFilename(new Date('2025-11-05T21:50:01.999Z'), 'jpg')).toMatch(
@@ -13,6 +13,7 @@ it('10,000 file names of the same second differ and use the whole alphabet', () 
   expect(new Set(names.join('').replaceAll(/0_|\.png/g, '')).size).toBe(62);
 });
 
-it('each appointment has its own folder', () => {
-  expect(appointmentFolder(145)).toBe('chat_images/appointment_145');
+it('each appointment and each text session has its own folder', () => {
+  expect(conversationFolder({ kind: 'appointment', id: 145 })).toBe('chat_images/appointment_145');
+  expect(conversationFolder({ kind: 'text session', id: 145 })).toBe('chat_images/text_session_145');
 });

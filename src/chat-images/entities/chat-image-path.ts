@@ -1,4 +1,5 @@
 import { randomInt } from 'node:crypto';
+import type { Conversation } from '../../conversations/conversation.js';
 
 const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789';
 const RANDOM_LENGTH = 10;
@@ -6,14 +7,9 @@ const RANDOM_LENGTH = 10;
 /** The folder of all pictures in the storage. */
 export const STORAGE_FOLDER = 'chat_images';
 
-/** The folder of an appointment's pictures in the storage. */
-export function appointmentFolder(appointmentId: number): string {
-  return `${STORAGE_FOLDER}/appointment_${appointmentId}`;
-}
-
-/** The folder of a text session's pictures in the storage. */
-export function textSessionFolder(textSessionId: number): string {
-  return `${STORAGE_FOLDER}/text_session_${textSessionId}`;
+/** The folder of a conversation's pictures in the storage. */
+export function conversationFolder({ kind, id }: Conversation): string {
+  return `${STORAGE_FOLDER}/${kind === 'appointment' ? 'appointment' : 'text_session'}_${id}`;
 }
 
 /** A new name `{unix seconds}_{10 random of A-Za-z0-9}.{extension}`, the random part from a CSPRNG. */

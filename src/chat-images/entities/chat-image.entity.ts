@@ -131,12 +131,19 @@ export const CHAT_IMAGE_COLUMNS = `id, appointment_id AS "appointmentId", text_s
   uploaded_by AS "uploadedBy", size, mime_type AS "mimeType", original_name AS "originalName", width, height, state,
   sha256_sent AS "sha256Sent", sha256_stored AS "sha256Stored", lease_until AS "leaseUntil", imported_as AS "importedAs", created_at AS "createdAt", updated_at AS "updatedAt"`;
 
+/** The columns of an image that name its conversation. */
+export type ConversationColumns = Pick<ChatImage, 'appointmentId' | 'textSessionId'>;
+
 /** The conversation of an image. A check constraint of the table holds that there is exactly one. */
-export function conversationOf({
-  appointmentId,
-  textSessionId,
-}: Pick<ChatImage, 'appointmentId' | 'textSessionId'>): Conversation {
+export function conversationOf({ appointmentId, textSessionId }: ConversationColumns): Conversation {
   if (appointmentId !== null) return { kind: 'appointment', id: appointmentId };
   if (textSessionId !== null) return { kind: 'text session', id: textSessionId };
   throw new Error('The image has no conversation.');
+}
+
+/** The inverse of {@link conversationOf}. */
+export function conversationColumns({ kind, id }: Conversation): ConversationColumns {
+  return kind === 'appointment'
+    ? { appointmentId: id, textSessionId: null }
+    : { appointmentId: null, textSessionId: id };
 }

@@ -1,7 +1,8 @@
 import type { Request } from 'express';
 import type { ImageAddress, ImageReference } from '../../access/image-access.js';
+import type { Conversation } from '../../conversations/conversation.js';
 import { parseId } from '../../database/parse-id.js';
-import { appointmentFolder, textSessionFolder } from '../entities/chat-image-path.js';
+import { conversationFolder } from '../entities/chat-image-path.js';
 
 /** The column's length: a longer name can't be in the table. */
 const MAX_FILENAME_LENGTH = 255;
@@ -17,16 +18,26 @@ export function imageReference(text: unknown): ImageReference | undefined {
   return id === undefined ? imageByFilename(text) : { id };
 }
 
-/** Reads the parameters of a stable address. Old pictures of text sessions are in folders of their own. */
-export function imageAddress(params: Request['params']): ImageAddress | undefined {
+/** An image at a stable address, and the conversation in its path. */
+export type ConversationImageAddress = ImageAddress & { readonly conversation: Conversation };
+
+/** Reads the parameters of a stable address. */
+export function imageAddress(params: Request['params']): ConversationImageAddress | undefined {
   const image = imageByFilename(String(params.filename));
-  const appointmentId = parseId(String(params.appointmentId));
-  const textSessionId = parseId(String(params.textSessionId));
-  const folder =
-    appointmentId === undefined
-      ? textSessionId && textSessionFolder(textSessionId)
-      : appointmentFolder(appointmentId);
-  return image && folder ? { ...image, filePath: `${folder}/${image.filename}` } : undefined;
+  const { kind, id } = conversationInPath(params);
+  if (!image || id === undefined) return undefined;
+  const conversation = { kind, id };
+  return { ...image, filePath: `${conversationFolder(conversation)}/${image.filename}`, conversation };
+}
+
+/** Reads the parameter `appointmentId` or `textSessionId`. The id is `undefined` where it can't be one. */
+export function conversationInPath({ appointmentId, textSessionId }: Request['params']): {
+  readonly kind: Conversation['kind'];
+  readonly id: number | undefined;
+} {
+  return textSessionId === undefined
+    ? { kind: 'appointment', id: parseId(String(appointmentId)) }
+    : { kind: 'text session', id: parseId(String(textSessionId)) };
 }
 
 /** A text that can't be a file name is not looked up: PostgreSQL refuses some of them. */

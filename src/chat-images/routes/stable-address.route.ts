@@ -3,6 +3,7 @@ import type { Request } from 'express';
 import type { RouteAccess } from '../../access/access.guard.js';
 import {
   type Decision,
+  grantedConversation,
   type GrantedImage,
   grantedOf,
   type ImageAddress,
@@ -17,8 +18,7 @@ import { SETTINGS, type Settings } from '../../config/settings.js';
 import { AppError } from '../../errors/app-error.js';
 import { clientNetwork } from '../../rate-limits/client-network.js';
 import { RateLimits } from '../../rate-limits/rate-limits.js';
-import { AppointmentRoute } from './appointment.route.js';
-import { imageAddress } from './image-name.js';
+import { type ConversationImageAddress, imageAddress } from './image-name.js';
 
 /** The public place of an old picture that has not been imported yet. */
 export type LegacyAddress = { readonly legacyUrl: string };
@@ -32,7 +32,6 @@ abstract class StableAddress<Image extends GrantedImage> implements RouteAccess<
 
   constructor(
     protected readonly access: ImageAccess,
-    private readonly appointment: AppointmentRoute,
     private readonly limits: RateLimits,
     @Inject(SETTINGS) private readonly settings: Settings,
   ) {
@@ -41,15 +40,19 @@ abstract class StableAddress<Image extends GrantedImage> implements RouteAccess<
 
   /**
    * With a token the permission rule applies in every phase. For a picture that has not been imported, the rule applies to
-   * the appointment of its path.
+   * the conversation of its path.
    */
   async grant(request: Request, user: AuthenticatedUser): Promise<Image | LegacyAddress> {
     const address = imageAddress(request.params);
     const decision = await this.decide(user, address);
     request.imageId = imageIdOf(decision);
     if ('granted' in decision || decision.refusal !== 'IMAGE_NOT_FOUND') return grantedOf(decision);
-    const legacyUrl = this.legacyUrlOf(address);
-    await this.appointment.grant(request, user);
+    const { legacyUrl, conversation } = this.legacyAddressOf(address);
+    grantedConversation(
+      await this.access.decideConversation(user, conversation),
+      conversation,
+      'see the images of',
+    );
     return { legacyUrl };
   }
 
@@ -64,7 +67,7 @@ abstract class StableAddress<Image extends GrantedImage> implements RouteAccess<
       request.imageId = image.id;
       return image;
     }
-    const legacyUrl = this.legacyUrlOf(address);
+    const { legacyUrl } = this.legacyAddressOf(address);
     await this.redirected(opener);
     return { legacyUrl };
   }
@@ -79,15 +82,17 @@ abstract class StableAddress<Image extends GrantedImage> implements RouteAccess<
   protected abstract redirected(opener: LinkOpener): Promise<void>;
 
   /** @throws AppError IMAGE_NOT_FOUND where the phase redirects nobody */
-  private legacyUrlOf(address: ImageAddress | undefined): string {
+  private legacyAddressOf(
+    address: ConversationImageAddress | undefined,
+  ): LegacyAddress & Pick<ConversationImageAddress, 'conversation'> {
     const { legacyMediaUrl } = this.settings.migration;
     if (!address || legacyMediaUrl === undefined || this.phase.notHereYet !== 'legacy address')
       throw new AppError('IMAGE_NOT_FOUND');
-    return `${legacyMediaUrl}/${address.filePath}`;
+    return { legacyUrl: `${legacyMediaUrl}/${address.filePath}`, conversation: address.conversation };
   }
 }
 
-/** The image at `appointment_{appointmentId}/{filename}`. The response redirects to its URL, so the opening is recorded. */
+/** The image at `appointment_{appointmentId}/{filename}` or `text_session_{textSessionId}/{filename}`. The response redirects to its URL, so the opening is recorded. */
 @Injectable()
 export class StableAddressRoute extends StableAddress<RecordedAccess> {
   protected override decide(

@@ -1,6 +1,7 @@
 import type { NestExpressApplication } from '@nestjs/platform-express';
 import { DocumentBuilder, type OpenAPIObject, SwaggerModule } from '@nestjs/swagger';
 import helmet from 'helmet';
+import { SETTINGS, type Settings } from '../../config/settings.js';
 import { bearerOnce } from './pasted-token.js';
 import { signedUrlLinks } from './signed-url-links.js';
 
@@ -35,13 +36,16 @@ function openApiDocument(app: NestExpressApplication): OpenAPIObject {
     new DocumentBuilder()
       .setTitle('Chat image store')
       .setDescription(
-        'Private pictures of a telemedicine chat: for the patient and the doctor of the appointment only.',
+        'Private pictures of a telemedicine chat: for the patient and the doctor of the appointment or text session only.',
       )
       .setVersion('1')
       .addBearerAuth({ type: 'http', scheme: 'bearer', bearerFormat: 'JWT' })
       .build(),
   );
   markAliases(document);
+  // The route answers 404 then.
+  if (!app.get<Settings>(SETTINGS).textSessions)
+    delete document.paths['/api/text-sessions/{textSessionId}/chat-images'];
   return document;
 }
 
