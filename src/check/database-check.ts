@@ -1,7 +1,7 @@
 import { isIP } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import type pg from 'pg';
-import type { DatabaseSettings } from '../config/settings.js';
+import type { DatabaseSettings, Settings } from '../config/settings.js';
 import { sqlState } from '../database/database-failure.js';
 import { DATABASE_CLOCK, judgeClock, readDatabaseClock } from './clock.js';
 import { checkAddress, checkDirectAddress } from './database-address.js';
@@ -9,16 +9,21 @@ import { connect, connectionAdvice } from './database-connection.js';
 import { checkMigrations } from './database-migrations.js';
 import { checkRights } from './database-rights.js';
 import { type Finding, ok, skipped, warning, wrong } from './finding.js';
-import { checkMainTables, checkRevokedTokens, checkSwitchedOffUsers } from './main-tables.js';
+import {
+  checkMainTables,
+  checkRevokedTokens,
+  checkSwitchedOffUsers,
+  checkTextSessions,
+} from './main-tables.js';
 
 /**
  * Checks the database with connections like those of the service. Writes nothing.
  *
- * @param usersActiveColumn USERS_ACTIVE_COLUMN
+ * @param main what the settings say of the main application's tables
  */
 export async function* checkDatabase(
   settings: DatabaseSettings,
-  usersActiveColumn: string | undefined,
+  { usersActiveColumn, textSessions }: Pick<Settings, 'usersActiveColumn' | 'textSessions'>,
 ): AsyncGenerator<Finding> {
   let client: pg.Client;
   try {
@@ -36,9 +41,10 @@ export async function* checkDatabase(
     );
     yield* checkDirectUrl(settings);
     yield await attempt('database clock', () => checkClock(client));
-    yield await attempt('main tables', () => checkMainTables(client));
+    yield await attempt('main tables', () => checkMainTables(client, textSessions));
     yield await attempt('database migrations', () => checkMigrations(client, settings));
-    yield await attempt('database rights', () => checkRights(client));
+    yield await attempt('database rights', () => checkRights(client, textSessions));
+    yield await attempt('text sessions', () => checkTextSessions(client, textSessions));
     yield await attempt('revoked tokens', () => checkRevokedTokens(client));
     yield await attempt('switched-off users', () => checkSwitchedOffUsers(client, usersActiveColumn));
   } finally {

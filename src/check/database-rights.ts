@@ -1,15 +1,12 @@
 import type pg from 'pg';
 import { type Finding, ok, warning, wrong } from './finding.js';
+import { readColumns } from './main-tables.js';
 
 /**
- * Minimum rights of the role in DATABASE_URL: columns of the main application to read, and privileges per table and per
- * sequence. `docs/operations.md` has the SQL. Migrations need the rights of the tables' owner.
+ * Minimum rights of the role in DATABASE_URL: privileges per table and per sequence. The role also reads
+ * {@link readColumns} of the main application. `docs/operations.md` has the SQL. Migrations need the rights of the tables' owner.
  */
 export const NEEDED_RIGHTS = {
-  columns: {
-    users: ['id'],
-    appointments: ['id', 'patient_id', 'doctor_id'],
-  },
   tables: {
     chat_images: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'],
     chat_image_access: ['INSERT'],
@@ -23,12 +20,12 @@ export const NEEDED_RIGHTS = {
     chat_image_access_id_seq: ['USAGE'],
     chat_image_link_opens_id_seq: ['USAGE'],
   },
-} as const satisfies Record<'columns' | 'tables' | 'sequences', Readonly<Record<string, readonly string[]>>>;
+} as const satisfies Record<'tables' | 'sequences', Readonly<Record<string, readonly string[]>>>;
 
 /** Checks that the role has all {@link NEEDED_RIGHTS}. Another check reports missing tables. */
-export async function checkRights(client: pg.Client): Promise<Finding> {
+export async function checkRights(client: pg.Client, textSessions: boolean): Promise<Finding> {
   const missing = [
-    ...(await unreadableColumns(client)),
+    ...(await unreadableColumns(client, readColumns(textSessions))),
     ...(await missingRights(client, 'has_table_privilege', NEEDED_RIGHTS.tables)),
     ...(await missingRights(client, 'has_sequence_privilege', NEEDED_RIGHTS.sequences)),
   ];
@@ -45,10 +42,10 @@ export async function checkRights(client: pg.Client): Promise<Finding> {
 }
 
 /** @returns texts such as `SELECT (id) on users` */
-async function unreadableColumns(client: pg.Client): Promise<readonly string[]> {
-  const wanted = Object.entries(NEEDED_RIGHTS.columns).flatMap(([table, columns]) =>
-    columns.map((column) => ({ table, column })),
-  );
+async function unreadableColumns(
+  client: pg.Client,
+  wanted: ReturnType<typeof readColumns>,
+): Promise<readonly string[]> {
   const { rows } = await client.query<{ missing: string }>(
     `SELECT 'SELECT (' || string_agg(attname, ', ' ORDER BY attnum) || ') on ' || attrelid::regclass AS missing
      FROM unnest($1::text[], $2::text[]) AS wanted (relation, name)

@@ -19,7 +19,7 @@ export async function* checkInstallation(environment: NodeJS.ProcessEnv): AsyncG
     return;
   }
   yield* checkSettings(settings);
-  yield* checkDatabase(settings.database, settings.usersActiveColumn);
+  yield* checkDatabase(settings.database, settings);
   yield* settings.storage.driver === 's3'
     ? checkBucket(settings, settings.storage)
     : checkLocalStorage(settings, settings.storage);
@@ -34,7 +34,8 @@ function* checkSettings(settings: Settings): Generator<Finding> {
 
 async function* checkDatabaseAlone(environment: NodeJS.ProcessEnv): AsyncGenerator<Finding> {
   const database = attempt(() => loadDatabaseSettings(environment));
-  if (!(database instanceof SettingsError)) yield* checkDatabase(database, undefined);
+  if (!(database instanceof SettingsError))
+    yield* checkDatabase(database, { usersActiveColumn: undefined, textSessions: false });
 }
 
 function attempt<T>(load: () => T): T | SettingsError {

@@ -7,23 +7,31 @@ import {
 } from '../conversations/user-columns.js';
 import { type Finding, ok, skipped, warning, wrong } from './finding.js';
 
-/** The columns of the main application's tables that the service reads. */
-const READ_COLUMNS = [
-  ['users', 'id'],
-  ['appointments', 'id'],
-  ['appointments', 'patient_id'],
-  ['appointments', 'doctor_id'],
-] as const;
+/**
+ * The columns of the main application's tables that the service reads.
+ *
+ * @param textSessions TEXT_SESSIONS
+ */
+export function readColumns(textSessions: boolean): readonly { table: string; column: string }[] {
+  const conversations = textSessions ? ['appointments', 'text_sessions'] : ['appointments'];
+  return [
+    { table: 'users', column: 'id' },
+    ...conversations.flatMap((table) =>
+      ['id', 'patient_id', 'doctor_id'].map((column) => ({ table, column })),
+    ),
+  ];
+}
 
 const WHOLE_NUMBERS = /^(smallint|integer|bigint)$/;
 
 /** Checks that the main application's tables have the columns that the service reads. */
-export async function checkMainTables(client: pg.Client): Promise<Finding> {
+export async function checkMainTables(client: pg.Client, textSessions: boolean): Promise<Finding> {
+  const columns = readColumns(textSessions);
   const { rows } = await client.query<{ place: string; type: string | null }>(
     `SELECT relation || '.' || name AS place, format_type(atttypid, NULL) AS type
      FROM unnest($1::text[], $2::text[]) AS wanted (relation, name)
      LEFT JOIN pg_attribute ON attrelid = to_regclass(relation) AND attname = name AND NOT attisdropped`,
-    [READ_COLUMNS.map(([table]) => table), READ_COLUMNS.map(([, column]) => column)],
+    [columns.map(({ table }) => table), columns.map(({ column }) => column)],
   );
   const problems = rows.flatMap(({ place, type }) => {
     if (type === null) return [`${place} is missing`];
@@ -35,7 +43,29 @@ export async function checkMainTables(client: pg.Client): Promise<Finding> {
         name,
         `${problems.join('; ')}: does DATABASE_URL lead to the database, and the schema, of the main application?`,
       )
-    : ok(name, 'users and appointments have the columns that are read');
+    : ok(
+        name,
+        `${textSessions ? 'users, appointments and text_sessions' : 'users and appointments'} have the columns that are read`,
+      );
+}
+
+/** Checks that the rows of `chat_images` go with their text session. The migration can't always make the foreign key. */
+export async function checkTextSessions(client: pg.Client, textSessions: boolean): Promise<Finding> {
+  const name = 'text sessions';
+  if (!textSessions) return skipped(name, 'TEXT_SESSIONS is off');
+  const { rows } = await client.query(
+    `SELECT FROM pg_constraint WHERE conrelid = to_regclass('chat_images') AND contype = 'f'
+       AND confrelid = to_regclass('text_sessions') AND confdeltype = 'c'`,
+  );
+  return rows.length > 0
+    ? ok(name, 'the pictures of a deleted text session are deleted with it')
+    : wrong(
+        name,
+        'pictures of deleted text sessions would stay: run, as the role that migrates, ' +
+          'ALTER TABLE chat_images ADD CONSTRAINT chat_images_text_session_id_foreign ' +
+          'FOREIGN KEY (text_session_id) REFERENCES text_sessions (id) ON DELETE CASCADE; ' +
+          'before, as the owner of text_sessions, GRANT REFERENCES (id) ON text_sessions to that role',
+      );
 }
 
 /** Checks that switched-off and deleted users of the main application can be recognized. */

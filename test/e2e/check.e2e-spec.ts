@@ -18,6 +18,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
 import { NEEDED_RIGHTS } from '../../src/check/database-rights.js';
+import { readColumns } from '../../src/check/main-tables.js';
 import type { Finding } from '../../src/check/finding.js';
 import { checkInstallation } from '../../src/check/installation-check.js';
 import { RunningProcess } from '../support/run-process.js';
@@ -184,6 +185,24 @@ describe('the database check', () => {
     );
   });
 
+  it('looks at text_sessions with TEXT_SESSIONS=true only', async () => {
+    const off = await check();
+    expect(said(off, 'text sessions')).toMatch(/^skipped: /);
+    expect(said(off, 'main tables')).toBe('ok: users and appointments have the columns that are read');
+    const on = { TEXT_SESSIONS: 'true' };
+    expect(said(await check(on), 'text sessions')).toMatch(/^ok: /);
+    await query('ALTER TABLE text_sessions RENAME doctor_id TO physician_id');
+    expect(said(await check(on), 'main tables')).toMatch(/^wrong: text_sessions\.doctor_id is missing/);
+    await query('ALTER TABLE text_sessions RENAME physician_id TO doctor_id');
+    await query('ALTER TABLE chat_images DROP CONSTRAINT chat_images_text_session_id_foreign');
+    const missing = said(await check(on), 'text sessions');
+    const [sql = ''] = /ALTER TABLE .* CASCADE/.exec(missing) ?? [];
+    expect(missing).toMatch(/^wrong: pictures of deleted text sessions would stay: /);
+    // The SQL of the finding is what helps.
+    await query(sql);
+    expect(said(await check(on), 'text sessions')).toMatch(/^ok: /);
+  });
+
   it('reports pending migrations and migrations of a newer version', async () => {
     await query(`INSERT INTO chat_image_migrations (timestamp, name) VALUES (9, 'FromTheFuture9')`);
     expect(said(await check(), 'database migrations')).toMatch(/^warning: 1 of a newer version/);
@@ -203,8 +222,8 @@ describe('the database check', () => {
     );
     expect(none).toContain('SELECT, INSERT, UPDATE, DELETE on chat_images;');
     expect(none).toContain('USAGE on chat_images_id_seq');
-    for (const [table, columns] of Object.entries(NEEDED_RIGHTS.columns))
-      await query(`GRANT SELECT (${columns.join(', ')}) ON ${table} TO server`);
+    for (const { table, column } of readColumns(false))
+      await query(`GRANT SELECT (${column}) ON ${table} TO server`);
     for (const [table, rights] of Object.entries(NEEDED_RIGHTS.tables))
       await query(`GRANT ${rights.join(', ')} ON ${table} TO server`);
     for (const [sequence, rights] of Object.entries(NEEDED_RIGHTS.sequences))
@@ -213,6 +232,11 @@ describe('the database check', () => {
     expect(said(all, 'database rights')).toMatch(/^ok: /);
     expect(said(all, 'database migrations')).toMatch(/^warning: .*may not read chat_image_migrations/);
     expect(wrongNames(all)).toEqual([]);
+    expect(said(await check({ DATABASE_URL, TEXT_SESSIONS: 'true' }), 'database rights')).toMatch(
+      /lacks SELECT \(id, patient_id, doctor_id\) on text_sessions: /,
+    );
+    await query('GRANT SELECT (id, patient_id, doctor_id) ON text_sessions TO server');
+    expect(said(await check({ DATABASE_URL, TEXT_SESSIONS: 'true' }), 'database rights')).toMatch(/^ok: /);
     await query('REVOKE DELETE ON chat_images FROM server');
     expect(said(await check({ DATABASE_URL }), 'database rights')).toMatch(/lacks DELETE on chat_images: /);
     expect(said(await check(), 'database rights')).toMatch(/^warning: .*superuser/);
