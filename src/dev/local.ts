@@ -130,6 +130,7 @@ function localSettings(environment: NodeJS.ProcessEnv, databaseUrl: string, secr
     PORT: port,
     LOG_LEVEL: environment.LOG_LEVEL,
     CORS_ORIGINS: environment.CORS_ORIGINS,
+    TEXT_SESSIONS: environment.TEXT_SESSIONS,
     APP_URL: `http://localhost:${port}`,
     DATABASE_URL: databaseUrl,
     JWT_SECRET: secrets.jwt,

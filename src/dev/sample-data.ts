@@ -15,9 +15,10 @@ export const PATIENT = 1;
 export const DOCTOR = 2;
 export const OUTSIDER = 3;
 export const APPOINTMENT = 145;
+const TEXT_SESSION = 147;
 
 /**
- * Adds missing sample data: three users, their appointment, and two pictures where no picture is stored. The patient sends
+ * Adds missing sample data: three users, their appointment, with TEXT_SESSIONS their text session, and two pictures where no picture is stored. The patient sends
  * the first picture, the doctor the second. On a new database these are the images 1 and 2 in the examples of the Swagger page. The pictures are
  * uploaded like any other picture.
  *
@@ -36,7 +37,7 @@ export async function addSampleData(settings: Settings, logger: Logger): Promise
   });
   try {
     const database = app.get(DataSource);
-    await addPeople(database);
+    await addPeople(database, settings.textSessions);
     if (await database.getRepository(ChatImage).existsBy({ state: 'stored' })) return 0;
     const access = app.get(ImageAccess);
     const uploads = app.get(ChatImageUploadsService);
@@ -65,7 +66,7 @@ export async function addSampleData(settings: Settings, logger: Logger): Promise
 }
 
 /** Existing rows stay unchanged. */
-async function addPeople(database: DataSource): Promise<void> {
+async function addPeople(database: DataSource, textSessions: boolean): Promise<void> {
   await database.query('INSERT INTO users (id) VALUES ($1), ($2), ($3) ON CONFLICT DO NOTHING', [
     PATIENT,
     DOCTOR,
@@ -74,5 +75,10 @@ async function addPeople(database: DataSource): Promise<void> {
   await database.query(
     'INSERT INTO appointments (id, patient_id, doctor_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING',
     [APPOINTMENT, PATIENT, DOCTOR],
+  );
+  if (!textSessions) return;
+  await database.query(
+    'INSERT INTO text_sessions (id, patient_id, doctor_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING',
+    [TEXT_SESSION, PATIENT, DOCTOR],
   );
 }

@@ -16,8 +16,8 @@ import { picture } from '../support/pictures.js';
 import { RunningProcess } from '../support/run-process.js';
 import { APPOINTMENT, DOCTOR, OUTSIDER, PATIENT, TEST_ENVIRONMENT, TestApp } from '../support/test-app.js';
 
-/** The SQL of docs/operations.md: before a migration, after it, for the table of sessions, and for columns of users. */
-const [BEFORE = '', AFTER = '', SESSIONS = '', USER_COLUMNS = ''] = sqlOfDocs();
+/** The SQL of docs/operations.md: before a migration, after it, for text sessions, for the table of sessions, and for columns of users. */
+const [BEFORE = '', AFTER = '', TEXT_SESSIONS = '', SESSIONS = '', USER_COLUMNS = ''] = sqlOfDocs();
 
 function sqlOfDocs(): readonly string[] {
   const [, section = ''] = readFileSync('docs/operations.md', 'utf8').split('### Database roles');
@@ -27,9 +27,11 @@ function sqlOfDocs(): readonly string[] {
 const MAIN_APPLICATION = `
   CREATE TABLE users (id bigserial PRIMARY KEY, email varchar(255), is_active boolean DEFAULT true, deleted_at timestamp(0));
   CREATE TABLE appointments (id bigserial PRIMARY KEY, patient_id bigint, doctor_id bigint, reason text);
+  CREATE TABLE text_sessions (id bigserial PRIMARY KEY, patient_id bigint, doctor_id bigint, status text);
   CREATE TABLE user_sessions (id bigserial PRIMARY KEY, user_id bigint, jti varchar(64) UNIQUE, revoked_at timestamp(0), expires_at timestamp(0));
   INSERT INTO users (id) VALUES (${PATIENT}), (${DOCTOR}), (${OUTSIDER});
   INSERT INTO appointments (id, patient_id, doctor_id) VALUES (${APPOINTMENT}, ${PATIENT}, ${DOCTOR}), (146, ${PATIENT}, ${DOCTOR});
+  INSERT INTO text_sessions (id, patient_id, doctor_id) VALUES (147, ${PATIENT}, ${DOCTOR});
 `;
 
 describe('the serving role with only the rights of docs/operations.md', () => {
@@ -118,18 +120,33 @@ describe('the serving role with only the rights of docs/operations.md', () => {
     );
   });
 
+  it('can upload to and list text sessions with the SQL for TEXT_SESSIONS=true, and not without it', async () => {
+    await test.restart({ TEXT_SESSIONS: 'true' });
+    expect((await test.upload(await picture('png'))).status).toBe(500);
+    await owner.query(TEXT_SESSIONS);
+    for (const appointment of ['147', 'text_session_147', String(APPOINTMENT)])
+      expect((await test.upload(await picture('png'), { appointment })).status).toBe(200);
+    expect(
+      (await test.fetch('/api/text-sessions/147/chat-images?signed_urls=true', { as: DOCTOR })).status,
+    ).toBe(200);
+    // The text session's pictures go with it: the migration's role may reference the table.
+    await owner.query('DELETE FROM text_sessions WHERE id = 147');
+    expect(await owner.query('SELECT FROM chat_images WHERE text_session_id IS NOT NULL')).toEqual([]);
+  });
+
   it('can sweep, reconcile and verify', async () => {
     await owner.query(
       `UPDATE chat_images SET state = 'pending', created_at = now() - interval '1 hour' WHERE appointment_id = 146`,
     );
     await owner.query(`UPDATE chat_image_link_opens SET opened_at = now() - interval '1 year'`);
+    await owner.query('UPDATE chat_image_tombstones SET settled_at = now()');
     await test.app.get(UpkeepSchedule).run();
     expect(await owner.query(`SELECT FROM chat_images WHERE state <> 'stored'`)).toEqual([]);
     expect(await owner.query('SELECT FROM chat_image_tombstones')).toEqual([]);
     expect(await owner.query('SELECT FROM chat_image_link_opens WHERE chat_image_id IS NULL')).toEqual([]);
     expect(await test.app.get(StorageReconciler).completePending()).toEqual({ completed: 0, pending: 0 });
     const { counts } = await test.app.get(StoredImageVerifier).verify(undefined);
-    expect(counts).toMatchObject({ intact: 1, changed: 0, missing: 0 });
+    expect(counts).toMatchObject({ intact: 2, changed: 0, missing: 0 });
     expect(test.logLines.filter((line) => line.includes('tries again later'))).toEqual([]);
   });
 
@@ -141,6 +158,7 @@ describe('the serving role with only the rights of docs/operations.md', () => {
         DATABASE_URL: test.settings.database.url,
         LOCAL_STORAGE_DIR: storage.driver === 'local' ? storage.directory : '',
         USERS_ACTIVE_COLUMN: 'is_active',
+        TEXT_SESSIONS: 'true',
       },
       cwd: tmpdir(),
     });
@@ -149,6 +167,7 @@ describe('the serving role with only the rights of docs/operations.md', () => {
       'main tables',
       'database migrations',
       'database rights',
+      'text sessions',
       'revoked tokens',
       'switched-off users',
     ])
@@ -175,6 +194,8 @@ describe('the serving role with only the rights of docs/operations.md', () => {
     for (const statement of [
       'SELECT email FROM users',
       'SELECT reason FROM appointments',
+      'SELECT status FROM text_sessions',
+      'DELETE FROM text_sessions',
       'UPDATE appointments SET doctor_id = 3',
       'DELETE FROM users',
       'DELETE FROM chat_image_access',

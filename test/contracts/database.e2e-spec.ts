@@ -38,6 +38,11 @@ describe('the migrations', () => {
       )
     ).map(({ tablename }) => tablename);
 
+  const sessionKeys = (dataSource: DataSource): Promise<unknown[]> =>
+    dataSource.query<unknown[]>(
+      `SELECT FROM pg_constraint WHERE conrelid = 'chat_images'::regclass AND confrelid = 'text_sessions'::regclass`,
+    );
+
   const downToNothing = async (dataSource: DataSource): Promise<void> => {
     while ((await migrateDown(dataSource)).length > 0);
   };
@@ -165,6 +170,85 @@ describe('the migrations', () => {
       expect(await snapshot()).toEqual(before);
       await migrateUp(dataSource);
       expect(await snapshot()).toEqual(before);
+    });
+  });
+
+  it('leave a text_sessions of the main application untouched, and refer to it', async () => {
+    await withDatabase('sessions', async (dataSource) => {
+      await dataSource.query(`
+        CREATE TABLE text_sessions (
+          id bigserial PRIMARY KEY, patient_id bigint NOT NULL, doctor_id bigint NOT NULL, status varchar(255) NOT NULL,
+          sessions_used integer NOT NULL DEFAULT 0, created_at timestamp(0) without time zone
+        );
+        CREATE INDEX text_sessions_status_index ON text_sessions (status);
+        INSERT INTO text_sessions (id, patient_id, doctor_id, status) VALUES (147, 1, 2, 'active');
+      `);
+      const snapshot = async (): Promise<unknown> => [
+        await dataSource.query('SELECT * FROM text_sessions'),
+        await dataSource.query(
+          `SELECT indexdef FROM pg_indexes WHERE tablename = 'text_sessions' ORDER BY 1`,
+        ),
+        await dataSource.query(
+          `SELECT column_name, data_type, is_nullable, column_default FROM information_schema.columns
+           WHERE table_name = 'text_sessions' ORDER BY ordinal_position`,
+        ),
+      ];
+      const before = await snapshot();
+      await migrateUp(dataSource);
+      expect(await snapshot()).toEqual(before);
+      expect(await sessionKeys(dataSource)).toHaveLength(1);
+      await downToNothing(dataSource);
+      expect(await snapshot()).toEqual(before);
+    });
+  });
+
+  it.each([
+    [
+      'has no whole number as id',
+      'CREATE TABLE text_sessions (id uuid PRIMARY KEY, patient_id bigint, doctor_id bigint)',
+    ],
+    ['has no unique id', 'CREATE TABLE text_sessions (id bigint, patient_id bigint, doctor_id bigint)'],
+    ['has no id', 'CREATE TABLE text_sessions (number bigint PRIMARY KEY)'],
+  ])('run without a foreign key where text_sessions %s', async (name, table) => {
+    await withDatabase(name.replaceAll(' ', '_'), async (dataSource) => {
+      await dataSource.query(table);
+      const names = await migrateUp(dataSource);
+      expect(names).toContain('TextSessions1766000000000');
+      expect(await sessionKeys(dataSource)).toEqual([]);
+      await downToNothing(dataSource);
+      expect(await migrateUp(dataSource)).toEqual(names);
+    });
+  });
+
+  it('do not drop pictures of text sessions on the way down without --yes-drop-data', async () => {
+    await withDatabase('session_pictures', async (dataSource) => {
+      await migrateUp(dataSource);
+      await dataSource.query(`
+        INSERT INTO users (id) VALUES (1), (2);
+        INSERT INTO appointments (id, patient_id, doctor_id) VALUES (147, 1, 2);
+        INSERT INTO text_sessions (id, patient_id, doctor_id) VALUES (147, 1, 2);
+        INSERT INTO chat_images (id, appointment_id, text_session_id, file_path, filename, uploaded_by, size, mime_type)
+          VALUES (1, 147, NULL, 'a', 'a', 1, 1, 'image/png'), (2, NULL, 147, 'b', 'b', 1, 1, 'image/png');
+      `);
+      const ids = (): Promise<unknown> => dataSource.query('SELECT id::int FROM chat_images ORDER BY id');
+      const downTo = async (name: string): Promise<unknown> => {
+        for (;;) {
+          const [newest] = await dataSource.query<{ name: string }[]>(
+            'SELECT name FROM chat_image_migrations ORDER BY timestamp DESC LIMIT 1',
+          );
+          if (newest?.name === name) return migrateDown(dataSource).catch((error: unknown) => error);
+          await migrateDown(dataSource);
+        }
+      };
+      const refusal = await downTo('TextSessions1766000000000');
+      expect(refusal).toBeInstanceOf(DataLossError);
+      expect((refusal as DataLossError).losses).toEqual([{ of: 'chat_images.text_session_id', count: 1 }]);
+      expect(await ids()).toEqual([{ id: 1 }, { id: 2 }]);
+      expect(await migrateDown(dataSource, { dropData: true })).toEqual(['TextSessions1766000000000']);
+      expect(await ids()).toEqual([{ id: 1 }]);
+      expect(await dataSource.query('SELECT id::int FROM text_sessions')).toEqual([{ id: 147 }]);
+      await migrateUp(dataSource);
+      expect(await ids()).toEqual([{ id: 1 }]);
     });
   });
 

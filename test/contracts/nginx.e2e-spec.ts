@@ -99,6 +99,7 @@ withNginx(`${SITE_FILE}, in front of both backends`, () => {
     ['GET', '/api/chat-images/1762379401_YoxmX4UUfE.jpg/signed-url'],
     ['POST', '/api/chat-images/signed-urls'],
     ['GET', '/api/appointments/145/chat-images?limit=1'],
+    ['GET', '/api/text-sessions/147/chat-images?limit=1'],
     ['GET', '/storage/chat_images/appointment_145/1762379401_YoxmX4UUfE.jpg'],
     ['GET', '/api/images/chat_images/appointment_145/1762379401_YoxmX4UUfE.jpg'],
   ])('sends %s %s to the image store', async (method, path) => {
@@ -118,6 +119,7 @@ withNginx(`${SITE_FILE}, in front of both backends`, () => {
     '/api/upload/document',
     '/api/appointments',
     '/api/appointments/145',
+    '/api/text-sessions/147',
     '/api/appointments/145/chat-images/theirs',
     '/api/appointments/145/messages',
     '/api/docs',
