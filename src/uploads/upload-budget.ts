@@ -25,7 +25,7 @@ type Share = {
   readonly userId: number;
   uploads: number;
   bytes: number;
-  /** The part of `bytes` for uploads whose appointment is not authorised yet. */
+  /** The part of `bytes` for uploads whose conversation is not authorised yet. */
   unauthorizedBytes: number;
   readonly line: Waiter[];
 };
@@ -34,7 +34,7 @@ type Share = {
  * The memory that all uploads of this process may hold together, and each user's share of it. An upload that finds no room
  * waits, and its socket is not read meanwhile.
  *
- * A user's share is half of all memory and {@link MAX_UPLOADS_PER_USER} uploads. Uploads whose appointment is not authorised
+ * A user's share is half of all memory and {@link MAX_UPLOADS_PER_USER} uploads. Uploads whose conversation is not authorised
  * yet may use the memory of one picture of the largest size. An upload takes its part of the share before it is read, for
  * the length that it announces. So the upload can be received to its end, and a user whose connections stand still keeps
  * out no other user.
@@ -43,7 +43,7 @@ type Share = {
  * memory is spent, the upload that has waited longest may use the reserve until there is room again. So one upload always
  * makes progress, and many half-received uploads can't block each other for ever.
  *
- * The budget does not ask whether a user takes part in any appointment: the main application's table may lack the index
+ * The budget does not ask whether a user takes part in any conversation: the main application's table may lack the index
  * for that. The small share of unauthorised uploads is enough.
  */
 export class UploadBudget {
@@ -196,7 +196,7 @@ export class UploadMemory {
     });
   }
 
-  /** The user may upload to the appointment: the upload no longer counts as unauthorised. */
+  /** The user may upload to the conversation: the upload no longer counts as unauthorised. */
   authorize(): void {
     if (this.share) this.budget.giveShare(this.share, { unauthorizedBytes: this.unauthorized });
     this.unauthorized = 0;
