@@ -11,7 +11,7 @@ import {
   deletedAtMistake,
   EVERY_USER,
   FIND_USER_COLUMNS,
-  UnusableUsersError,
+  UnusableTableError,
   type UserColumn,
   userRule,
 } from '../conversations/user-columns.js';
@@ -23,7 +23,7 @@ import {
   sqlState,
 } from '../database/database-failure.js';
 import type { RowName } from '../database/held-rows.js';
-import { RequestDatabase, type RunStatement } from '../database/request-database.js';
+import { preparedStatement, RequestDatabase, type RunStatement } from '../database/request-database.js';
 import { StatementBatcher } from '../database/statement-batcher.js';
 import { AppError, type ErrorCode } from '../errors/app-error.js';
 import { type AccessStatements, accessStatements, COUNT_REDIRECT } from './permission-rule.js';
@@ -118,6 +118,15 @@ type DecidedConversation =
 /** A column is not there any more, or has another type than before. */
 const COLUMN_CHANGED = /^(42703|42804|42883)$/;
 
+/** A table or column is missing, or the role may not read it. */
+const TABLE_UNUSABLE = /^(42501|42P01|42703)$/;
+
+/** Fails where the table can't be read. */
+const READ_TEXT_SESSIONS = preparedStatement(
+  'read-text-sessions',
+  'SELECT id, patient_id, doctor_id FROM text_sessions LIMIT 0',
+);
+
 const FOREIGN_KEY_VIOLATION = '23503';
 
 /**
@@ -152,9 +161,17 @@ export class ImageAccess implements OnModuleInit {
     this.statements = accessStatements(EVERY_USER, textSessions);
   }
 
-  /** @throws UnusableUsersError where the column that the settings name can't be used */
+  /** @throws UnusableTableError where a table or column that the settings name can't be used */
   async onModuleInit(): Promise<void> {
     await this.findUserColumns();
+    if (!this.textSessions) return;
+    await this.database.run(READ_TEXT_SESSIONS, []).catch((error: unknown) => {
+      if (!TABLE_UNUSABLE.test(sqlState(error) ?? '')) throw error;
+      throw new UnusableTableError(
+        'TEXT_SESSIONS is true, but the table can not be read: GRANT SELECT (id, patient_id, doctor_id) ON text_sessions to the role of DATABASE_URL.',
+        { cause: error },
+      );
+    });
   }
 
   /** Decides whether a user may see an image. No audit row is written, so there is no URL. */
@@ -297,7 +314,7 @@ export class ImageAccess implements OnModuleInit {
   private async findUserColumns(): Promise<void> {
     const columns = await this.database.run<UserColumn>(FIND_USER_COLUMNS, [this.activeColumn ?? null]);
     const mistake = activeColumnMistake(columns, this.activeColumn);
-    if (mistake !== undefined) throw new UnusableUsersError(`${mistake}.`);
+    if (mistake !== undefined) throw new UnusableTableError(`${mistake}.`);
     const unreadable = deletedAtMistake(columns);
     if (unreadable !== undefined) this.logger.warn(unreadable);
     this.statements = accessStatements(userRule(columns, this.activeColumn), this.textSessions);

@@ -10,6 +10,7 @@ export const NEEDED_RIGHTS = {
   tables: {
     chat_images: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'],
     chat_image_access: ['INSERT'],
+    chat_image_imports: ['SELECT', 'INSERT', 'UPDATE'],
     chat_image_link_opens: ['SELECT', 'INSERT', 'DELETE'],
     chat_image_tombstones: ['SELECT', 'INSERT', 'UPDATE', 'DELETE'],
     chat_image_upkeep_tasks: ['SELECT', 'INSERT', 'UPDATE'],

@@ -4,7 +4,7 @@ import { storageAdvice } from '../storage/storage-failure.js';
 import { SettingsError } from '../config/settings.js';
 import { connectionHint } from '../database/connection-hints.js';
 import { SourceError } from '../import/import-source.js';
-import { UnusableUsersError } from '../conversations/user-columns.js';
+import { UnusableTableError } from '../conversations/user-columns.js';
 
 /** A mistake in the use of a command. Printed without stack: the message says what to do. */
 export class UsageError extends Error {
@@ -36,7 +36,7 @@ function describe(error: unknown): string {
     error instanceof IncompleteError ||
     error instanceof SourceError ||
     error instanceof UnreadableSessionsError ||
-    error instanceof UnusableUsersError
+    error instanceof UnusableTableError
   )
     return error.message;
   if (error instanceof Error && 'code' in error && error.code === 'EADDRINUSE') {

@@ -19,9 +19,9 @@ export type UserRule = {
 /** The rule without known columns: every row is a user. */
 export const EVERY_USER: UserRule = { condition: '', suffix: '' };
 
-/** USERS_ACTIVE_COLUMN names a column that can't be used. */
-export class UnusableUsersError extends Error {
-  override readonly name = 'UnusableUsersError';
+/** A setting names a table or column of the main application that can't be used. */
+export class UnusableTableError extends Error {
+  override readonly name = 'UnusableTableError';
 }
 
 /** Laravel's soft deletes: a row with a `deleted_at` counts as deleted. */
