@@ -102,14 +102,16 @@ export class ImportRecord {
       `INSERT INTO chat_image_imports (source, file_path) SELECT $1, unnest($2::text[]) ON CONFLICT (source, file_path) DO NOTHING`,
       [this.source, paths],
     );
+    // MATERIALIZED: on a table without statistics, the planner would run the subquery once for each row.
     await this.dataSource.query(
-      `UPDATE chat_image_imports SET state = 'waiting', reason = NULL, source_sha256 = NULL, original = NULL,
-         updated_at = now()
-       WHERE source = $1 AND file_path IN (
+      `WITH again AS MATERIALIZED (
          SELECT file_path FROM chat_image_imports
          WHERE source = $1 AND file_path = ANY($2) AND state IN ('failed', 'gone', 'returned') AND updated_at < $3
          FOR UPDATE SKIP LOCKED
-       )`,
+       )
+       UPDATE chat_image_imports SET state = 'waiting', reason = NULL, source_sha256 = NULL, original = NULL,
+         updated_at = now()
+       FROM again WHERE source = $1 AND chat_image_imports.file_path = again.file_path`,
       [this.source, paths, since],
     );
   }
