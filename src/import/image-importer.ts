@@ -1,5 +1,6 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { randomUUID } from 'node:crypto';
+import { setTimeout } from 'node:timers/promises';
 import pLimit, { type LimitFunction } from 'p-limit';
 import { DataSource, type EntityManager } from 'typeorm';
 import { STORAGE_FOLDER } from '../chat-images/entities/chat-image-path.js';
@@ -14,7 +15,13 @@ import { ObjectExistsError } from '../storage/storage-errors.js';
 import { StorageProvider } from '../storage/storage-provider.js';
 import { MAX_FILE_BYTES } from '../uploads/upload-form.js';
 import { BucketSource } from './bucket-source.js';
-import { type ClaimedFile, type FileFacts, type FileOutcome, ImportRecord } from './import-record.js';
+import {
+  type ClaimedFile,
+  type FileFacts,
+  type FileOutcome,
+  ImportRecord,
+  NAME_TAKEN,
+} from './import-record.js';
 import {
   type ImportSource,
   type ListedFile,
@@ -65,6 +72,15 @@ const PAGE = 1000;
 /** Batches at the same time: one is written to the database while the pictures of the other are stored. */
 const BATCHES = 2;
 
+/**
+ * In place: the time from the commit of a row to the rewriting of its object. A client that was redirected to the public
+ * object just before the commit gets there while it is still public.
+ */
+const SETTLE_MS = 2000;
+
+/** In place: batches at the same time. Most of them wait for {@link SETTLE_MS}. */
+const BATCHES_IN_PLACE = 8;
+
 /** How often a picture is tried to be decoded when no process is free in time. */
 const DECODE_ATTEMPTS = 3;
 
@@ -93,7 +109,7 @@ type StoredForm = {
 /**
  * Imports old pictures from a source. The order of the steps keeps every picture readable at every moment:
  * from another place, the object is stored and read back, then its row is committed. In this service's own bucket, the row is
- * committed first, while the object is still public, then the object is rewritten in place.
+ * committed first, while the object is still public, then after a pause the object is rewritten in place.
  */
 @Injectable()
 export class ImageImporter {
@@ -187,7 +203,7 @@ export class ImageImporter {
     };
     // Claims of one run follow each other: each begins after the last path of the one before.
     const failures = (
-      await Promise.allSettled(Array.from({ length: concurrency > 1 ? BATCHES : 1 }, work))
+      await Promise.allSettled(Array.from({ length: concurrency > 1 ? run.batches : 1 }, work))
     ).filter((result) => result.status === 'rejected');
     if (failures[0]) throw failures[0].reason;
   }
@@ -211,6 +227,11 @@ class ImportRun {
     this.limit = pLimit(options.concurrency);
   }
 
+  /** How many batches are worked on at the same time. */
+  get batches(): number {
+    return this.source.isTarget ? BATCHES_IN_PLACE : BATCHES;
+  }
+
   /** Imports the files that `claim` returns, in one transaction. @returns no outcome when there was no file */
   async importBatch(
     claim: (manager: EntityManager) => Promise<readonly ClaimedFile[]>,
@@ -219,16 +240,23 @@ class ImportRun {
     const outcomes = await this.record.transaction(async (manager) => {
       const claimed = await this.claims(() => claim(manager));
       if (claimed.length === 0) return [];
-      const examined = await this.examineAll(manager, claimed);
+      const examined = withoutTwins(await this.examineAll(manager, claimed));
+      const written = new Set<string>();
       const results = await this.limit.map(examined, async (ready): Promise<FileOutcome> => {
         if ('state' in ready) return ready;
-        if (!this.source.isTarget) return this.store(ready);
-        registered.push(ready);
+        if (!this.source.isTarget) return this.store(ready, written);
+        // The original bytes are not needed any more.
+        registered.push({ ...ready, file: { ...ready.file, pieces: [] } });
         return { ...outcomeOf(ready, null), state: 'registered', original: this.originalOf(ready) };
       });
-      return this.record.finish(manager, results);
+      const final = await this.record.finish(manager, results);
+      // Another run was faster with the name, or the conversation is gone: an object without a row would be left.
+      const unwanted = final.filter(({ filePath, state }) => state === 'failed' && written.has(filePath));
+      await this.limit.map(unwanted, ({ filePath }) => this.storage.delete(filePath));
+      return final;
     });
     if (registered.length === 0) return outcomes;
+    await setTimeout(SETTLE_MS);
     const rewritten = await this.rewrite(
       registered.filter(({ candidate }) =>
         outcomes.some(
@@ -278,7 +306,7 @@ class ImportRun {
       if (!picture || !facts) return failed('The path has not the form of a picture.');
       if (!facts.hasConversation)
         return failed(`There is no ${picture.conversation.kind} ${picture.conversation.id}.`);
-      if (facts.image && facts.image.filePath !== filePath) return failed('Another image has the name.');
+      if (facts.image && facts.image.filePath !== filePath) return failed(NAME_TAKEN);
       if (!uploader)
         return failed('Nobody is known to have sent it: name the sender in a manifest, or a default.');
       if (!users.has(uploader.id)) return failed(`There is no user ${uploader.id}, who has sent it.`);
@@ -312,7 +340,7 @@ class ImportRun {
       // Stored from another source, or put back by a rollback.
       return [facts.image.sha256Sent, facts.image.sha256Stored].includes(file.sha256)
         ? { filePath, state: 'stored', imageId: facts.image.id, sourceSha256: file.sha256 }
-        : { filePath, state: 'failed', reason: 'Another image has the name.' };
+        : { filePath, state: 'failed', reason: NAME_TAKEN };
     }
     if (claimed.state === 'waiting' || claimed.sourceSha256 === file.sha256)
       return { candidate, file, stored: await this.storedForm(file), uploader };
@@ -361,13 +389,18 @@ class ImportRun {
     }
   }
 
-  /** Stores a picture from another place. What is there already is never overwritten. */
-  private async store(ready: ReadyFile): Promise<FileOutcome> {
+  /**
+   * Stores a picture from another place. What is there already is never overwritten.
+   *
+   * @param written gets the path where this run writes the object
+   */
+  private async store(ready: ReadyFile, written: Set<string>): Promise<FileOutcome> {
     const { filePath } = ready.candidate.picture;
     const { sha256 } = ready.stored;
     try {
       if (!this.refusesToReplace && (await this.storage.head(filePath))) throw new ObjectExistsError();
       await this.put(ready, true);
+      written.add(filePath);
     } catch (error) {
       if (!(error instanceof ObjectExistsError)) throw error;
       // An earlier run was cut after it had written the object.
@@ -457,6 +490,18 @@ async function tryStorage(storage: StorageProvider, source: ImportSource): Promi
   } finally {
     await storage.delete(key);
   }
+}
+
+/** Names are unique: of files of one batch with the same name, only the first goes on. */
+function withoutTwins(files: readonly (ReadyFile | FileOutcome)[]): readonly (ReadyFile | FileOutcome)[] {
+  const names = new Set<string>();
+  return files.map((file) => {
+    if ('state' in file) return file;
+    const { filePath, filename } = file.candidate.picture;
+    if (names.has(filename)) return { filePath, state: 'failed', reason: NAME_TAKEN };
+    names.add(filename);
+    return file;
+  });
 }
 
 /** @param sha256Stored none while the object is not this service's */

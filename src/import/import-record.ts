@@ -73,7 +73,7 @@ const FOREIGN_KEY_VIOLATION = '23503';
 
 /** Where nothing can be said about a file any more, because it was not tried to its end. */
 const VANISHED = 'The conversation or the sender was deleted during the import.';
-const NAME_TAKEN = 'Another image has the name.';
+export const NAME_TAKEN = 'Another image has the name.';
 
 /**
  * The table `chat_image_imports`: the queue and the result of the import. A run claims files by locking their rows, so
