@@ -13,10 +13,17 @@ export class RunningProcess {
   readonly exit: Promise<number | null>;
   private readonly child: ChildProcess;
 
-  /** @param args the program below `dist/`, and its arguments */
-  constructor(args: readonly string[], options: { env?: NodeJS.ProcessEnv; cwd?: string } = {}) {
+  /**
+   * @param args the program below `dist/`, and its arguments
+   * @param options the wrapper is a command that becomes the program, such as `nice node`
+   */
+  constructor(
+    args: readonly string[],
+    options: { env?: NodeJS.ProcessEnv; cwd?: string; wrapper?: readonly string[] } = {},
+  ) {
     const [program = '', ...rest] = args;
-    this.child = spawn(process.execPath, [resolve('dist', program), ...rest], {
+    const [command = process.execPath, ...before] = options.wrapper ?? [];
+    this.child = spawn(command, [...before, resolve('dist', program), ...rest], {
       cwd: options.cwd,
       // The environment of the tests is not passed on.
       env: { PATH: process.env.PATH, HOME: process.env.HOME, ...options.env },
