@@ -10,7 +10,6 @@ import {
   isUnknownKind,
   type OldFile,
   secondsOf,
-  TEXT_SESSION_REQUESTS,
 } from './installation.js';
 import { CLIMBING_KEY, expectedReason, LINKED_FOLDER, PIPE, type Place } from './places.js';
 
@@ -215,7 +214,6 @@ export class Books {
       const stored = await place.readObject(path);
       if (!stored || !(await clients.isSame(path, stored, bytes)))
         findings.add('equal', `${path}: ${stored ? 'another picture' : 'nothing'} is stored.`);
-      if (conversation.isTextSession && !TEXT_SESSION_REQUESTS) return;
       for (const user of [conversation.patient, conversation.doctor]) {
         const verdict = await clients.readWithToken(picture, user, false);
         if (verdict !== undefined) findings.add('equal', `${path} for the user ${user}: ${verdict}.`);

@@ -13,7 +13,6 @@ import {
   type OldFile,
   sha256,
   STRANGER,
-  TEXT_SESSION_REQUESTS,
 } from './installation.js';
 import type { Place } from './places.js';
 import { PHASE_HEADER, type Service } from './service.js';
@@ -54,8 +53,6 @@ export class Clients {
   opensByLink = 0;
   redirects = 0;
   readonly uploaded: Shown[] = [];
-  /** Whether every picture is at its old address. */
-  isOldPlaceWhole = true;
   private readonly old: readonly Shown[];
   /** Pictures that this service has answered for: from then on it must always do so. */
   private readonly here = new Set<string>();
@@ -130,9 +127,6 @@ export class Clients {
       if (isOld) this.redirects += 1;
       else this.opensByLink += 1;
     }
-    const isOwed = !picture.conversation.isTextSession || TEXT_SESSION_REQUESTS;
-    // Without an answer of this service, only what is still public can be seen.
-    if (!isOwed && (phase > 2 || this.place.inPlace || !this.isOldPlaceWhole)) return undefined;
     if (status !== 302 || location === null) return `${status} in phase ${phase}`;
     if (isOld && (phase > 2 || picture.isUploaded)) return `sent to the old address in phase ${phase}`;
     this.findings.count(`old client ${isOld ? 'sent to the old address' : 'shown'} in phase ${phase}`);
@@ -148,7 +142,6 @@ export class Clients {
 
   /** The picture with a token, by the name of its file, or by its address. */
   async readWithToken(picture: Shown, user: number, byAddress: boolean): Promise<Verdict> {
-    if (picture.conversation.isTextSession && !TEXT_SESSION_REQUESTS) return undefined;
     const wasHere = picture.isUploaded || this.here.has(picture.path);
     if (!byAddress) {
       const name = picture.path.split('/').at(-1) ?? '';

@@ -2,12 +2,6 @@ import { createHash } from 'node:crypto';
 import sharp from 'sharp';
 import { pick, type RandomNumbers, randomNumbers } from '../support/random-numbers.js';
 
-/**
- * Whether requests for pictures of text sessions are answered by this service. Without that, these pictures are imported and
- * compared, but clients read them only where they are still public.
- */
-export const TEXT_SESSION_REQUESTS = false as boolean;
-
 /** A conversation of the previous system, as its folder names it. */
 export type OldConversation = {
   readonly folder: string;
@@ -39,9 +33,7 @@ const TEXT_SESSIONS: readonly OldConversation[] = [71, 72].map((id, index) => ({
 }));
 
 /** Conversations that new pictures are sent to. */
-export const OPEN_CONVERSATIONS: readonly OldConversation[] = TEXT_SESSION_REQUESTS
-  ? [...APPOINTMENTS, ...TEXT_SESSIONS]
-  : APPOINTMENTS;
+export const OPEN_CONVERSATIONS: readonly OldConversation[] = [...APPOINTMENTS, ...TEXT_SESSIONS];
 
 /** One in so many pictures belongs to a text session. */
 const TEXT_SESSION_SHARE = 7;
@@ -110,7 +102,7 @@ export const isUnknownKind = ({ kind }: OldFile): boolean =>
 export async function generateInstallation(count: number, kinds: readonly OddKind[]): Promise<Installation> {
   const random = randomNumbers(count, 17);
   const files: OldFile[] = [];
-  const conversations = [...APPOINTMENTS, ...TEXT_SESSIONS];
+  const conversations = [...OPEN_CONVERSATIONS];
   for (let index = 0; files.length < count; index += 1) {
     const isOdd = index % ODD_SHARE === ODD_SHARE - 1;
     const kind = isOdd ? kinds[Math.floor(index / ODD_SHARE) % kinds.length] : 'good';

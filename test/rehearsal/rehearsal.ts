@@ -195,7 +195,6 @@ class Rehearsal {
       `Phase 4 is the last. ${books.pictureCount} old pictures are still in their sources (npm run migrate:delete-source).`,
     );
     this.step('delete the source');
-    clients.isOldPlaceWhole = false;
     await this.deleteSource(commands, books);
     await says('Phase 4 is the last. No imported picture is left in its source.');
 
@@ -204,7 +203,6 @@ class Rehearsal {
     const back = await commands.run('rollback', ['--public', '--yes']);
     books.checkOutcomes(back, 0, ['put back']);
     await books.checkPublicAgain(clients);
-    clients.isOldPlaceWhole = true;
     await says(
       `Not ready for phase 3: ${books.pictureCount} old pictures wait for the import (npm run migrate:images).`,
     );
