@@ -93,6 +93,8 @@ type ReadyFile = {
   readonly file: SourceFile;
   readonly stored: StoredForm;
   readonly uploader: Uploader;
+  /** In place: an earlier run was cut after it had rewritten the object. Its original is kept already. */
+  readonly isRewritten?: boolean;
 };
 
 /** The form in which a picture will be stored. */
@@ -213,6 +215,8 @@ export class ImageImporter {
 class ImportRun {
   private readonly limit: LimitFunction;
   private readonly claims = pLimit(1);
+  /** In place, batches that wait must not take the connections of the others. */
+  private readonly transactions = pLimit(BATCHES);
   private decoded = 0;
 
   constructor(
@@ -237,7 +241,7 @@ class ImportRun {
     claim: (manager: EntityManager) => Promise<readonly ClaimedFile[]>,
   ): Promise<readonly FileOutcome[]> {
     const registered: ReadyFile[] = [];
-    const outcomes = await this.record.transaction(async (manager) => {
+    const outcomes = await this.transaction(async (manager) => {
       const claimed = await this.claims(() => claim(manager));
       if (claimed.length === 0) return [];
       const examined = withoutTwins(await this.examineAll(manager, claimed));
@@ -265,6 +269,10 @@ class ImportRun {
       ),
     );
     return outcomes.map((outcome) => rewritten.get(outcome.filePath) ?? outcome);
+  }
+
+  private transaction<T>(work: (manager: EntityManager) => Promise<T>): Promise<T> {
+    return this.transactions(() => this.record.transaction(work));
   }
 
   /** Examines files without a claim, and stores nothing. */
@@ -350,7 +358,7 @@ class ImportRun {
     const stored = original && (await this.storedForm(original));
     if (original?.sha256 !== claimed.sourceSha256 || stored?.sha256 !== file.sha256)
       throw new SourceFileError('It has changed during the import.');
-    return { candidate, file: { ...file, sha256: original.sha256 }, stored, uploader };
+    return { candidate, file: { ...file, sha256: original.sha256 }, stored, uploader, isRewritten: true };
   }
 
   /** @throws PictureError where the picture is no picture, or an upload would refuse it */
@@ -416,7 +424,7 @@ class ImportRun {
    * @returns the outcomes by path
    */
   private async rewrite(files: readonly ReadyFile[]): Promise<ReadonlyMap<string, FileOutcome>> {
-    const outcomes = await this.record.transaction(async (manager) => {
+    const outcomes = await this.transaction(async (manager) => {
       const mine = await this.record.claimRegistered(
         manager,
         files.map(({ candidate }) => candidate.picture.filePath),
@@ -438,9 +446,14 @@ class ImportRun {
     const { filePath } = ready.candidate.picture;
     const original = this.originalOf(ready);
     const source = this.source;
-    if (source instanceof BucketSource) await source.keepOriginal(filePath, original);
-    if (!(await source.isUnchanged(filePath, ready.file)))
-      return { filePath, state: 'failed', reason: 'It has changed during the import.' };
+    const changed: FileOutcome = { filePath, state: 'failed', reason: 'It has changed during the import.' };
+    if (!(await source.isUnchanged(filePath, ready.file))) {
+      // A run beside this one has rewritten the object, and was cut before it could say so. Its original is kept.
+      if ((await this.storage.digest(filePath)) !== ready.stored.sha256) return changed;
+    } else if (!ready.isRewritten) {
+      if (source instanceof BucketSource) await source.keepOriginal(filePath, original);
+      if (!(await source.isUnchanged(filePath, ready.file))) return changed;
+    }
     await this.put(ready, false);
     // An old version has the public rights of its time.
     if (original?.startsWith('version ')) await source.close(filePath, original);
