@@ -43,7 +43,10 @@ export class ImportRuns {
    */
   async killHalfDone(): Promise<readonly string[]> {
     for (let kills = 0; kills < MAX_KILLS; kills += 1) {
-      await this.kill(this.start(), async () => (await this.halfDone()).length > 0);
+      // What an earlier run has left does not count.
+      const before = await this.halfDone();
+      const isNew = (path: string): boolean => !before.includes(path);
+      await this.kill(this.start(), async () => (await this.halfDone()).some(isNew));
       const left = await this.halfDone();
       if (left.length > 0) return left;
     }
