@@ -87,6 +87,7 @@ export class ImportRuns {
         await setImmediate();
         continue;
       }
+      if (!this.place.inPlace) waitUntilItReads(started.process.pid, this.place.from, path);
       started.process.signal('SIGSTOP');
       await eventually(() => isOver.yes || isStopped(started.process.pid), 'a process that is stopped');
       const bytes = changes.get(path);
@@ -105,13 +106,16 @@ export class ImportRuns {
     changes: ReadonlyMap<string, Buffer>,
     changed: readonly string[],
   ): Promise<string | undefined> {
-    const paths = this.place.inPlace ? await this.pathsIn('registered') : openPictures(pid, this.place.from);
+    const paths = this.place.inPlace
+      ? await this.pathsIn('registered')
+      : [...openPictures(pid, this.place.from).keys()];
     return paths.find((path) => changes.has(path) && !changed.includes(path));
   }
 
   private async isStill(path: string, pid: number): Promise<boolean> {
     if (this.place.inPlace) return (await this.place.anonymousGet(path, '')) === 200;
-    return openPictures(pid, this.place.from).includes(path);
+    // Before it has begun to read, it would read the new bytes only.
+    return (openPictures(pid, this.place.from).get(path) ?? 0) > 0;
   }
 
   /** Kills a run at a moment. */
@@ -149,15 +153,25 @@ export class ImportRuns {
 export const storedIn = ({ report }: Ended): ReadonlySet<string> =>
   new Set(report.flatMap(({ file, outcome }) => (outcome === 'stored' ? [file] : [])));
 
-/** Pictures that a process has open, and has not read to their end. */
-function openPictures(pid: number, root: string): readonly string[] {
-  const open: string[] = [];
+/** How long a process that has opened a picture may take to read it. */
+const READ_LIMIT_MS = 1000;
+
+/** Waits until a process has read a part of a picture, without a pause in which it could read the rest. */
+function waitUntilItReads(pid: number, root: string, path: string): void {
+  for (const deadline = performance.now() + READ_LIMIT_MS; performance.now() < deadline;)
+    if (openPictures(pid, root).get(path) !== 0) return;
+}
+
+/** Pictures that a process has open and has not read to their end, with the number of bytes that it has read. */
+function openPictures(pid: number, root: string): ReadonlyMap<string, number> {
+  const open = new Map<string, number>();
   try {
     for (const descriptor of readdirSync(`/proc/${pid}/fd`)) {
       const file = linkOf(`/proc/${pid}/fd/${descriptor}`);
       if (!file.startsWith(join(root, 'chat_images'))) continue;
-      const position = /^pos:\s*(\d+)/.exec(readFileSync(`/proc/${pid}/fdinfo/${descriptor}`, 'utf8'))?.[1];
-      if (Number(position) < statSync(file).size) open.push(file.slice(root.length + 1));
+      const facts = readFileSync(`/proc/${pid}/fdinfo/${descriptor}`, 'utf8');
+      const position = Number(/^pos:\s*(\d+)/.exec(facts)?.[1]);
+      if (position < statSync(file).size) open.set(file.slice(root.length + 1), position);
     }
   } catch {
     // The process, or the file, is closed meanwhile.
