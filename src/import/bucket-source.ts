@@ -19,13 +19,7 @@ import type { S3Settings, SourceBucketSettings } from '../config/settings.js';
 import { systemCode } from '../errors/system-code.js';
 import type { BytePieces } from '../storage/byte-pieces.js';
 import { encodePath } from '../storage/s3-url-signer.js';
-import {
-  ImportSource,
-  type ListedFile,
-  SourceError,
-  type SourceFile,
-  SourceFileError,
-} from './import-source.js';
+import { ImportSource, type ListedFile, SourceError, SourceFile, SourceFileError } from './import-source.js';
 import { kindOfUnknown, parseOldPicture } from './old-picture.js';
 
 const MAX_SOCKETS = 64;
@@ -121,7 +115,7 @@ export class BucketSource extends ImportSource {
   ): Promise<SourceFile | undefined> {
     const { key, versionId } = this.place(filePath, original);
     try {
-      const { Body, ContentLength, ETag, LastModified, VersionId } = await this.client.send(
+      const { Body, ContentLength, ETag, VersionId } = await this.client.send(
         new GetObjectCommand({ Bucket: this.bucket, Key: key, VersionId: versionId }),
       );
       if (!(Body instanceof Readable)) throw new SourceFileError('The bucket answered without a body.');
@@ -130,19 +124,9 @@ export class BucketSource extends ImportSource {
         Body.destroy();
         throw tooLarge;
       }
-      const digest = createHash('sha256');
       const pieces: Buffer[] = [];
-      for await (const piece of Body as AsyncIterable<Buffer>) {
-        pieces.push(piece);
-        digest.update(piece);
-      }
-      return {
-        pieces,
-        sha256: digest.digest('hex'),
-        modified: LastModified ?? new Date(),
-        version: ETag ?? '',
-        versionId: VersionId,
-      };
+      for await (const piece of Body as AsyncIterable<Buffer>) pieces.push(piece);
+      return new SourceFile(pieces, ETag ?? '', VersionId);
     } catch (error) {
       if (error instanceof SourceFileError) throw error;
       const status = statusOf(error);

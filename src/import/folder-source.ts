@@ -1,21 +1,19 @@
-import { createHash, randomUUID } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import type { Dirent, Stats } from 'node:fs';
 import { constants } from 'node:fs';
 import { chmod, lstat, mkdir, open, opendir, realpath, rename, rm, stat } from 'node:fs/promises';
+import { LRUCache } from 'lru-cache';
 import { basename, dirname, join, resolve } from 'node:path';
 import { STORAGE_FOLDER } from '../chat-images/entities/chat-image-path.js';
 import { systemCode } from '../errors/system-code.js';
 import { type BytePieces, writePieces } from '../storage/byte-pieces.js';
-import {
-  ImportSource,
-  type ListedFile,
-  SourceError,
-  type SourceFile,
-  SourceFileError,
-} from './import-source.js';
+import { ImportSource, type ListedFile, SourceError, SourceFile, SourceFileError } from './import-source.js';
 import { kindOfUnknown, parseOldPicture } from './old-picture.js';
 
 const CONVERSATION_FOLDER = /^(appointment|text_session)_\d+$/;
+
+/** How long a folder counts as checked. A folder holds the pictures of one chat, which are read one after the other. */
+const REMEMBERED_MS = 1000;
 
 /** Bytes of one read. A file of the usual size is read at once. */
 const READ_BYTES = 1024 * 1024;
@@ -26,6 +24,9 @@ const PRIVATE_MODE = 0o600;
 
 /** A public folder of the previous backend, such as `storage/app/public`. */
 export class FolderSource extends ImportSource {
+  /** Folders that were no symbolic links a moment ago. */
+  private readonly plainFolders = new LRUCache<string, true>({ max: 1000, ttl: REMEMBERED_MS });
+
   private constructor(private readonly root: string) {
     super(root, false);
   }
@@ -72,22 +73,18 @@ export class FolderSource extends ImportSource {
         const before = await file.stat();
         if (!before.isFile()) throw new SourceFileError('It is no regular file.');
         if (before.size > maxBytes) throw tooLarge(maxBytes);
-        const digest = createHash('sha256');
         const pieces: Buffer[] = [];
-        let length = 0;
-        for (;;) {
-          const piece = Buffer.allocUnsafe(Math.min(READ_BYTES, Math.max(before.size - length, 0) + 1));
+        for (let length = 0; length < before.size;) {
+          const piece = Buffer.allocUnsafe(Math.min(READ_BYTES, before.size - length));
           const { bytesRead } = await file.read(piece, 0, piece.length, null);
-          if (bytesRead === 0) break;
-          length += bytesRead;
-          if (length > maxBytes) throw tooLarge(maxBytes);
+          if (bytesRead === 0) throw new SourceFileError('It has changed while it was read.');
           pieces.push(piece.subarray(0, bytesRead));
-          digest.update(piece.subarray(0, bytesRead));
+          length += bytesRead;
         }
         const after = await file.stat();
-        if (length !== before.size || versionOf(after) !== versionOf(before))
+        if (versionOf(after) !== versionOf(before))
           throw new SourceFileError('It has changed while it was read.');
-        return { pieces, sha256: digest.digest('hex'), modified: after.mtime, version: versionOf(after) };
+        return new SourceFile(pieces, versionOf(after));
       } finally {
         await file.close();
       }
@@ -182,7 +179,9 @@ export class FolderSource extends ImportSource {
    */
   private async refuseLinks(filePath: string): Promise<void> {
     const folder = dirname(join(this.root, filePath));
+    if (this.plainFolders.has(folder)) return;
     if ((await realpath(folder)) !== folder) throw new SourceFileError('Its folder is a symbolic link.');
+    this.plainFolders.set(folder, true);
   }
 }
 

@@ -26,7 +26,7 @@ import {
   type ImportSource,
   type ListedFile,
   SourceError,
-  type SourceFile,
+  SourceFile,
   SourceFileError,
 } from './import-source.js';
 import { type OldPicture, parseOldPicture } from './old-picture.js';
@@ -72,6 +72,9 @@ const PAGE = 1000;
 /** Batches at the same time: one is written to the database while the pictures of the other are stored. */
 const BATCHES = 2;
 
+/** A batch has this many files for each file that is imported at the same time: a commit takes as long as a few files. */
+const ROUNDS_OF_BATCH = 4;
+
 /**
  * In place: the time from the commit of a row to the rewriting of its object. A client that was redirected to the public
  * object just before the commit gets there while it is still public.
@@ -102,6 +105,8 @@ type StoredForm = {
   readonly pieces: BytePieces;
   readonly sha256: string;
   readonly md5?: string | undefined;
+  /** SHA-256 of the file in the source. */
+  readonly sha256Sent: string;
   readonly mimeType: string;
   readonly width: number;
   readonly height: number;
@@ -190,7 +195,7 @@ export class ImageImporter {
     const work = async (): Promise<void> => {
       while (!signal.aborted && claimedCount < limit) {
         const outcomes = await run.importBatch(async (manager) => {
-          const size = Math.min(concurrency, limit - claimedCount);
+          const size = Math.min(run.filesOfBatch, limit - claimedCount);
           const claimed = await record.claim(manager, { after, limit: size, from: since });
           after = claimed.at(-1)?.filePath ?? after;
           claimedCount += claimed.length;
@@ -231,6 +236,11 @@ class ImportRun {
     this.limit = pLimit(options.concurrency);
   }
 
+  /** How many files one transaction claims. In place they stay in memory for {@link SETTLE_MS}. */
+  get filesOfBatch(): number {
+    return this.options.concurrency * (this.source.isTarget ? 1 : ROUNDS_OF_BATCH);
+  }
+
   /** How many batches are worked on at the same time. */
   get batches(): number {
     return this.source.isTarget ? BATCHES_IN_PLACE : BATCHES;
@@ -244,13 +254,17 @@ class ImportRun {
     const outcomes = await this.transaction(async (manager) => {
       const claimed = await this.claims(() => claim(manager));
       if (claimed.length === 0) return [];
-      const examined = withoutTwins(await this.examineAll(manager, claimed));
       const written = new Set<string>();
-      const results = await this.limit.map(examined, async (ready): Promise<FileOutcome> => {
-        if ('state' in ready) return ready;
+      const names = new Set<string>();
+      const results = await this.examineAll(manager, claimed, (ready): FileOutcome | Promise<FileOutcome> => {
+        const { filePath, filename } = ready.candidate.picture;
+        // Names are unique: of files of one batch with the same name, only the first goes on.
+        if (names.has(filename)) return { filePath, state: 'failed', reason: NAME_TAKEN };
+        names.add(filename);
         if (!this.source.isTarget) return this.store(ready, written);
         // The original bytes are not needed any more.
-        registered.push({ ...ready, file: { ...ready.file, pieces: [] } });
+        const { version, versionId } = ready.file;
+        registered.push({ ...ready, file: new SourceFile([], version, versionId) });
         return { ...outcomeOf(ready, null), state: 'registered', original: this.originalOf(ready) };
       });
       const final = await this.record.finish(manager, results);
@@ -283,19 +297,25 @@ class ImportRun {
       sourceSha256: null,
       original: null,
     }));
-    const examined = await this.record.transaction((manager) => this.examineAll(manager, claimed));
-    return examined.map((ready) =>
-      'state' in ready
-        ? { file: ready.filePath, outcome: ready.state, reason: ready.reason }
-        : { file: ready.candidate.picture.filePath, outcome: 'would be stored', as: ready.stored.as },
+    const lines = await this.record.transaction((manager) =>
+      this.examineAll(manager, claimed, ({ candidate, stored }): ReportLine => {
+        return { file: candidate.picture.filePath, outcome: 'would be stored', as: stored.as };
+      }),
+    );
+    return lines.map((line) =>
+      'state' in line ? { file: line.filePath, outcome: line.state, reason: line.reason } : line,
     );
   }
 
-  /** @returns files that are ready to be stored, and the outcomes of the others */
-  private async examineAll(
+  /**
+   * @param next gets each file that is ready to be stored
+   * @returns the results of `next`, and the outcomes of the other files
+   */
+  private async examineAll<T>(
     manager: EntityManager,
     claimed: readonly ClaimedFile[],
-  ): Promise<readonly (ReadyFile | FileOutcome)[]> {
+    next: (ready: ReadyFile) => T | Promise<T>,
+  ): Promise<readonly (T | FileOutcome)[]> {
     const pictures = claimed.map(({ filePath }) => parseOldPicture(filePath)).filter((picture) => !!picture);
     const allFacts = await this.record.facts(manager, pictures);
     const uploaders = new Map(
@@ -318,13 +338,14 @@ class ImportRun {
       if (!uploader)
         return failed('Nobody is known to have sent it: name the sender in a manifest, or a default.');
       if (!users.has(uploader.id)) return failed(`There is no user ${uploader.id}, who has sent it.`);
-      try {
-        return await this.examine({ claimed: file, picture, facts }, uploader);
-      } catch (error) {
-        if (error instanceof SourceFileError) return failed(error.message);
-        if (error instanceof PictureError) return failed(reasonOf(error));
-        throw error;
-      }
+      const examined = await this.examine({ claimed: file, picture, facts }, uploader).catch(
+        (error: unknown) => {
+          if (error instanceof SourceFileError) return failed(error.message);
+          if (error instanceof PictureError) return failed(reasonOf(error));
+          throw error;
+        },
+      );
+      return 'state' in examined ? examined : next(examined);
     });
   }
 
@@ -358,26 +379,23 @@ class ImportRun {
     const stored = original && (await this.storedForm(original));
     if (original?.sha256 !== claimed.sourceSha256 || stored?.sha256 !== file.sha256)
       throw new SourceFileError('It has changed during the import.');
-    return { candidate, file: { ...file, sha256: original.sha256 }, stored, uploader, isRewritten: true };
+    return { candidate, file, stored, uploader, isRewritten: true };
   }
 
   /** @throws PictureError where the picture is no picture, or an upload would refuse it */
   private async storedForm(file: SourceFile): Promise<StoredForm> {
-    const { pieces, sha256 } = file;
+    const { pieces } = file;
     const size = lengthOf(pieces);
     try {
       if (size > MAX_FILE_BYTES) throw new PictureError('invalid', 'The file is over 10 MiB.');
-      const { keepBytes } = this.options;
-      const prepared = await this.prepare(pieces);
-      const { mimeType, width, height } = prepared;
-      return keepBytes
-        ? { pieces, sha256, mimeType, width, height, as: 'kept' }
-        : { ...prepared, as: 'cleaned' };
+      return { ...(await this.prepare(pieces)), as: this.options.keepBytes ? 'kept' : 'cleaned' };
     } catch (error) {
       if (!(error instanceof PictureError) || error.failure !== 'invalid' || !this.options.lenient)
         throw error;
       const format = detectFormat(Buffer.concat(pieces.slice(0, 2)));
-      return { pieces, sha256, mimeType: `image/${format}`, width: 0, height: 0, as: 'unchecked' };
+      const { sha256 } = file;
+      const mimeType = `image/${format}`;
+      return { pieces, sha256, sha256Sent: sha256, mimeType, width: 0, height: 0, as: 'unchecked' };
     }
   }
 
@@ -386,10 +404,8 @@ class ImportRun {
       try {
         // Each file counts as a sender of its own: all decoding processes are for the import.
         this.decoded += 1;
-        return await this.preparer.prepare(pieces, {
-          userId: -this.decoded,
-          left: new AbortController().signal,
-        });
+        const sender = { userId: -this.decoded, left: new AbortController().signal };
+        return await this.preparer.prepare(pieces, sender, this.options.keepBytes);
       } catch (error) {
         if (!(error instanceof PictureError) || error.failure !== 'overloaded' || attempt === DECODE_ATTEMPTS)
           throw error;
@@ -505,18 +521,6 @@ async function tryStorage(storage: StorageProvider, source: ImportSource): Promi
   }
 }
 
-/** Names are unique: of files of one batch with the same name, only the first goes on. */
-function withoutTwins(files: readonly (ReadyFile | FileOutcome)[]): readonly (ReadyFile | FileOutcome)[] {
-  const names = new Set<string>();
-  return files.map((file) => {
-    if ('state' in file) return file;
-    const { filePath, filename } = file.candidate.picture;
-    if (names.has(filename)) return { filePath, state: 'failed', reason: NAME_TAKEN };
-    names.add(filename);
-    return file;
-  });
-}
-
 /** @param sha256Stored none while the object is not this service's */
 function outcomeOf(
   { candidate, file, stored, uploader }: ReadyFile,
@@ -525,7 +529,7 @@ function outcomeOf(
   const { picture } = candidate;
   return {
     filePath: picture.filePath,
-    sourceSha256: file.sha256,
+    sourceSha256: stored.sha256Sent,
     row: {
       picture,
       uploadedBy: uploader.id,
@@ -535,7 +539,7 @@ function outcomeOf(
       width: stored.width,
       height: stored.height,
       importedAs: stored.as,
-      sha256Sent: file.sha256,
+      sha256Sent: stored.sha256Sent,
       sha256Stored,
     },
   };

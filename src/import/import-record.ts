@@ -329,22 +329,25 @@ export class ImportRecord {
     return new Map(alone);
   }
 
-  /** An image of the main application, which has no digest, is completed. Its sender and its time stay. */
+  /**
+   * An image of the main application, which has no digest, is completed. Its sender and its time stay. `updated_at` is the
+   * time of the statement, after the object was written: the reconciler compares only rows that are older than its listing.
+   */
   private async insertImages(
     run: EntityManager,
     rows: readonly ImportedRow[],
   ): Promise<readonly (readonly [string, number])[]> {
     const images = await run.query<{ id: number; filePath: string }[]>(
       `INSERT INTO chat_images (appointment_id, text_session_id, file_path, filename, uploaded_by, size, mime_type, width,
-         height, state, imported_as, sha256_sent, sha256_stored, created_at)
+         height, state, imported_as, sha256_sent, sha256_stored, created_at, updated_at)
        SELECT appointment_id, text_session_id, file_path, filename, uploaded_by, size, mime_type, width, height, 'stored',
-         imported_as, sha256_sent, sha256_stored, created_at
+         imported_as, sha256_sent, sha256_stored, created_at, clock_timestamp()
        FROM jsonb_to_recordset($1::jsonb) AS image (appointment_id bigint, text_session_id bigint, file_path text, filename text,
          uploaded_by bigint, size int, mime_type text, width int, height int, imported_as text, sha256_sent text,
          sha256_stored text, created_at timestamptz)
        ON CONFLICT (filename) DO UPDATE SET size = excluded.size, mime_type = excluded.mime_type, width = excluded.width,
          height = excluded.height, imported_as = excluded.imported_as, sha256_sent = excluded.sha256_sent,
-         sha256_stored = excluded.sha256_stored, updated_at = now()
+         sha256_stored = excluded.sha256_stored, updated_at = clock_timestamp()
          WHERE chat_images.file_path = excluded.file_path AND chat_images.sha256_stored IS NULL
            AND chat_images.state = 'stored'
        RETURNING id, file_path AS "filePath"`,

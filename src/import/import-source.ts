@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import type { BytePieces } from '../storage/byte-pieces.js';
 import type { OldPicture, UnknownFile } from './old-picture.js';
 
@@ -5,16 +6,27 @@ import type { OldPicture, UnknownFile } from './old-picture.js';
 export type ListedFile = OldPicture | { readonly path: string; readonly unknown: UnknownFile };
 
 /** The bytes of a file, and what tells whether it has changed since. */
-export type SourceFile = {
-  readonly pieces: BytePieces;
+export class SourceFile {
+  private digest: string | undefined;
+
+  /**
+   * @param version changes with the file
+   * @param versionId with versions of objects: the name of this one
+   */
+  constructor(
+    readonly pieces: BytePieces,
+    readonly version: string,
+    readonly versionId?: string,
+  ) {}
+
   /** SHA-256 of the bytes, in hexadecimal. */
-  readonly sha256: string;
-  readonly modified: Date;
-  /** Changes with the file. */
-  readonly version: string;
-  /** With versions of objects: the name of this one. */
-  readonly versionId?: string | undefined;
-};
+  get sha256(): string {
+    this.digest ??= this.pieces
+      .reduce((hash, piece) => hash.update(piece), createHash('sha256'))
+      .digest('hex');
+    return this.digest;
+  }
+}
 
 /** A file that can't be imported now. The message is for the report. */
 export class SourceFileError extends Error {
@@ -49,7 +61,7 @@ export abstract class ImportSource {
   abstract has(filePath: string): Promise<boolean>;
 
   /**
-   * Reads a file. The digest is of the bytes that were read.
+   * Reads a file.
    *
    * @param original where the original bytes of a picture that was rewritten in place are kept
    * @returns `undefined` where there is no such file

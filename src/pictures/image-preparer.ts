@@ -55,15 +55,16 @@ export class ImagePreparer {
   }
 
   /**
+   * @param keepBytes checks only the structure, and keeps the bytes as they are sent
    * @throws PictureError
    */
-  async prepare(pieces: BytePieces, { userId, left }: Sender): Promise<PreparedImage> {
+  async prepare(pieces: BytePieces, { userId, left }: Sender, keepBytes = false): Promise<PreparedImage> {
     const format = detectFormat(Buffer.concat(rangeOf(pieces, 0, SIGNATURE_BYTES)));
     const memoryBytes = decodeMemory(pieces, format);
     if (memoryBytes > MAX_DECODE_BYTES)
       throw invalidPicture('The image takes too much memory to read. Please send it as JPEG.');
     const result = await this.queue.run(userId, memoryBytes, left, () =>
-      this.processes.run(pieces, { format, memoryBytes, withMd5: this.withMd5 }),
+      this.processes.run(pieces, { format, memoryBytes, withMd5: this.withMd5, keepBytes }),
     );
     if ('failure' in result) throw new Error(result.failure);
     if ('refusal' in result) throw invalidPicture(result.refusal, new Error(result.detail));

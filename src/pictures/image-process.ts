@@ -26,6 +26,8 @@ export type PictureTask = {
   readonly memoryBytes: number;
   /** Whether the storage needs the MD5. */
   readonly withMd5: boolean;
+  /** Checks the picture's structure to its end, and returns the sent bytes: nothing is removed, no pixel is decoded. */
+  readonly keepBytes: boolean;
 };
 
 /** Message to the service. It does not contain the cleaned picture, but the edit that makes it from the sent bytes. */
@@ -86,12 +88,22 @@ process.on('message', (task: PictureTask) => {
 if (!process.connected) process.exit();
 process.send?.('ready');
 
-async function handleTask({ format, length, memoryBytes, withMd5 }: PictureTask): Promise<PictureResult> {
+async function handleTask({
+  format,
+  length,
+  memoryBytes,
+  withMd5,
+  keepBytes,
+}: PictureTask): Promise<PictureResult> {
   const bytes = readPicture(length);
   const limitCheck = enforceLimits(memoryBytes);
   try {
     const cleaned = clean(bytes, format);
     const image = await readHeader(cleaned.bytes, format);
+    if (keepBytes) {
+      const edit = editOf({ bytes, copies: [0, 0, length] }, withMd5);
+      return { image, sha256Sent: edit.sha256, edit };
+    }
     // Decode the cleaned bytes: exactly the bytes that will be stored.
     await decode(cleaned.bytes, format);
     return { image, sha256Sent: digest('sha256', bytes), edit: editOf(cleaned, withMd5) };

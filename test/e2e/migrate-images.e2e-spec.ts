@@ -218,6 +218,12 @@ describe('the import of old pictures', () => {
     expect((await stored(path)).equals(photo)).toBe(true);
   });
 
+  it('does not take a cut picture with --keep-bytes', async () => {
+    const good = await picture('jpeg', 640, 480);
+    const path = await old(good.subarray(0, good.length / 2));
+    expect(lineOf(await migrate({ keepBytes: true }), path)).toMatchObject({ outcome: 'failed' });
+  });
+
   it('knows names in upper case, with jpeg, and without extension, and takes the type from the bytes', async () => {
     const paths = [
       await old(await picture('jpeg'), { extension: 'JPG' }),

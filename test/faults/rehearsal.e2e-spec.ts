@@ -3,7 +3,7 @@ import { possibleForms } from '../rehearsal/places.js';
 import { rehearse, type RehearsalReport } from '../rehearsal/rehearsal.js';
 
 /** `npm run rehearsal` plays the long form, with 2,000 files. */
-const FILES = Number(process.env.REHEARSAL_FILES ?? '300');
+const FILES = Number(process.env.REHEARSAL_FILES ?? '150');
 
 const LIMIT_MS = 30 * 60_000;
 

@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto';
-import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execFileSync } from 'node:child_process';
@@ -69,6 +68,3 @@ function hasSetpriv(): boolean {
     return false;
   }
 }
-
-/** Whether the files that a process has open can be seen. */
-export const canSeeOpenFiles = existsSync('/proc/self/fd');

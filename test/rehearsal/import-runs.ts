@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { closeSync, fstatSync, ftruncateSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import type { DataSource } from 'typeorm';
@@ -9,6 +9,9 @@ import type { Place } from './places.js';
 
 /** The time for a run of the import to get where it is waited for. */
 const LIMIT_MS = 180_000;
+
+/** How often the lengths of files change between two looks at the run. */
+const BURST = 500;
 
 /** How often a run is killed until it has left something half done. */
 const MAX_KILLS = 6;
@@ -70,7 +73,8 @@ export class ImportRuns {
   }
 
   /**
-   * Runs the import, and changes files while it works on them: the process is stopped at that moment.
+   * Runs the import, and changes files while it works on them. A file of a folder changes its length all the time. For an
+   * object, the process is stopped at the right moment.
    *
    * @returns its end, and the files that were changed
    */
@@ -81,18 +85,24 @@ export class ImportRuns {
     const changed: string[] = [];
     const isOver = { yes: false };
     void started.process.exit.then(() => (isOver.yes = true));
+    if (!this.place.inPlace) {
+      await this.changeLengths([...changes.keys()], isOver);
+      for (const [path, bytes] of changes) await this.place.replace(path, bytes);
+      return { end: await started.ended, changed: [...changes.keys()] };
+    }
     while (!isOver.yes && changed.length < changes.size) {
-      const path = await this.workedOn(started.process.pid, changes, changed);
+      const path = (await this.pathsIn('registered')).find(
+        (each) => changes.has(each) && !changed.includes(each),
+      );
       if (path === undefined) {
         await setImmediate();
         continue;
       }
-      if (!this.place.inPlace) waitUntilItReads(started.process.pid, this.place.from, path);
       started.process.signal('SIGSTOP');
       await eventually(() => isOver.yes || isStopped(started.process.pid), 'a process that is stopped');
       const bytes = changes.get(path);
       // It may have gone on until it was stopped.
-      if (bytes && (await this.isStill(path, started.process.pid))) {
+      if (bytes && (await this.place.anonymousGet(path, '')) === 200) {
         await this.place.replace(path, bytes);
         changed.push(path);
       }
@@ -101,21 +111,16 @@ export class ImportRuns {
     return { end: await started.ended, changed };
   }
 
-  private async workedOn(
-    pid: number,
-    changes: ReadonlyMap<string, Buffer>,
-    changed: readonly string[],
-  ): Promise<string | undefined> {
-    const paths = this.place.inPlace
-      ? await this.pathsIn('registered')
-      : [...openPictures(pid, this.place.from).keys()];
-    return paths.find((path) => changes.has(path) && !changed.includes(path));
-  }
-
-  private async isStill(path: string, pid: number): Promise<boolean> {
-    if (this.place.inPlace) return (await this.place.anonymousGet(path, '')) === 200;
-    // Before it has begun to read, it would read the new bytes only.
-    return (openPictures(pid, this.place.from).get(path) ?? 0) > 0;
+  /** Changes the lengths of files of the folder until the run is over, much more often than a read takes. */
+  private async changeLengths(paths: readonly string[], isOver: { readonly yes: boolean }): Promise<void> {
+    const files = paths.map((path) => openSync(join(this.place.from, path), 'r+'));
+    const lengths = files.map((file) => fstatSync(file).size);
+    for (let count = 0; !isOver.yes;) {
+      for (let burst = 0; burst < BURST; burst += 1, count += 1)
+        files.forEach((file, index) => ftruncateSync(file, (lengths[index] ?? 0) + (count % 1000)));
+      await setImmediate();
+    }
+    for (const file of files) closeSync(file);
   }
 
   /** Kills a run at a moment. */
@@ -152,40 +157,6 @@ export class ImportRuns {
 
 export const storedIn = ({ report }: Ended): ReadonlySet<string> =>
   new Set(report.flatMap(({ file, outcome }) => (outcome === 'stored' ? [file] : [])));
-
-/** How long a process that has opened a picture may take to read it. */
-const READ_LIMIT_MS = 1000;
-
-/** Waits until a process has read a part of a picture, without a pause in which it could read the rest. */
-function waitUntilItReads(pid: number, root: string, path: string): void {
-  for (const deadline = performance.now() + READ_LIMIT_MS; performance.now() < deadline;)
-    if (openPictures(pid, root).get(path) !== 0) return;
-}
-
-/** Pictures that a process has open and has not read to their end, with the number of bytes that it has read. */
-function openPictures(pid: number, root: string): ReadonlyMap<string, number> {
-  const open = new Map<string, number>();
-  try {
-    for (const descriptor of readdirSync(`/proc/${pid}/fd`)) {
-      const file = linkOf(`/proc/${pid}/fd/${descriptor}`);
-      if (!file.startsWith(join(root, 'chat_images'))) continue;
-      const facts = readFileSync(`/proc/${pid}/fdinfo/${descriptor}`, 'utf8');
-      const position = Number(/^pos:\s*(\d+)/.exec(facts)?.[1]);
-      if (position < statSync(file).size) open.set(file.slice(root.length + 1), position);
-    }
-  } catch {
-    // The process, or the file, is closed meanwhile.
-  }
-  return open;
-}
-
-function linkOf(descriptor: string): string {
-  try {
-    return readlinkSync(descriptor);
-  } catch {
-    return '';
-  }
-}
 
 function isStopped(pid: number): boolean {
   try {

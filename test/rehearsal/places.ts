@@ -71,9 +71,11 @@ export type Place = {
 
 /** The forms that can be rehearsed here: with the S3 server of `S3_ENDPOINT`, and without one. */
 export function possibleForms(): readonly Form[] {
-  return s3Environment()
-    ? ['a folder to a bucket', 'a bucket in place, originals kept', 'a bucket in place, as it is']
-    : ['a folder to the disk'];
+  if (!s3Environment()) return ['a folder to the disk'];
+  // The short form leaves out what the others show, too.
+  return process.env.REHEARSAL_FILES === undefined
+    ? ['a bucket in place, originals kept']
+    : ['a folder to a bucket', 'a bucket in place, originals kept', 'a bucket in place, as it is'];
 }
 
 export async function makePlace(form: Form): Promise<Place> {
@@ -133,7 +135,8 @@ async function folderPlace(form: Form, target: Target): Promise<Place> {
     inPlace: false,
     kinds: ODD_KINDS,
     from: root,
-    importOptions: [],
+    // Small transactions, so that a run can be cut between two of them.
+    importOptions: ['--concurrency', '2'],
     legacyUrl: `http://127.0.0.1:${port}`,
     fill: async ({ files, unknown }) => {
       await writeFile(join(parent, 'secret.jpg'), files[0]?.bytes ?? '');

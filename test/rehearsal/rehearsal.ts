@@ -13,7 +13,7 @@ import { LARAVEL_TABLES } from '../support/laravel-tables.js';
 import { randomNumbers } from '../support/random-numbers.js';
 import { Books } from './books.js';
 import { Clients, shownOf } from './clients.js';
-import { canBeUnreadable, canSeeOpenFiles, Commands, type Ended } from './commands.js';
+import { canBeUnreadable, Commands, type Ended } from './commands.js';
 import { Findings, type Theme } from './findings.js';
 import { ImportRuns } from './import-runs.js';
 import { generateInstallation, makePicture, manifestOf, tablesOf, UPLOADER_QUERY } from './installation.js';
@@ -105,11 +105,7 @@ class Rehearsal {
 
   async play(environment: NodeJS.ProcessEnv, stops: (() => Promise<unknown>)[]): Promise<void> {
     const { place, findings } = this;
-    const kinds = place.kinds.filter(
-      (kind) =>
-        (kind !== 'unreadable' || canBeUnreadable) &&
-        (kind !== 'changing' || place.inPlace || canSeeOpenFiles),
-    );
+    const kinds = place.kinds.filter((kind) => kind !== 'unreadable' || canBeUnreadable);
     const installation = await generateInstallation(this.options.files, kinds);
     const late = installation.files.filter(({ kind }) => kind === 'changing');
     await place.fill({ ...installation, files: installation.files.filter((file) => !late.includes(file)) });
