@@ -7,6 +7,7 @@ import { detectFormat } from './image-format.js';
 import type { InspectedImage } from './image-inspector.js';
 import type { ImageEdit } from './image-process.js';
 import { ImageProcesses } from './image-processes.js';
+import { MAX_ADDED_BYTES } from './image-metadata/kept-bytes.js';
 import { invalidPicture } from './picture-error.js';
 
 /** The checked picture without metadata, as it will be stored. No pixel is changed. */
@@ -30,9 +31,6 @@ export type Sender = {
 
 /** The signature of each format is within these first bytes. */
 const SIGNATURE_BYTES = 512;
-
-/** Maximum number of bytes by which cleaning may enlarge a picture. */
-const MAX_ADDED_BYTES = 64;
 
 /** Converts the bytes sent by a client to the picture to store. */
 @Injectable()

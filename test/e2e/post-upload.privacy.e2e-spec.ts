@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import sharp from 'sharp';
 import type { UploadedChatImageResponseDto } from '../../src/chat-images/dto/uploaded-chat-image.dto.js';
+import { colourProfile, png, pngProfile } from '../support/hostile-pictures.js';
 import { phonePhoto, picture, pixels } from '../support/pictures.js';
 import { TestApp } from '../support/test-app.js';
 
@@ -53,6 +54,18 @@ describe('the stored picture', () => {
       expect(object.includes('script')).toBe(false);
     },
   );
+
+  it('has no serial number of a display in its colour profile, and keeps its colours', async () => {
+    const serial = Buffer.from('mmod\0\0\0\0C02XJ0AAJGH5');
+    const profile = colourProfile([['mmod', serial]]);
+    const sent = png({ width: 4, height: 4, depth: 8 }, { before: pngProfile(profile), filter: 1 });
+    const { object } = await stored(sent);
+    const { icc } = await sharp(object).metadata();
+    expect(icc).toHaveLength(profile.length);
+    expect(icc?.includes('C02XJ0AAJGH5')).toBe(false);
+    expect(icc?.includes('mmod')).toBe(false);
+    expect((await pixels(object)).equals(await pixels(sent))).toBe(true);
+  });
 
   it('has the SHA-256 of the sent and of the stored bytes on its row', async () => {
     const photo = await phonePhoto();

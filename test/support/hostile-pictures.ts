@@ -157,11 +157,6 @@ const bytesOfBits = (text: string): Buffer =>
  * blue. All steps point to the same bytes.
  */
 export function multiProcessProfile(steps: number, pieces = 1): Buffer {
-  const uint32 = (...values: readonly number[]): Buffer => {
-    const bytes = Buffer.alloc(values.length * 4);
-    for (const [index, value] of values.entries()) bytes.writeUInt32BE(value, index * 4);
-    return bytes;
-  };
   const float = (value: number): Buffer => {
     const bytes = Buffer.alloc(4);
     bytes.writeFloatBE(value);
@@ -186,10 +181,21 @@ export function multiProcessProfile(steps: number, pieces = 1): Buffer {
     filled(place, steps * place.length),
     step,
   ]);
+  return colourProfile([['D2B0', elements]]);
+}
+
+function uint32(...values: readonly number[]): Buffer {
+  const bytes = Buffer.alloc(values.length * 4);
+  for (const [index, value] of values.entries()) bytes.writeUInt32BE(value, index * 4);
+  return bytes;
+}
+
+/** Wide primaries and a gamma of 2: the tags with which decoders compute colours. */
+function wideGamut(): [name: string, data: Buffer][] {
   const xyz = (...values: readonly number[]): Buffer =>
     Buffer.concat([Buffer.from('XYZ '), uint32(0, ...values.map((value) => value * 0x10000))]);
   const gamma = Buffer.concat([Buffer.from('curv'), uint32(0, 1, 0x02000000)]);
-  const tags: readonly (readonly [string, Buffer])[] = [
+  return [
     ['wtpt', xyz(0.9642, 1, 0.8249)],
     ['rXYZ', xyz(0.4, 0.2, 0.01)],
     ['gXYZ', xyz(0.4, 0.7, 0.1)],
@@ -197,13 +203,29 @@ export function multiProcessProfile(steps: number, pieces = 1): Buffer {
     ['rTRC', gamma],
     ['gTRC', gamma],
     ['bTRC', gamma],
-    ['D2B0', elements],
   ];
+}
+
+/**
+ * A colour profile of a display with wide primaries, and with other tags.
+ *
+ * @param others a text as data stands for the data of the tag of that name
+ */
+export function colourProfile(others: readonly (readonly [name: string, data: Buffer | string])[]): Buffer {
+  const tags = [...wideGamut(), ...others];
+  const places = new Map<string, readonly [at: number, length: number]>();
+  const data: Buffer[] = [];
   let at = 132 + tags.length * 12;
-  const table = tags.map(([name, data]) => {
-    const entry = Buffer.concat([Buffer.from(name), uint32(at, data.length)]);
-    at += data.length;
-    return entry;
+  const table = tags.map(([name, content]) => {
+    const place =
+      typeof content === 'string' ? (places.get(content) ?? [0, 0]) : ([at, content.length] as const);
+    if (typeof content !== 'string') {
+      const padding = Buffer.alloc(-content.length & 3);
+      data.push(content, padding);
+      at += content.length + padding.length;
+    }
+    places.set(name, place);
+    return Buffer.concat([Buffer.from(name), uint32(...place)]);
   });
   const header = Buffer.alloc(128);
   header.write('mntrRGB XYZ ', 12);
@@ -211,7 +233,7 @@ export function multiProcessProfile(steps: number, pieces = 1): Buffer {
   header.set(uint32(at), 0);
   header.set(uint32(0x04300000), 8);
   header.set(uint32(0xf6d6, 0x10000, 0xd32d), 68);
-  return Buffer.concat([header, uint32(tags.length), ...table, ...tags.map(([, data]) => data)]);
+  return Buffer.concat([header, uint32(tags.length), ...table, ...data]);
 }
 
 export function pngChunk(type: string, data: Buffer = Buffer.alloc(0)): Buffer {

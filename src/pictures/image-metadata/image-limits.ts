@@ -66,6 +66,12 @@ export const IMAGE_LIMITS = {
   pngProfileBytes: 4 * 1024 * 1024,
 
   /**
+   * Tags of a colour profile. libvips refuses more than 100 tags, and browsers do not.
+   * Real pictures: at most 40, in profiles of displays.
+   */
+  profileTags: 100,
+
+  /**
    * Groups of prefix codes in the lossless parts of a WebP, over all frames, pictures and transparency. A group needs only
    * 20 bits in the file, but 6 kB of tables and 30 µs: 48 frames of 512 × 512 with 65,536 groups each take over 26 s.
    * Real pictures: a photograph of 36 megapixels has 263, a sticker a few in each frame.

@@ -41,6 +41,7 @@ describe('jpegWithoutMetadata', () => {
     ['extended XMP', segment(0xe1, `http://ns.adobe.com/xmp/extension/\0${SECRET}`)],
     ['IPTC', segment(0xed, `Photoshop 3.0\x008BIM${SECRET}`)],
     ['a comment', segment(0xfe, SECRET)],
+    ['a colour profile that no decoder can use', segment(0xe2, `ICC_PROFILE\0\x01\x01${SECRET}`)],
     ['a JFXX thumbnail', segment(0xe0, `JFXX\0\x10${SECRET}`)],
     ['a truncated JFIF segment', segment(0xe0, `JFIF\0${SECRET.slice(0, 5)}`)],
     ['FlashPix', segment(0xe2, `FPXR\0${SECRET}`)],
@@ -79,13 +80,6 @@ describe('jpegWithoutMetadata', () => {
   it('keeps only the colour transform of an Adobe segment', () => {
     const cleaned = jpegWithoutMetadata(withFirst(segment(0xee, `Adobe\0\x64\0\0\0\0\x01${SECRET}`)));
     expect(cleaned.equals(withFirst(segment(0xee, 'Adobe\0\x64\0\0\0\0\x01')))).toBe(true);
-  });
-
-  it('keeps the colour profile, also in several segments', () => {
-    const profile = [1, 2].map((part) =>
-      segment(0xe2, `ICC_PROFILE\0${String.fromCharCode(part)}\x02profile`),
-    );
-    expect(jpegWithoutMetadata(withFirst(...profile)).equals(withFirst(...profile))).toBe(true);
   });
 
   it.each([1, 2, 3, 4, 5, 6, 7, 8])('keeps orientation %d, and no other tag', async (orientation) => {

@@ -1,4 +1,4 @@
-import { expectPlainProfile } from './colour-profile.js';
+import { plainProfile } from './colour-profile.js';
 import { orientationExif, readOrientation, UPRIGHT } from './exif-orientation.js';
 import { ImageLimitError, NOT_SHOWN, TOO_COMPLEX } from './image-limit-error.js';
 import { IMAGE_LIMITS } from './image-limits.js';
@@ -40,7 +40,8 @@ type Segment = { readonly start: number; readonly data: number; readonly end: nu
  * profile and Adobe's colour transform. Everything else is dropped, including bytes between segments and after the first
  * EOI. This removes second pictures (MPF, gain maps), motion photos and appended archives.
  *
- * A part of the colour profile with an unexpected sequence number is dropped.
+ * The colour profile is reduced to what colours need, see `plainProfile`. A part of the profile with an unexpected sequence
+ * number is dropped.
  *
  * JFIF and Adobe segments count only before the first scan, and the last of each wins, as in libjpeg. Not covered: hidden
  * bytes after the last block of a scan, and in unused tables. Finding these bytes takes a whole Huffman decoder.
@@ -53,7 +54,7 @@ export function jpegWithoutMetadata(bytes: Buffer): CleanedImage {
   let adobe = Buffer.alloc(0);
   let orientation: number | undefined;
   const parts = new PartCount(bytes.length);
-  const profile: Buffer[] = [];
+  let hasProfile = false;
   let frame: Frame | undefined;
   let hasScan = false;
 
@@ -61,7 +62,7 @@ export function jpegWithoutMetadata(bytes: Buffer): CleanedImage {
   for (let marker = bytes[at]; marker !== EOI; at = markerAfter(bytes, at), marker = bytes[at]) {
     parts.add();
     if (marker === SOI) throw new MalformedImageError('The JPEG starts twice.');
-    if (marker === undefined || marker === 0x01 || isRestart(marker)) {
+    if (marker === undefined || isBare(marker)) {
       at += 1;
       continue;
     }
@@ -95,17 +96,13 @@ export function jpegWithoutMetadata(bytes: Buffer): CleanedImage {
     } else if (marker === APP14 && isNamed(bytes, segment, 'Adobe', 12)) {
       adobe = withLength(bytes, segment, ADOBE_LENGTH);
     } else if (marker === APP2 && isNamed(bytes, segment, 'ICC_PROFILE\0', 14)) {
-      // Decoders join the parts by sequence number. With parts in another order, they would use an unchecked profile.
-      if (bytes[segment.data + 12] === profile.length + 1) {
-        profile.push(bytes.subarray(segment.start + PROFILE_HEADER_LENGTH, segment.end));
-        kept.keep(segment.start, segment.end);
-      }
+      if (!hasProfile) keepProfile(bytes, segment, kept);
+      hasProfile = true;
     } else if (marker === APP1 && isNamed(bytes, segment, 'Exif\0\0', 6)) {
       orientation ??= readOrientation(bytes.subarray(segment.data + 6, segment.end));
     }
   }
   if (!hasScan) throw new MalformedImageError('The JPEG has no picture.');
-  expectPlainProfile(Buffer.concat(profile));
   kept.write(Buffer.from([0xff, EOI]));
 
   // The head is known only now. Write it to the end of the reserved bytes, and cut the unused bytes before it.
@@ -118,6 +115,35 @@ export function jpegWithoutMetadata(bytes: Buffer): CleanedImage {
   const unused = HEAD_LENGTH - first.length;
   head.set(first, unused);
   return kept.finish(unused);
+}
+
+/**
+ * Writes the colour profile without personal data, in its segments. Decoders join the segments by sequence number. With
+ * segments in another order they would use an unchecked profile, so these are dropped.
+ *
+ * @param first the first segment of the profile
+ */
+function keepProfile(bytes: Buffer, first: Segment, kept: KeptBytes): void {
+  const segments: Segment[] = [];
+  for (let segment = first, code = first.start + 1; ;) {
+    if (bytes[code] === APP2 && isNamed(bytes, segment, 'ICC_PROFILE\0', 14)) {
+      if (bytes[segment.data + 12] === segments.length + 1) segments.push(segment);
+    }
+    code = markerAfter(bytes, segment.end);
+    while (isBare(bytes[code] ?? EOI)) code = markerAfter(bytes, code + 1);
+    if (bytes[code] === SOS || bytes[code] === EOI || bytes[code] === SOI) break;
+    segment = segmentAt(bytes, code);
+  }
+  const parts = segments.map(({ start, end }) => bytes.subarray(start + PROFILE_HEADER_LENGTH, end));
+  const plain = plainProfile(Buffer.concat(parts));
+  if (!plain) return;
+  let used = 0;
+  for (const { start, end } of segments) {
+    const part = end - start - PROFILE_HEADER_LENGTH;
+    kept.keep(start, start + PROFILE_HEADER_LENGTH);
+    kept.write(plain.subarray(used, used + part));
+    used += part;
+  }
 }
 
 /** Counts the cost of a frame's scans. */
@@ -222,6 +248,11 @@ function exifSegment(orientation: number): Buffer {
 
 function isRestart(code: number): boolean {
   return code >= 0xd0 && code <= 0xd7;
+}
+
+/** Whether a marker has no segment. */
+function isBare(code: number): boolean {
+  return code === 0x01 || isRestart(code);
 }
 
 function isFrame(code: number): boolean {

@@ -5,8 +5,14 @@ export type CleanedImage = {
   readonly copies: readonly number[];
 };
 
-/** More bytes than any format adds to the copied bytes. */
-const ROOM_FOR_ADDITIONS = 128;
+/**
+ * Maximum number of bytes by which a cleaned picture is longer than the sent one. Only a PNG whose colour profile is
+ * compressed anew may grow by more than 64 bytes.
+ */
+export const MAX_ADDED_BYTES = 64 + 64 * 1024;
+
+/** More bytes than any format adds to the copied bytes, before unused ones are cut. */
+const ROOM_FOR_ADDITIONS = MAX_ADDED_BYTES + 64;
 
 /**
  * Builds the copy of a picture. Adjacent ranges are merged before copying: a file of a million tiny blocks must not need

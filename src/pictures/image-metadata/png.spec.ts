@@ -2,6 +2,8 @@ import { beforeAll, describe, expect, it } from '@jest/globals';
 import { readFileSync } from 'node:fs';
 import { crc32, deflateSync } from 'node:zlib';
 import sharp from 'sharp';
+import { colourProfile } from '../../../test/support/hostile-pictures.js';
+import { plainProfile } from './colour-profile.js';
 import { orientationExif } from './exif-orientation.js';
 import { MalformedImageError } from './malformed-image-error.js';
 import { pngWithoutMetadata as clean } from './png.js';
@@ -64,6 +66,10 @@ describe('pngWithoutMetadata', () => {
     ['a gamma with a wrong checksum', damaged(chunk('gAMA', '\0\0\xb1\x8f'))],
     ['a transparency of a wrong length', chunk('tRNS', SECRET)],
     ['an invalid colour profile', chunk('iCCP', `icc\0\0${SECRET}`)],
+    [
+      'a colour profile that no decoder can use',
+      chunk('iCCP', Buffer.concat([Buffer.from('icc\0\0'), deflateSync(SECRET)])),
+    ],
     ['a colour profile without a name', chunk('iCCP', SECRET)],
     ['a frame without an animation', chunk('fcTL', Buffer.alloc(26))],
     ['frame data without an animation', chunk('fdAT', SECRET)],
@@ -94,7 +100,7 @@ describe('pngWithoutMetadata', () => {
   });
 
   it('keeps the colour profile, without its name and trailing bytes', () => {
-    const profile = deflateSync('the profile');
+    const profile = deflateSync(plainProfile(colourProfile([])) ?? '');
     const named = chunk('iCCP', Buffer.concat([Buffer.from(`${SECRET}\0\0`), profile, Buffer.from(SECRET)]));
     const nameless = chunk('iCCP', Buffer.concat([Buffer.from('icc\0\0'), profile]));
     expect(pngWithoutMetadata(withFirst(named, named)).equals(withFirst(nameless))).toBe(true);

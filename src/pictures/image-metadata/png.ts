@@ -1,6 +1,6 @@
-import { crc32, inflateSync } from 'node:zlib';
+import { constants, crc32, deflateSync, inflateRawSync, inflateSync } from 'node:zlib';
 import { AnimationSize } from './animation-size.js';
-import { expectPlainProfile } from './colour-profile.js';
+import { plainProfile } from './colour-profile.js';
 import { orientationExif, readOrientation, UPRIGHT } from './exif-orientation.js';
 import { ImageLimitError, TOO_COMPLEX } from './image-limit-error.js';
 import { IMAGE_LIMITS } from './image-limits.js';
@@ -16,6 +16,9 @@ const PALETTE = 3;
  * bytes. Larger data would take too much memory.
  */
 const MAX_DECODED_LENGTH = 64 * 1024 * 1024;
+
+/** How much longer a colour profile may be when it is compressed anew. Encoders differ by some percent. */
+const MAX_PROFILE_GROWTH = 64 * 1024;
 
 /** Kept ancillary chunks and their valid data lengths. Decoders ignore chunks of other lengths, so they are dropped. */
 const ANCILLARY_LENGTHS: ReadonlyMap<string, readonly number[]> = new Map([
@@ -42,7 +45,8 @@ type Chunk = {
 /**
  * Keeps the picture, palette, transparency, colour and density chunks, and animation frames of a PNG (PNG third edition,
  * W3C). Dropped: text, time, all other chunks, and all bytes after IEND. Of a chunk that may occur once, the first valid
- * chunk in a valid position is kept. The colour profile gets a neutral name.
+ * chunk in a valid position is kept. The colour profile gets a neutral name, and is reduced to what colours
+ * need (`plainProfile`).
  *
  * Bytes after the end of the compressed data inside IDAT are cut when the decoded picture has at most 64 MiB. Not covered:
  * such bytes in larger pictures and in later frames, extra rows inside the compressed data, and unused palette colours.
@@ -204,15 +208,46 @@ function isTransparency(length: number, colourType: number, paletteEntries: numb
   return (colourType === 0 && length === 2) || (colourType === 2 && length === 6);
 }
 
-/** The compressed colour profile up to its end; `undefined` when it can't be decompressed. */
+/**
+ * The colour profile without personal data, compressed; `undefined` when decoders ignore it. The stream as sent is kept when
+ * it holds exactly this profile. Otherwise it is compressed anew: libpng takes the bytes up to the profile's own length,
+ * whatever the stream's checksum is.
+ */
 function profileOf(bytes: Buffer, chunk: Chunk): Buffer | undefined {
   const nameEnd = bytes.indexOf(0, chunk.data);
   if (nameEnd === -1 || nameEnd - chunk.data > 79 || nameEnd + 2 > chunk.dataEnd) return undefined;
+  if (bytes[nameEnd + 1] !== 0) return undefined;
   const compressed = bytes.subarray(nameEnd + 2, chunk.dataEnd);
-  const inflated = inflate(compressed, IMAGE_LIMITS.pngProfileBytes);
-  if (!inflated || inflated.data.length === 0) return undefined;
-  expectPlainProfile(inflated.data);
-  return compressed.subarray(0, inflated.end);
+  const profile = inflateProfile(compressed);
+  const plain = profile && plainProfile(profile);
+  if (!plain) return undefined;
+  const whole = plain.equals(profile) ? inflate(compressed, plain.length) : undefined;
+  if (whole?.data.length === plain.length) return compressed.subarray(0, whole.end);
+  const anew = deflateSync(plain, { level: 9 });
+  if (anew.length > compressed.length + MAX_PROFILE_GROWTH)
+    throw new ImageLimitError(TOO_COMPLEX, 'The colour profile is compressed too well.');
+  return anew;
+}
+
+/**
+ * The first bytes of a compressed profile, as many as the profile's header states. The stream may lack its end, its
+ * checksum, or have a wrong one.
+ */
+function inflateProfile(compressed: Buffer): Buffer | undefined {
+  // The header of a zlib stream (RFC 1950): deflate with a window of up to 32 KiB, and without a dictionary.
+  const [method = 0, flags = 0] = compressed;
+  const isZlib = (method & 0x0f) === 8 && method >> 4 <= 7 && (method * 256 + flags) % 31 === 0;
+  if (!isZlib || (flags & 0x20) !== 0) return undefined;
+  try {
+    const inflated = inflateRawSync(compressed.subarray(2), {
+      finishFlush: constants.Z_SYNC_FLUSH,
+      maxOutputLength: IMAGE_LIMITS.pngProfileBytes,
+    });
+    const length = inflated.length < 4 ? 0 : inflated.readUInt32BE(0);
+    return length === 0 || length > inflated.length ? undefined : inflated.subarray(0, length);
+  } catch {
+    return undefined;
+  }
 }
 
 /**

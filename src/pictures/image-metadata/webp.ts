@@ -1,5 +1,5 @@
 import { AnimationSize } from './animation-size.js';
-import { expectPlainProfile } from './colour-profile.js';
+import { plainProfile } from './colour-profile.js';
 import { orientationExif, readOrientation, UPRIGHT } from './exif-orientation.js';
 import { ImageLimitError, TOO_COMPLEX } from './image-limit-error.js';
 import { IMAGE_LIMITS } from './image-limits.js';
@@ -29,7 +29,8 @@ type Chunk = {
 };
 
 /**
- * Keeps the picture with its transparency, or the frames of an animation, and the colour profile of a WebP (RFC 9649).
+ * Keeps the picture with its transparency, or the frames of an animation, and the colour profile of a WebP (RFC 9649), the
+ * profile reduced to what colours need (`plainProfile`).
  * Dropped: XMP, unknown chunks, unused bits and padding, and all bytes after the length in the RIFF header. Chunks without
  * their flag in VP8X are dropped too, because decoders ignore them. Not covered: bytes after the end of the image data
  * inside a VP8, VP8L or ALPH chunk. Finding these bytes takes a decoder.
@@ -78,10 +79,13 @@ function keepExtended(bytes: Buffer, vp8x: Chunk, end: number, kept: KeptBytes, 
     at = chunk.end;
     if (chunk.type === 'ICCP') {
       if ((announced & HAS_PROFILE) === 0 || once.has('ICCP') || once.has('picture')) continue;
-      expectPlainProfile(bytes.subarray(chunk.data, chunk.dataEnd));
       once.add('ICCP');
+      const profile = plainProfile(bytes.subarray(chunk.data, chunk.dataEnd));
+      if (!profile) continue;
       flags |= HAS_PROFILE;
-      keepChunk(bytes, chunk, kept);
+      kept.keep(chunk.start, chunk.data);
+      kept.write(profile);
+      if (profile.length % 2 === 1) kept.write(Buffer.of(0));
     } else if (chunk.type === 'EXIF') {
       if ((announced & HAS_EXIF) !== 0) orientation ??= readOrientation(tiffOf(bytes, chunk));
     } else if (isAnimation && chunk.type === 'ANIM') {
