@@ -1,6 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { readFile } from 'node:fs/promises';
 import sharp, { type Sharp } from 'sharp';
+import { flatGifData, gifOfFrames } from '../../test/support/hostile-pictures.js';
 import { detectFormat } from './image-format.js';
 import { decode, type InspectedImage, readHeader } from './image-inspector.js';
 
@@ -107,6 +108,53 @@ describe('the image inspector', () => {
     lie.writeUInt16BE(7000, size);
     lie.writeUInt16BE(7000, size + 2);
     await expect(inspect(lie)).rejects.toThrow('damaged or incomplete');
+  });
+
+  const cut = (jpeg: Buffer, bytes: number): Buffer =>
+    Buffer.concat([jpeg.subarray(0, jpeg.length - 2 - bytes), Buffer.from([0xff, 0xd9])]);
+
+  it.each([
+    ['baseline', {}],
+    ['of full chroma', { chromaSubsampling: '4:4:4' }],
+    ['progressive', { progressive: true }],
+  ])(
+    'refuses a JPEG that is %s and misses the last bytes of its data, however few',
+    async (_what, options) => {
+      for (const [width, height] of [
+        [90, 60],
+        [64, 8],
+        [400, 320],
+      ] as const) {
+        const whole = await sharp(await noise('png'))
+          .resize(width, height, { fit: 'fill' })
+          .jpeg(options)
+          .toBuffer();
+        await expect(decode(whole, 'jpeg')).resolves.toBeUndefined();
+        for (const missing of [1, 2, 3, 20, 100])
+          await expect(decode(cut(whole, missing), 'jpeg')).rejects.toThrow('damaged or incomplete');
+      }
+    },
+  );
+
+  it('accepts fields that decoders complain of, and refuses missing data beside them', async () => {
+    const whole = await noise('jpeg');
+    const adobe = Buffer.from('ffee000e41646f626500640000000007', 'hex');
+    const withAdobe = Buffer.concat([whole.subarray(0, 2), adobe, whole.subarray(2)]);
+    const oddScan = Buffer.from(withAdobe);
+    const scan = oddScan.indexOf(Buffer.of(0xff, 0xda));
+    // The last coefficient of a scan that has them all.
+    oddScan[scan + 1 + oddScan.readUInt16BE(scan + 2) - 1] = 0;
+    for (const bytes of [withAdobe, oddScan]) {
+      await expect(decode(bytes, 'jpeg')).resolves.toBeUndefined();
+      for (const missing of [1, 20, 500])
+        await expect(decode(cut(bytes, missing), 'jpeg')).rejects.toThrow('damaged or incomplete');
+    }
+  });
+
+  it('accepts an animation of 60 frames of 1080 × 1080', async () => {
+    const size = { width: 1080, height: 1080 };
+    const animation = gifOfFrames(size, size, flatGifData(1080 ** 2), 60);
+    expect(await inspect(animation)).toMatchObject(size);
   });
 
   it('counts the screen size of a GIF, however small its frames are', async () => {

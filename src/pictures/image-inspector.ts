@@ -1,10 +1,12 @@
-import { isNativeError } from 'node:util/types';
-import sharp from 'sharp';
+import sharp, { type FailOnOptions, type Sharp } from 'sharp';
 import { type ImageFormat, MAX_PIXELS } from './image-format.js';
+import { harmlessOddities } from './image-metadata/jpeg.js';
+import { IMAGE_LIMITS } from './image-metadata/image-limits.js';
 import { invalidPicture } from './picture-error.js';
 
 /**
- * Warnings of libjpeg for complete photographs of some phones. Any other warning means missing or corrupt image data.
+ * Warnings of libjpeg for complete photographs of some phones. Any other warning means missing or corrupt image data. libvips
+ * tells the text of the first warning only, and the number of all.
  */
 const HARMLESS_JPEG_WARNING =
   /Invalid SOS parameters|extraneous bytes before marker|Unknown Adobe color|JFIF/;
@@ -47,7 +49,9 @@ export async function readHeader(bytes: Buffer, format: ImageFormat): Promise<In
   if (header.format !== format) throw invalidPicture('The image is damaged. Please send it again.');
   // Decoders use the size of the first frame. Viewers may use the logical screen size of a GIF.
   const screen = format === 'gif' ? bytes.readUInt16LE(6) * bytes.readUInt16LE(8) : 0;
-  const pixels = Math.max(header.width * header.height, screen);
+  // All frames of an animation together have a limit of their own, which cleaning has checked.
+  const pixels = Math.max(header.width * (header.pageHeight ?? header.height), screen);
+  if (pixels === 0) throw invalidPicture('The image is damaged. Please send it again.');
   if (pixels > MAX_PIXELS)
     throw invalidPicture('The image has more than 50 megapixels. Please send a smaller one.');
   const { width, height } = header.autoOrient;
@@ -60,30 +64,57 @@ export async function readHeader(bytes: Buffer, format: ImageFormat): Promise<In
 }
 
 /**
- * Decodes the whole picture, to find out whether the picture is complete. The output is one pixel, which needs little
- * memory, and is thrown away.
+ * Decodes the whole picture once, with all frames, to find out whether the picture is complete. The output is one pixel,
+ * which needs little memory, and is thrown away.
  *
  * @throws PictureError with a sentence that names the reason
  */
 export async function decode(bytes: Buffer, format: ImageFormat): Promise<void> {
-  const attempt = (failOn: 'warning' | 'error'): Promise<Buffer> =>
-    sharp(bytes, {
-      failOn,
-      sequentialRead: true,
-      animated: true,
-      limitInputPixels: MAX_PIXELS,
-      // Colours do not matter here.
-      ignoreIcc: true,
-    })
-      .resize(1, 1, { fit: 'fill' })
-      .raw()
-      .toBuffer();
   try {
-    await attempt(format === 'jpeg' ? 'warning' : 'error').catch((error: unknown) => {
-      if (!isNativeError(error) || !HARMLESS_JPEG_WARNING.test(error.message)) throw error;
-      return attempt('error');
-    });
+    if (format === 'jpeg') await decodeJpeg(bytes);
+    else await pictureOf(bytes, 'error').resize(1, 1, { fit: 'fill' }).raw().toBuffer();
   } catch (error) {
     throw invalidPicture('The image is damaged or incomplete. Please send it again.', error);
   }
+}
+
+function pictureOf(bytes: Buffer, failOn: FailOnOptions): Sharp {
+  return sharp(bytes, {
+    failOn,
+    sequentialRead: true,
+    animated: true,
+    limitInputPixels: IMAGE_LIMITS.animationPixels,
+    // Colours do not matter here.
+    ignoreIcc: true,
+  });
+}
+
+/**
+ * Decodes a JPEG up to the first pixel of its last line. The decoder can't skip lines to get there. It does not shrink the
+ * picture either: a shrinking decoder does not tell what is missing of the last lines. All warnings are judged: stopping at
+ * the first one could hide another.
+ */
+async function decodeJpeg(bytes: Buffer): Promise<void> {
+  const { height } = await sharp(bytes, { limitInputPixels: false }).metadata();
+  const warnings: string[] = [];
+  await pictureOf(bytes, 'none')
+    .extract({ left: 0, top: height - 1, width: 1, height: 1 })
+    .raw()
+    .on('warning', (warning: string) => warnings.push(warning))
+    .toBuffer();
+  expectHarmless(warnings, bytes);
+}
+
+/** @throws Error when a warning of libjpeg means that data of the picture are missing or corrupt */
+function expectHarmless(warnings: readonly string[], bytes: Buffer): void {
+  const counts = warnings.map((warning) => Number(/read gave (\d+) warnings/.exec(warning)?.[1] ?? 0));
+  const count = Math.max(0, ...counts);
+  if (count === 0) return;
+  const texts = warnings.filter((_, index) => counts[index] === 0);
+  const [unknown] = texts
+    .flatMap((text) => text.split('\n'))
+    .filter((line) => line && !HARMLESS_JPEG_WARNING.test(line));
+  if (unknown !== undefined || texts.length === 0) throw new Error(unknown ?? 'The JPEG gave warnings.');
+  if (count > Math.max(1, harmlessOddities(bytes)))
+    throw new Error(`The JPEG gave ${count} warnings: ${texts[0] ?? ''}`);
 }

@@ -87,7 +87,7 @@ describe('gifWithoutMetadata', () => {
   });
 
   it('drops hidden bytes in a frame without pixels', () => {
-    expect(gifWithoutMetadata(gif(frame([SECRET], 0))).includes(SECRET)).toBe(false);
+    expect(gifWithoutMetadata(gif(frame(), frame([SECRET], 0))).includes(SECRET)).toBe(false);
   });
 
   it.each([
@@ -101,6 +101,9 @@ describe('gifWithoutMetadata', () => {
     ['an unknown block', gif(Buffer.from('?'), frame())],
     ['a control block of a wrong length', gif(extension(0xf9, SECRET), frame())],
     ['an invalid code size', gif(Buffer.concat([frame().subarray(0, 10), Buffer.of(12, 0)]))],
+    ['no pixel', gif(frame([ONE_PIXEL], 0))],
+    ['too few codes before the end code', gif(frame([ONE_PIXEL], 2))],
+    ['too few codes', gif(frame([Buffer.of(0x04)], 2))],
     ['an invalid code', gif(frame([Buffer.of(0x3c)]))],
   ])('refuses a file with %s', (_what, bytes) => {
     expect(() => gifWithoutMetadata(bytes)).toThrow(MalformedImageError);

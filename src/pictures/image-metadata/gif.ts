@@ -32,17 +32,18 @@ export function gifWithoutMetadata(bytes: Buffer): CleanedImage {
   const lengths = new Uint16Array(4096);
   let control: number | undefined;
   let loop: Buffer | undefined;
-  let hasFrame = false;
+  let hasPixels = false;
 
   while (at < bytes.length && bytes[at] !== TRAILER) {
     if (bytes[at] === IMAGE) {
-      hasFrame = true;
       if (control !== undefined) {
         kept.keep(control, control + 7);
         kept.write(Buffer.of(0));
         control = undefined;
       }
-      at = keepFrame(bytes, at, kept, { lengths, parts, animation });
+      const frame = keepFrame(bytes, at, kept, { lengths, parts, animation });
+      at = frame.end;
+      hasPixels ||= frame.pixels > 0;
     } else if (bytes[at] === EXTENSION) {
       parts.add();
       const data = at + 2;
@@ -64,7 +65,7 @@ export function gifWithoutMetadata(bytes: Buffer): CleanedImage {
     }
   }
   if (at >= bytes.length) throw new MalformedImageError('The GIF has no end.');
-  if (!hasFrame) throw new MalformedImageError('The GIF has no picture.');
+  if (!hasPixels) throw new MalformedImageError('The GIF has no picture.');
   kept.keep(at, at + 1);
   return kept.finish();
 }
@@ -113,8 +114,13 @@ type Frames = {
   readonly animation: AnimationSize;
 };
 
-/** @returns the position after the frame */
-function keepFrame(bytes: Buffer, start: number, kept: KeptBytes, frames: Frames): number {
+/** @returns the position after the frame, and the number of its pixels */
+function keepFrame(
+  bytes: Buffer,
+  start: number,
+  kept: KeptBytes,
+  frames: Frames,
+): { readonly end: number; readonly pixels: number } {
   const data = start + 10 + colourTableLength(bytes[start + 9]) + 1;
   const codeSize = bytes[data - 1];
   if (codeSize === undefined) throw new MalformedImageError('A block of the GIF runs over its end.');
@@ -140,7 +146,7 @@ function keepFrame(bytes: Buffer, start: number, kept: KeptBytes, frames: Frames
   }
   if (block === end - 1) kept.keep(block, end);
   else kept.write(Buffer.of(0));
-  return end;
+  return { end, pixels: width * height };
 }
 
 /** The concatenated data of the sub-blocks, plus two zero bytes so that a code at the end can be read safely. */
@@ -158,6 +164,8 @@ function joined(bytes: Buffer, from: number, end: number): { data: Buffer; lengt
  * The number of bytes of a frame's LZW codes: up to the end code, or up to the first code beyond the last pixel. Nothing is
  * drawn: the width of a code follows from the number of codes before, and its pixel count from the parent code. A clear code
  * right after another clear code counts as a part.
+ *
+ * @throws MalformedImageError when the codes draw fewer pixels than the frame has
  */
 function lengthOfCodes(
   { data, length }: { data: Buffer; length: number },
@@ -185,7 +193,7 @@ function lengthOfCodes(
       previous = -1;
       continue;
     }
-    if (code === clear + 1) return Math.ceil(bit / 8);
+    if (code === clear + 1) break;
     if (previous !== -1 && next < 4096) {
       lengths[next] = (lengths[previous] ?? 0) + 1;
       next += 1;
@@ -195,5 +203,6 @@ function lengthOfCodes(
     previous = code;
     if (next === 1 << width && width < 12) width += 1;
   }
-  return length;
+  if (drawn < pixels) throw new MalformedImageError('A frame of the GIF is incomplete.');
+  return Math.min(length, Math.ceil(bit / 8));
 }

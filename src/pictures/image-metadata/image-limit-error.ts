@@ -5,6 +5,8 @@ export const TOO_MANY_PARTS = 'The image is built of too many parts. Please save
 export const TOO_COMPLEX = 'The image takes too long to read. Please save it as a plain JPEG and send that.';
 export const NOT_SHOWN =
   'The image is coded in a way that phones do not show. Please save it as a plain JPEG and send that.';
+export const FOR_APPLE_ONLY =
+  'The image is a PNG that only apps of Apple show. Please save it as a plain JPEG and send that.';
 
 /** A picture exceeds one of the IMAGE_LIMITS, or uses a slow feature that no real picture uses. */
 export class ImageLimitError extends Error {

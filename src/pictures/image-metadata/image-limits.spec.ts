@@ -97,6 +97,18 @@ const CASES: Readonly<Record<string, Case>> = {
     refused: () => arithmeticJpeg(SMALL),
     accepted: () => jpegOfScans(SMALL, 1),
   },
+  'JPEG without loss': {
+    format: 'jpeg',
+    told: 'phones do not show',
+    refused: async () => withFrame(await jpeg(), 0xc3, 8),
+    accepted: jpeg,
+  },
+  'JPEG of twelve bits': {
+    format: 'jpeg',
+    told: 'phones do not show',
+    refused: async () => withFrame(await jpeg(), 0xc1, 12),
+    accepted: async () => withFrame(await jpeg(), 0xc1, 8),
+  },
   'JPEG of empty comments': {
     format: 'jpeg',
     told: PARTS,
@@ -136,6 +148,25 @@ const CASES: Readonly<Record<string, Case>> = {
     },
   },
 
+  'PNG for apps of Apple': {
+    format: 'png',
+    told: 'only apps of Apple show',
+    refused: async () => {
+      const picture = await noise(8, 8).png().toBuffer();
+      return Buffer.concat([
+        picture.subarray(0, 8),
+        pngChunk('CgBI', Buffer.of(0x50, 0, 0x20, 2)),
+        picture.subarray(8),
+      ]);
+    },
+    accepted: () => noise(8, 8).png().toBuffer(),
+  },
+  'PNG of too large frames': {
+    format: 'png',
+    told: LARGE,
+    refused: () => animatedPng({ width: 4097, height: 4096 }, 1),
+    accepted: () => animatedPng({ width: 4095, height: 4096 }, 1),
+  },
   'PNG with data in chunks of one byte': {
     format: 'png',
     told: PARTS,
@@ -287,6 +318,14 @@ const CASES: Readonly<Record<string, Case>> = {
     accepted: async () => iccp(await wideGamut(noise(8, 8).png())),
   },
 };
+
+/** The JPEG with another kind of frame, and other bits per sample. */
+function withFrame(bytes: Buffer, marker: number, bits: number): Buffer {
+  const frame = bytes.indexOf(Buffer.of(0xff, 0xc0));
+  bytes[frame + 1] = marker;
+  bytes[frame + 4] = bits;
+  return bytes;
+}
 
 /** The chunks of a frame: unknown chunks, and then the picture. */
 async function amongChunks(bytes: number): Promise<Buffer> {

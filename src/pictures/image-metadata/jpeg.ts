@@ -30,7 +30,8 @@ const PROFILE_HEADER_LENGTH = 18;
 const HEAD_LENGTH = 2 + JFIF_LENGTH + EXIF_LENGTH + ADOBE_LENGTH;
 
 /** Baseline, extended and progressive with Huffman coding: the only frame types that browsers and phones show. */
-const SHOWN_FRAMES = [0xc0, 0xc1, 0xc2];
+const PROGRESSIVE = 0xc2;
+const SHOWN_FRAMES = [0xc0, 0xc1, PROGRESSIVE];
 
 /** Offsets of a segment: `start` is its 0xff, `data` its first data byte, `end` the first byte after it. */
 type Segment = { readonly start: number; readonly data: number; readonly end: number };
@@ -80,6 +81,9 @@ export function jpegWithoutMetadata(bytes: Buffer): CleanedImage {
       expectLength(segment, 8 + 3 * (bytes[segment.data + 5] ?? 0));
       if (!SHOWN_FRAMES.includes(marker)) {
         throw new ImageLimitError(NOT_SHOWN, 'The JPEG is of arithmetic coding, lossless or hierarchical.');
+      }
+      if (bytes[segment.data] !== 8) {
+        throw new ImageLimitError(NOT_SHOWN, `The JPEG has ${bytes[segment.data] ?? 0} bits per sample.`);
       }
       frame = new Frame(bytes, segment);
       kept.keep(segment.start, segment.end);
@@ -144,6 +148,28 @@ function keepProfile(bytes: Buffer, first: Segment, kept: KeptBytes): void {
     kept.write(plain.subarray(used, used + part));
     used += part;
   }
+}
+
+/**
+ * Counts the fields of a cleaned JPEG that decoders complain of, although the picture is whole: each scan that states
+ * coefficients although the picture is not progressive, an unknown colour transform, another version of JFIF.
+ */
+export function harmlessOddities(bytes: Buffer): number {
+  let count = 0;
+  let isSequential = false;
+  for (let at = markerAfter(bytes, 2); bytes[at] !== EOI;) {
+    const marker = bytes[at] ?? 0;
+    const segment = segmentAt(bytes, at);
+    const { data, end } = segment;
+    if (marker === SOS) {
+      const [first, last, bits] = bytes.subarray(end - 3, end);
+      if (isSequential && (first !== 0 || last !== 63 || bits !== 0)) count += 1;
+    } else if (isFrame(marker)) isSequential = marker !== PROGRESSIVE;
+    else if (marker === APP0 && bytes[data + 5] !== 1) count += 1;
+    else if (marker === APP14 && (bytes[data + 11] ?? 0) > 2) count += 1;
+    at = markerAfter(bytes, marker === SOS ? endOfScan(bytes, end) : end);
+  }
+  return count;
 }
 
 /** Counts the cost of a frame's scans. */

@@ -156,6 +156,29 @@ describe('pngWithoutMetadata', () => {
   });
 
   it.each([
+    ['no data', Buffer.alloc(0)],
+    ['broken data', Buffer.from(SECRET)],
+    ['too few rows', deflateSync(Buffer.alloc(7))],
+    ['data without their end', PIXELS.subarray(0, -6)],
+  ])('refuses an animation with %s in a frame behind the first', (_what, data) => {
+    const control = Buffer.alloc(26);
+    control.set([2], 7);
+    control.set([2], 11);
+    const animated = (last: Buffer): Buffer =>
+      Buffer.concat([
+        header(),
+        chunk('acTL', Buffer.of(0, 0, 0, 2, 0, 0, 0, 0)),
+        chunk('fcTL', control),
+        chunk('IDAT', PIXELS),
+        chunk('fcTL', control),
+        chunk('fdAT', Buffer.concat([Buffer.alloc(4), last])),
+        IEND,
+      ]);
+    expect(pngWithoutMetadata(animated(PIXELS)).equals(animated(PIXELS))).toBe(true);
+    expect(() => pngWithoutMetadata(animated(data))).toThrow(MalformedImageError);
+  });
+
+  it.each([
     ['no bytes', (): Buffer => Buffer.alloc(0)],
     ['only a signature', (): Buffer => plain.subarray(0, 8)],
     ['no header', (): Buffer => Buffer.concat([plain.subarray(0, 8), plain.subarray(START_LENGTH)])],

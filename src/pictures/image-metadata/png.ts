@@ -2,7 +2,7 @@ import { constants, crc32, deflateSync, inflateRawSync, inflateSync } from 'node
 import { AnimationSize } from './animation-size.js';
 import { plainProfile } from './colour-profile.js';
 import { orientationExif, readOrientation, UPRIGHT } from './exif-orientation.js';
-import { ImageLimitError, TOO_COMPLEX } from './image-limit-error.js';
+import { ANIMATION_TOO_LARGE, FOR_APPLE_ONLY, ImageLimitError, TOO_COMPLEX } from './image-limit-error.js';
 import { IMAGE_LIMITS } from './image-limits.js';
 import { type CleanedImage, KeptBytes } from './kept-bytes.js';
 import { MalformedImageError } from './malformed-image-error.js';
@@ -55,6 +55,7 @@ export function pngWithoutMetadata(bytes: Buffer): CleanedImage {
   if (bytes.toString('latin1', 0, 8) !== SIGNATURE)
     throw new MalformedImageError('The PNG has no signature.');
   const header = chunkAt(bytes, 8);
+  if (header.type === 'CgBI') throw new ImageLimitError(FOR_APPLE_ONLY, 'The PNG has a CgBI chunk.');
   if (header.type !== 'IHDR' || header.dataEnd - header.data !== 13) {
     throw new MalformedImageError('The PNG has no header.');
   }
@@ -72,6 +73,7 @@ export function pngWithoutMetadata(bytes: Buffer): CleanedImage {
   let paletteEntries = 0;
   let frames = 0;
   let framesLeft = 0;
+  let frame: Frame | undefined;
   let image: { readonly start: number; readonly end: number } | undefined;
   let previousType = header.type;
 
@@ -94,6 +96,7 @@ export function pngWithoutMetadata(bytes: Buffer): CleanedImage {
       image = { start: image?.start ?? start, end };
     } else if (type === 'IEND') {
       expectCrc(bytes, chunk);
+      if (frame) expectWhole(bytes, header, frame);
       break;
     } else if (type === 'PLTE') {
       if (!isFirst || !isBeforeImage || length === 0 || length > 768 || length % 3 !== 0) {
@@ -139,18 +142,23 @@ export function pngWithoutMetadata(bytes: Buffer): CleanedImage {
       if (framesLeft >= 0) {
         if (length !== 26) throw new MalformedImageError('A frame of the PNG has a wrong length.');
         expectCrc(bytes, chunk);
+        if (frame) expectWhole(bytes, header, frame);
+        const [width, height] = [bytes.readUInt32BE(data + 4), bytes.readUInt32BE(data + 8)];
         animation.addFrame({
-          width: bytes.readUInt32BE(data + 4),
-          height: bytes.readUInt32BE(data + 8),
+          width,
+          height,
           left: bytes.readUInt32BE(data + 12),
           top: bytes.readUInt32BE(data + 16),
         });
+        // The data of a frame before the picture are the picture.
+        if (!isBeforeImage) frame = { width, height, data: [] };
         kept.keep(start, end);
       }
     } else if (type === 'fdAT') {
       // Only data of frames within the frame count of acTL.
       if (framesLeft >= 0 && framesLeft < frames && !isBeforeImage) {
         expectCrc(bytes, chunk);
+        frame?.data.push(bytes.subarray(data + 4, dataEnd));
         kept.keep(start, end);
       }
     } else if (ANCILLARY_LENGTHS.get(type)?.includes(length)) {
@@ -164,6 +172,26 @@ export function pngWithoutMetadata(bytes: Buffer): CleanedImage {
   if (!image) throw new MalformedImageError('The PNG has no picture.');
   kept.write(newChunk('IEND', Buffer.alloc(0)));
   return kept.finish();
+}
+
+/** A frame behind the picture, with its compressed data. */
+type Frame = { readonly width: number; readonly height: number; readonly data: Buffer[] };
+
+/**
+ * Decompresses a frame behind the picture: the decoder of this service reads only the picture.
+ *
+ * @throws MalformedImageError when rows are missing
+ */
+function expectWhole(bytes: Buffer, header: Chunk, { width, height, data }: Frame): void {
+  const length = decodedLengthOf(bytes, header, width, height);
+  if (length > MAX_DECODED_LENGTH) {
+    throw new ImageLimitError(
+      ANIMATION_TOO_LARGE,
+      `A frame decodes to more than ${MAX_DECODED_LENGTH} bytes.`,
+    );
+  }
+  const inflated = inflate(Buffer.concat(data), length);
+  if (inflated?.data.length !== length) throw new MalformedImageError('A frame of the PNG is incomplete.');
 }
 
 function expectInterlacingLimit(bytes: Buffer, header: Chunk): void {
@@ -284,9 +312,12 @@ function dataOf(bytes: Buffer, { start, end }: { start: number; end: number }): 
 }
 
 /** The length of all rows, each with its filter byte; for an interlaced picture, of the rows of all Adam7 passes. */
-function decodedLengthOf(bytes: Buffer, header: Chunk): number {
-  const width = bytes.readUInt32BE(header.data);
-  const height = bytes.readUInt32BE(header.data + 4);
+function decodedLengthOf(
+  bytes: Buffer,
+  header: Chunk,
+  width = bytes.readUInt32BE(header.data),
+  height = bytes.readUInt32BE(header.data + 4),
+): number {
   const depth = bytes[header.data + 8] ?? 0;
   const samples = [1, 0, 3, 1, 2, 0, 4][bytes[header.data + 9] ?? 0] ?? 0;
   const rows = (columns: number, lines: number): number =>
