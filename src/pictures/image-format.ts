@@ -1,6 +1,6 @@
 import { invalidPicture } from './picture-error.js';
 
-/** Maximum number of pixels, summed over all frames of an animation. */
+/** Maximum number of pixels of a picture, or of a frame of an animation. */
 export const MAX_PIXELS = 50_000_000;
 
 export type ImageFormat = 'jpeg' | 'png' | 'gif' | 'webp';

@@ -116,6 +116,7 @@ describe('the image inspector', () => {
   it.each([
     ['baseline', {}],
     ['of full chroma', { chromaSubsampling: '4:4:4' }],
+    // Its last scan must be longer than what is cut.
     ['progressive', { progressive: true }],
   ])(
     'refuses a JPEG that is %s and misses the last bytes of its data, however few',

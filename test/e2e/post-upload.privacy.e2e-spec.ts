@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import sharp from 'sharp';
 import type { UploadedChatImageResponseDto } from '../../src/chat-images/dto/uploaded-chat-image.dto.js';
-import { colourProfile, png, pngProfile } from '../support/hostile-pictures.js';
+import { colourProfile, flatGifData, gifOfFrames, png, pngProfile } from '../support/hostile-pictures.js';
 import { phonePhoto, picture, pixels } from '../support/pictures.js';
 import { TestApp } from '../support/test-app.js';
 
@@ -65,6 +65,21 @@ describe('the stored picture', () => {
     expect(icc?.includes('C02XJ0AAJGH5')).toBe(false);
     expect(icc?.includes('mmod')).toBe(false);
     expect((await pixels(object)).equals(await pixels(sent))).toBe(true);
+  });
+
+  it('has an end, when only its end was missing, and is refused when more was', async () => {
+    const photo = await picture('jpeg');
+    const { object } = await stored(photo.subarray(0, -2));
+    expect(object.subarray(-2)).toEqual(Buffer.of(0xff, 0xd9));
+    expect((await pixels(object)).equals(await pixels(photo))).toBe(true);
+    expect((await test.upload(photo.subarray(0, -3))).status).toBe(422);
+    expect((await test.upload(Buffer.concat([photo.subarray(0, -40), Buffer.alloc(40)]))).status).toBe(422);
+  });
+
+  it('is an animation of 60 frames of 1080 × 1080', async () => {
+    const size = { width: 1080, height: 1080 };
+    const { data } = await stored(gifOfFrames(size, size, flatGifData(1080 ** 2), 60));
+    expect(data).toMatchObject(size);
   });
 
   it('has the SHA-256 of the sent and of the stored bytes on its row', async () => {

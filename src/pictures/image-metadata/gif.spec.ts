@@ -86,6 +86,14 @@ describe('gifWithoutMetadata', () => {
     expect(gifWithoutMetadata(gif(frame(blocks))).equals(gif(frame(left)))).toBe(true);
   });
 
+  it.each([
+    ['no trailer', plain.subarray(0, -1)],
+    ['a zero before its trailer', gif(frame(), Buffer.of(0))],
+    ['zeros in place of its trailer', Buffer.concat([plain.subarray(0, -1), Buffer.alloc(3)])],
+  ])('gives a trailer to a file with %s', (_what, bytes) => {
+    expect(gifWithoutMetadata(bytes).equals(plain)).toBe(true);
+  });
+
   it('drops hidden bytes in a frame without pixels', () => {
     expect(gifWithoutMetadata(gif(frame(), frame([SECRET], 0))).includes(SECRET)).toBe(false);
   });
@@ -93,7 +101,7 @@ describe('gifWithoutMetadata', () => {
   it.each([
     ['no bytes', Buffer.alloc(0)],
     ['an unknown version', Buffer.concat([Buffer.from('GIF88a'), plain.subarray(6)])],
-    ['no end', plain.subarray(0, -1)],
+    ['zeros before another block', gif(frame(), Buffer.of(0), control(1))],
     ['no picture', gif(control(1))],
     ['a colour table after its end', HEADER.subarray(0, 15)],
     ['a block after its end', plain.subarray(0, -3)],

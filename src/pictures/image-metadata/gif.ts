@@ -17,7 +17,7 @@ const LOOPING_APPLICATIONS = ['NETSCAPE2.0', 'ANIMEXTS1.0'];
  * count (NETSCAPE2.0, ANIMEXTS1.0). Dropped: comments, other application extensions such as XMP, plain text, which no viewer
  * shows, and all bytes after the trailer. With several graphic controls or loop counts, the last one wins, as in decoders.
  *
- * The LZW codes of a frame are followed to their end, and the bytes after the end code are cut. Not covered: a colour table
+ * A file without its trailer gets one. The LZW codes of a frame are followed to their end, and the bytes after the end code are cut. Not covered: a colour table
  * or a frame that is never visible, and at most seven bits after each end code.
  */
 export function gifWithoutMetadata(bytes: Buffer): CleanedImage {
@@ -34,7 +34,7 @@ export function gifWithoutMetadata(bytes: Buffer): CleanedImage {
   let loop: Buffer | undefined;
   let hasPixels = false;
 
-  while (at < bytes.length && bytes[at] !== TRAILER) {
+  while (!isEnd(bytes, at)) {
     if (bytes[at] === IMAGE) {
       if (control !== undefined) {
         kept.keep(control, control + 7);
@@ -64,10 +64,17 @@ export function gifWithoutMetadata(bytes: Buffer): CleanedImage {
       throw new MalformedImageError('The GIF has an unknown block.');
     }
   }
-  if (at >= bytes.length) throw new MalformedImageError('The GIF has no end.');
   if (!hasPixels) throw new MalformedImageError('The GIF has no picture.');
-  kept.keep(at, at + 1);
+  if (bytes[at] === TRAILER) kept.keep(at, at + 1);
+  else kept.write(Buffer.of(TRAILER));
   return kept.finish();
+}
+
+/** Whether the file ends here: with its trailer, with zeros before or in place of it, or without any. */
+function isEnd(bytes: Buffer, from: number): boolean {
+  let at = from;
+  while (bytes[at] === 0) at += 1;
+  return at >= bytes.length || bytes[at] === TRAILER;
 }
 
 function colourTableLength(flags = 0): number {

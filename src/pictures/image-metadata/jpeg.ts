@@ -44,6 +44,8 @@ type Segment = { readonly start: number; readonly data: number; readonly end: nu
  * The colour profile is reduced to what colours need, see `plainProfile`. A part of the profile with an unexpected sequence
  * number is dropped.
  *
+ * A file that ends inside a scan gets an end marker. Whether data of the picture are missing is for the decoder to find.
+ *
  * JFIF and Adobe segments count only before the first scan, and the last of each wins, as in libjpeg. Not covered: hidden
  * bytes after the last block of a scan, and in unused tables. Finding these bytes takes a whole Huffman decoder.
  */
@@ -76,6 +78,7 @@ export function jpegWithoutMetadata(bytes: Buffer): CleanedImage {
       hasScan = true;
       at = endOfScan(bytes, segment.end);
       kept.keep(segment.start, at);
+      if (isEndMissing(bytes, at)) break;
     } else if (isFrame(marker)) {
       if (frame) throw new MalformedImageError('The JPEG has two frames.');
       expectLength(segment, 8 + 3 * (bytes[segment.data + 5] ?? 0));
@@ -89,9 +92,12 @@ export function jpegWithoutMetadata(bytes: Buffer): CleanedImage {
       kept.keep(segment.start, segment.end);
     } else if (marker === DQT || marker === DHT || marker === DAC) {
       kept.keep(segment.start, segment.end);
-    } else if (marker === DRI || marker === DNL) {
+    } else if (marker === DRI) {
       expectLength(segment, 4);
       kept.keep(segment.start, segment.end);
+    } else if (marker === DNL) {
+      // Decoders skip it, whatever its length is.
+      if (segment.end - segment.data === 2) kept.keep(segment.start, segment.end);
     } else if (hasScan) {
       continue;
     } else if (marker === APP0 && isNamed(bytes, segment, 'JFIF\0', 14)) {
@@ -211,24 +217,48 @@ function markerAfter(bytes: Buffer, from: number): number {
   }
 }
 
-/** The position of the marker that ends a scan: not a stuffed zero and not a restart marker (T.81 B.1.1.5). */
+/**
+ * The position of the marker that ends a scan: not a stuffed zero and not a restart marker (T.81 B.1.1.5). A file that ends
+ * inside a scan ends it, too. Zeros in place of the end marker are not data: a decoder would draw a missing part from them.
+ */
 function endOfScan(bytes: Buffer, from: number): number {
-  for (let at = from; ;) {
-    const start = indexOf0xff(bytes, at);
-    at = afterFill(bytes, start);
+  for (let at = from; ; at += 1) {
+    const start = bytes[at] === 0xff ? at : next0xff(bytes, at);
+    at = start;
+    while (bytes[at] === 0xff) at += 1;
+    if (at >= bytes.length) return endOfData(bytes, from, Math.min(start, bytes.length));
     const code = bytes[at] ?? EOI;
     if (code !== 0 && !isRestart(code)) return start;
-    at += 1;
   }
 }
 
+/** The position after the last byte that is not zero. A stuffed zero belongs to the byte before it. */
+function endOfData(bytes: Buffer, from: number, to: number): number {
+  let end = to;
+  while (end > from && bytes[end - 1] === 0) end -= 1;
+  return end < to && end > from && bytes[end - 1] === 0xff ? end + 1 : end;
+}
+
+/** Whether a scan ended with the file, without a marker: at most fill bytes of one are left. */
+function isEndMissing(bytes: Buffer, end: number): boolean {
+  let at = end;
+  while (bytes[at] === 0xff) at += 1;
+  return at === end || at >= bytes.length;
+}
+
 function indexOf0xff(bytes: Buffer, from: number): number {
+  const found = next0xff(bytes, from);
+  if (found >= bytes.length) throw new MalformedImageError('The JPEG has no end.');
+  return found;
+}
+
+/** The position of the next 0xff, or the length of the file. */
+function next0xff(bytes: Buffer, from: number): number {
   // Check the next 16 bytes in JavaScript first: a hostile file of only 0xff 0x00 would cost a native call per two bytes.
   const near = Math.min(from + 16, bytes.length);
   for (let at = from; at < near; at += 1) if (bytes[at] === 0xff) return at;
   const found = bytes.indexOf(0xff, near);
-  if (found === -1) throw new MalformedImageError('The JPEG has no end.');
-  return found;
+  return found === -1 ? bytes.length : found;
 }
 
 function afterFill(bytes: Buffer, start: number): number {
@@ -240,7 +270,9 @@ function afterFill(bytes: Buffer, start: number): number {
 
 function segmentAt(bytes: Buffer, code: number): Segment {
   const data = code + 3;
-  const length = data <= bytes.length ? bytes.readUInt16BE(code + 1) : 0;
+  const stated = data <= bytes.length ? bytes.readUInt16BE(code + 1) : 0;
+  // Decoders skip a segment that they need not read, also when its length does not even count itself.
+  const length = stated < 2 && data <= bytes.length && isSkipped(bytes[code] ?? 0) ? 2 : stated;
   const end = code + 1 + length;
   if (length < 2 || end > bytes.length)
     throw new MalformedImageError('A segment of the JPEG has a wrong length.');
@@ -279,6 +311,11 @@ function isRestart(code: number): boolean {
 /** Whether a marker has no segment. */
 function isBare(code: number): boolean {
   return code === 0x01 || isRestart(code);
+}
+
+/** Whether decoders skip a segment that they can't read: application data, a comment, the number of lines. */
+function isSkipped(code: number): boolean {
+  return (code >= APP0 && code <= 0xef) || code === 0xfe || code === DNL;
 }
 
 function isFrame(code: number): boolean {

@@ -149,6 +149,15 @@ describe('pngWithoutMetadata', () => {
     expect(cleaned.equals(picture(pixels))).toBe(true);
   });
 
+  it('gives an end to a file without a whole one', () => {
+    for (let missing = 1; missing <= IEND.length; missing += 1) {
+      expect(pngWithoutMetadata(plain.subarray(0, -missing)).equals(plain)).toBe(true);
+      expect(pngWithoutMetadata(animation.subarray(0, -missing)).equals(animation)).toBe(true);
+    }
+    const hidden = chunk('IDAT', Buffer.concat([PIXELS, Buffer.from(SECRET)]));
+    expect(pngWithoutMetadata(Buffer.concat([header(), hidden])).equals(plain)).toBe(true);
+  });
+
   it('drops frames that the animation does not count', () => {
     const frame = [chunk('fcTL', Buffer.alloc(26)), chunk('fdAT', SECRET)];
     const longer = Buffer.concat([animation.subarray(0, -12), ...frame, IEND]);
@@ -186,7 +195,7 @@ describe('pngWithoutMetadata', () => {
       'a header of a wrong length',
       (): Buffer => Buffer.concat([plain.subarray(0, 8), chunk('IHDR', ''), IEND]),
     ],
-    ['no end', (): Buffer => plain.subarray(0, -12)],
+    ['cut image data', (): Buffer => plain.subarray(0, -13)],
     ['no picture', (): Buffer => Buffer.concat([header(), IEND])],
     ['a missing palette', (): Buffer => Buffer.concat([header(3), chunk('IDAT', PIXELS), IEND])],
     ['two palettes', (): Buffer => withFirst(chunk('PLTE', 'abc'), chunk('PLTE', 'abc'))],

@@ -33,6 +33,8 @@ const ANCILLARY_LENGTHS: ReadonlyMap<string, readonly number[]> = new Map([
   ['pHYs', [9]],
 ]);
 
+const IEND = newChunk('IEND', Buffer.alloc(0));
+
 type Chunk = {
   readonly type: string;
   readonly start: number;
@@ -47,6 +49,9 @@ type Chunk = {
  * W3C). Dropped: text, time, all other chunks, and all bytes after IEND. Of a chunk that may occur once, the first valid
  * chunk in a valid position is kept. The colour profile gets a neutral name, and is reduced to what colours
  * need (`plainProfile`).
+ *
+ * A file without a whole IEND gets one, when all announced frames are there. Frames behind the first are decompressed, as
+ * decoders here read only the first.
  *
  * Bytes after the end of the compressed data inside IDAT are cut when the decoded picture has at most 64 MiB. Not covered:
  * such bytes in larger pictures and in later frames, extra rows inside the compressed data, and unused palette colours.
@@ -78,7 +83,8 @@ export function pngWithoutMetadata(bytes: Buffer): CleanedImage {
   let previousType = header.type;
 
   for (let at = header.end; ;) {
-    const chunk = chunkAt(bytes, at);
+    const isCut = image !== undefined && framesLeft <= 0 && isCutEnd(bytes, at);
+    const chunk = isCut ? { type: 'IEND', start: at, data: at, dataEnd: at, end: at } : chunkAt(bytes, at);
     const { type, start, data, dataEnd, end } = chunk;
     const length = dataEnd - data;
     parts.add();
@@ -95,7 +101,7 @@ export function pngWithoutMetadata(bytes: Buffer): CleanedImage {
       expectCrc(bytes, chunk);
       image = { start: image?.start ?? start, end };
     } else if (type === 'IEND') {
-      expectCrc(bytes, chunk);
+      if (!isCut) expectCrc(bytes, chunk);
       if (frame) expectWhole(bytes, header, frame);
       break;
     } else if (type === 'PLTE') {
@@ -170,8 +176,14 @@ export function pngWithoutMetadata(bytes: Buffer): CleanedImage {
     previousType = type;
   }
   if (!image) throw new MalformedImageError('The PNG has no picture.');
-  kept.write(newChunk('IEND', Buffer.alloc(0)));
+  kept.write(IEND);
   return kept.finish();
+}
+
+/** Whether the file ends here: without an IEND, or with only the first bytes of one. The image decoder finds missing data. */
+function isCutEnd(bytes: Buffer, at: number): boolean {
+  const left = bytes.length - at;
+  return left < IEND.length && bytes.subarray(at).equals(IEND.subarray(0, left));
 }
 
 /** A frame behind the picture, with its compressed data. */
