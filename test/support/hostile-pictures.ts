@@ -136,7 +136,7 @@ export const jpegWithSegments = (picture: Buffer, ...segments: readonly Buffer[]
 
 /**
  * The slowest accepted JPEG: 50 megapixels without subsampling, with as many scans and refined coefficients as
- * allowed. Its Adobe segment makes the decoder complain, so that it is decoded twice.
+ * allowed. Its Adobe segment makes the decoder complain.
  */
 export function worstAcceptedJpeg(): Buffer {
   const scans = [
