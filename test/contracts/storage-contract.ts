@@ -1,7 +1,11 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import { buffer } from 'node:stream/consumers';
-import { InvalidStorageKeyError, ObjectExistsError, ObjectNotFoundError } from '../../src/storage/storage-errors.js';
+import {
+  InvalidStorageKeyError,
+  ObjectExistsError,
+  ObjectNotFoundError,
+} from '../../src/storage/storage-errors.js';
 import type { SignedUrl, StorageProvider } from '../../src/storage/storage-provider.js';
 
 /** Odd file names that must name the same object in every operation. */
