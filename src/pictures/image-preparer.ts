@@ -53,7 +53,7 @@ export class ImagePreparer {
   }
 
   /**
-   * @param keepBytes checks only the structure, and keeps the bytes as they are sent
+   * @param keepBytes checks the picture as any other, and keeps the bytes as they are sent
    * @throws PictureError
    */
   async prepare(pieces: BytePieces, { userId, left }: Sender, keepBytes = false): Promise<PreparedImage> {

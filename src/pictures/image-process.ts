@@ -26,7 +26,7 @@ export type PictureTask = {
   readonly memoryBytes: number;
   /** Whether the storage needs the MD5. */
   readonly withMd5: boolean;
-  /** Checks the picture's structure to its end, and returns the sent bytes: nothing is removed, no pixel is decoded. */
+  /** Checks the picture as any other, and returns the sent bytes: nothing is removed. */
   readonly keepBytes: boolean;
 };
 
@@ -100,13 +100,10 @@ async function handleTask({
   try {
     const cleaned = clean(bytes, format);
     const image = await readHeader(cleaned.bytes, format);
-    if (keepBytes) {
-      const edit = editOf({ bytes, copies: [0, 0, length] }, withMd5);
-      return { image, sha256Sent: edit.sha256, edit };
-    }
-    // Decode the cleaned bytes: exactly the bytes that will be stored.
+    // Decode the cleaned bytes: exactly the bytes that will be stored, but with `keepBytes`.
     await decode(cleaned.bytes, format);
-    return { image, sha256Sent: digest('sha256', bytes), edit: editOf(cleaned, withMd5) };
+    const stored = keepBytes ? { bytes, copies: [0, 0, length] } : cleaned;
+    return { image, sha256Sent: digest('sha256', bytes), edit: editOf(stored, withMd5) };
   } catch (error) {
     if (!(error instanceof PictureError))
       return { failure: isNativeError(error) ? error.message : 'unknown' };

@@ -29,6 +29,7 @@ import pLimit from 'p-limit';
 import { freePort } from '../../src/dev/embedded-postgres.js';
 import { s3Environment } from '../support/s3-environment.js';
 import { type Installation, ODD_KINDS, type OddKind, type OldFile, sha256 } from './installation.js';
+import { KEEP_ALIVE_MS } from './service.js';
 
 const CONCURRENCY = 8;
 
@@ -122,7 +123,7 @@ async function folderPlace(form: Form, target: Target): Promise<Place> {
   const read = async (path: string): Promise<Buffer | undefined> =>
     // A decoded path may climb out of the folder.
     relative(root, at(path)).startsWith('..') ? undefined : readFile(at(path)).catch(() => undefined);
-  const server = createServer((request, response) => {
+  const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS }, (request, response) => {
     void read(decodeURI(request.url ?? '').slice(1)).then((bytes) =>
       response.writeHead(bytes ? 200 : 404).end(bytes),
     );

@@ -9,6 +9,9 @@ export type Phase = 1 | 2 | 3 | 4;
 /** Names the phase of the instance that has answered. */
 export const PHASE_HEADER = 'x-rehearsal-phase';
 
+/** Longer than clients keep an idle connection: a request must not meet the end of its connection. */
+export const KEEP_ALIVE_MS = 600_000;
+
 /** The time for a process to start and to end, on a busy machine. */
 const LIMIT_MS = 90_000;
 
@@ -54,7 +57,7 @@ export class Service {
   static async start(environment: NodeJS.ProcessEnv, phase: Phase): Promise<Service> {
     const port = await freePort();
     const url = `http://127.0.0.1:${port}`;
-    const balancer = createServer();
+    const balancer = createServer({ keepAliveTimeout: KEEP_ALIVE_MS });
     const service = new Service({ ...environment, APP_URL: url }, balancer, url);
     service.balance();
     await new Promise<void>((resolve) => balancer.listen(port, '127.0.0.1', resolve));
