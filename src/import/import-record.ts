@@ -1,5 +1,5 @@
 import type { DataSource, EntityManager } from 'typeorm';
-import type { ImportedAs } from '../chat-images/entities/chat-image.entity.js';
+import { conversationColumns, type ImportedAs } from '../chat-images/entities/chat-image.entity.js';
 import type { ImportState } from '../chat-images/entities/chat-image-import.entity.js';
 import { sqlState } from '../database/database-failure.js';
 import type { OldPicture } from './old-picture.js';
@@ -9,7 +9,7 @@ import type { Participants } from './uploaders.js';
 export type ClaimedFile = {
   readonly filePath: string;
   readonly state: 'waiting' | 'registered';
-  /** Of a registered file: the digest of the original bytes, and where they are kept. */
+  /** The digest of the original bytes, and the place where they are kept. Only of a registered file. */
   readonly sourceSha256: string | null;
   readonly original: string | null;
 };
@@ -28,7 +28,17 @@ export type ImportedFile = {
   } | null;
 };
 
-/** What the database knows about a file: its conversation, and the image that has its name already. */
+/** A page of imported files. */
+type ImportedPage = {
+  /** The last path of the page before. */
+  readonly after: string;
+  readonly limit: number;
+  readonly states: readonly ImportState[];
+  /** Only files that were stored before this time. */
+  readonly storedBefore?: Date;
+};
+
+/** Facts about a file from the database: its conversation, and the image that has its name already. */
 export type FileFacts = Participants & {
   readonly filePath: string;
   readonly hasConversation: boolean;
@@ -51,13 +61,13 @@ export type ImportedRow = {
   readonly width: number;
   readonly height: number;
   readonly importedAs: ImportedAs;
-  /** Of the file in the source. */
+  /** The digest of the file in the source. */
   readonly sha256Sent: string;
   /** None while the object is not written by this service. */
   readonly sha256Stored: string | null;
 };
 
-/** What has become of a file. */
+/** The outcome of a file, as it is recorded. */
 export type FileOutcome = {
   readonly filePath: string;
   readonly state: ImportState;
@@ -71,7 +81,6 @@ export type FileOutcome = {
 
 const FOREIGN_KEY_VIOLATION = '23503';
 
-/** Where nothing can be said about a file any more, because it was not tried to its end. */
 const VANISHED = 'The conversation or the sender was deleted during the import.';
 export const NAME_TAKEN = 'Another image has the name.';
 
@@ -195,24 +204,20 @@ export class ImportRecord {
     return new Set(rows.map(({ filePath }) => filePath));
   }
 
-  /**
-   * Claims files that were imported, in the order of their paths.
-   *
-   * @param storedBefore only files that were stored before this time
-   */
-  claimImported(
+  /** Claims files that were imported, in the order of their paths, without those that another run works on. */
+  claimImported(run: EntityManager, page: ImportedPage): Promise<readonly ImportedFile[]> {
+    return this.imported(run, page, 'FOR UPDATE OF record SKIP LOCKED');
+  }
+
+  /** Reads files that were imported, in the order of their paths. */
+  readImported(page: ImportedPage): Promise<readonly ImportedFile[]> {
+    return this.imported(this.dataSource.manager, page, '');
+  }
+
+  private imported(
     run: EntityManager,
-    {
-      after,
-      limit,
-      states,
-      storedBefore,
-    }: {
-      readonly after: string;
-      readonly limit: number;
-      readonly states: readonly ImportState[];
-      readonly storedBefore?: Date;
-    },
+    { after, limit, states, storedBefore }: ImportedPage,
+    lock: 'FOR UPDATE OF record SKIP LOCKED' | '',
   ): Promise<readonly ImportedFile[]> {
     return run.query<ImportedFile[]>(
       `SELECT record.file_path AS "filePath", record.state, source_sha256 AS "sourceSha256", original,
@@ -223,7 +228,7 @@ export class ImportRecord {
          AND image.file_path = record.file_path
        WHERE source = $1 AND record.state = ANY($2) AND record.file_path > $3
          AND ($5::timestamptz IS NULL OR stored_at < $5)
-       ORDER BY record.file_path LIMIT $4 FOR UPDATE OF record SKIP LOCKED`,
+       ORDER BY record.file_path LIMIT $4 ${lock}`,
       [this.source, states, after, limit, storedBefore ?? null],
     );
   }
@@ -237,8 +242,7 @@ export class ImportRecord {
   }
 
   async facts(run: EntityManager, pictures: readonly OldPicture[]): Promise<ReadonlyMap<string, FileFacts>> {
-    const idOf = (kind: string): readonly (number | null)[] =>
-      pictures.map(({ conversation }) => (conversation.kind === kind ? conversation.id : null));
+    const columns = pictures.map(({ conversation }) => conversationColumns(conversation));
     const rows = await run.query<FileFacts[]>(
       `SELECT asked.file_path AS "filePath", conversation.id IS NOT NULL AS "hasConversation",
          patient_id AS "patientId", doctor_id AS "doctorId",
@@ -254,8 +258,8 @@ export class ImportRecord {
       [
         pictures.map(({ filePath }) => filePath),
         pictures.map(({ filename }) => filename),
-        idOf('appointment'),
-        idOf('text session'),
+        columns.map(({ appointmentId }) => appointmentId),
+        columns.map(({ textSessionId }) => textSessionId),
       ],
     );
     return new Map(rows.map((facts) => [facts.filePath, facts]));
@@ -354,10 +358,8 @@ export class ImportRecord {
       [
         JSON.stringify(
           rows.map((row) => ({
-            appointment_id:
-              row.picture.conversation.kind === 'appointment' ? row.picture.conversation.id : null,
-            text_session_id:
-              row.picture.conversation.kind === 'text session' ? row.picture.conversation.id : null,
+            appointment_id: conversationColumns(row.picture.conversation).appointmentId,
+            text_session_id: conversationColumns(row.picture.conversation).textSessionId,
             file_path: row.picture.filePath,
             filename: row.picture.filename,
             uploaded_by: row.uploadedBy,
@@ -373,7 +375,26 @@ export class ImportRecord {
         ),
       ],
     );
-    return images.map(({ id, filePath }) => [filePath, id] as const);
+    const missing = rows.filter(
+      ({ picture }) => !images.some(({ filePath }) => filePath === picture.filePath),
+    );
+    return [...images, ...(await this.findSame(run, missing))].map(
+      ({ id, filePath }) => [filePath, id] as const,
+    );
+  }
+
+  /** Images that another run has stored meanwhile, from another source: the same object, so the same picture. */
+  private async findSame(
+    run: EntityManager,
+    rows: readonly ImportedRow[],
+  ): Promise<readonly { readonly id: number; readonly filePath: string }[]> {
+    if (rows.length === 0) return [];
+    return run.query<{ id: number; filePath: string }[]>(
+      `SELECT id, file_path AS "filePath" FROM chat_images
+       JOIN unnest($1::text[], $2::text[]) AS wanted (path, digest) ON file_path = path AND sha256_stored = digest
+       WHERE state = 'stored'`,
+      [rows.map(({ picture }) => picture.filePath), rows.map(({ sha256Stored }) => sha256Stored)],
+    );
   }
 }
 

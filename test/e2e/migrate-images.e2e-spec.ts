@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
-import { chmod, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import type { INestApplicationContext } from '@nestjs/common';
@@ -480,6 +480,27 @@ describe('the import of old pictures', () => {
     const runs = await Promise.all(Array.from({ length: 4 }, () => command('migrate-images', ...args)));
     const storedLines = runs.flatMap(({ lines }) => lines.filter(({ outcome }) => outcome === 'stored'));
     expect(storedLines.map(({ file }) => file).sort()).toEqual(paths.sort());
+  });
+
+  it('keeps every object when two places of the same pictures are imported at the same time', async () => {
+    const pictures = await Promise.all(
+      Array.from({ length: 40 }, async () => ({
+        bytes: await picture('jpeg'),
+        name: newFilename(OLD_TIME, 'jpg'),
+      })),
+    );
+    const first = source;
+    for (const { bytes, name } of pictures) await old(bytes, { name });
+    const second = await mkdtemp(join(folder, 'source-'));
+    await cp(first, second, { recursive: true });
+    // Each call opens the source before its first pause.
+    source = first;
+    const one = migrate({ concurrency: 3 });
+    source = second;
+    const lines = (await Promise.all([one, migrate({ concurrency: 3 })])).flat();
+    expect(new Set(lines.map(({ outcome }) => outcome))).toEqual(new Set(['stored']));
+    for (const { name } of pictures)
+      expect((await stored(`chat_images/appointment_${APPOINTMENT}/${name}`)).length).toBeGreaterThan(0);
   });
 
   it('does the rest after kill -9, and leaves no pending row', async () => {
