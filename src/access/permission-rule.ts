@@ -1,7 +1,7 @@
 import type { UserRule } from '../conversations/user-columns.js';
 import { preparedStatement, type PreparedStatement } from '../database/request-database.js';
 
-/** What the statements are built from. */
+/** The settings and columns from which the statements are built. */
 type Rule = UserRule & {
   /** TEXT_SESSIONS. Without it no statement reads the table `text_sessions`. */
   readonly textSessions: boolean;

@@ -3,7 +3,7 @@ import type { RowOutcome } from '../import/url-rewriter.js';
 /** Examples of each outcome. */
 const EXAMPLES = 3;
 
-/** What has become of the rows, with the first pictures of each kind. */
+/** The outcomes of rows: their numbers, and the first pictures of each. */
 export class RowOutcomes {
   private readonly counts = new Map<RowOutcome, number>();
   private readonly examples = new Map<RowOutcome, string[]>();

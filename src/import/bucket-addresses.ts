@@ -5,7 +5,7 @@ import { parseOldPicture } from './old-picture.js';
 /** An address without its scheme. The host is in small letters, with its port; the path has no slash at its end. */
 type Address = { readonly host: string; readonly path: string };
 
-/** What a value of a column is, as a whole. */
+/** The kind of a whole value of the column. */
 export type AddressValue =
   | { readonly kind: 'address of a picture'; readonly filePath: string }
   | { readonly kind: 'stable already' | 'another file name' | 'something else' };

@@ -19,7 +19,14 @@ import type { S3Settings, SourceBucketSettings } from '../config/settings.js';
 import { systemCode } from '../errors/system-code.js';
 import type { BytePieces } from '../storage/byte-pieces.js';
 import { encodePath } from '../storage/s3-url-signer.js';
-import { ImportSource, type ListedFile, SourceError, SourceFile, SourceFileError } from './import-source.js';
+import {
+  ImportSource,
+  type ListedFile,
+  SourceError,
+  SourceFile,
+  SourceFileError,
+  tooLarge,
+} from './import-source.js';
 import { kindOfUnknown, parseOldPicture } from './old-picture.js';
 
 const MAX_SOCKETS = 64;
@@ -38,7 +45,8 @@ export class BucketSource extends ImportSource {
   private versioned = false;
 
   /**
-   * @param url `s3://bucket/prefix`: the prefix stands before `chat_images/` in the keys
+   * @param prefix stands before `chat_images/` in the keys: empty, or with a slash at its end
+   * @param target the bucket of this service, where it has one
    * @param keepUnder the prefix under which the originals of pictures are kept that are rewritten in place
    */
   constructor(
@@ -119,10 +127,9 @@ export class BucketSource extends ImportSource {
         new GetObjectCommand({ Bucket: this.bucket, Key: key, VersionId: versionId }),
       );
       if (!(Body instanceof Readable)) throw new SourceFileError('The bucket answered without a body.');
-      const tooLarge = new SourceFileError(`It is larger than ${Math.round(maxBytes / 1024 / 1024)} MiB.`);
       if ((ContentLength ?? 0) > maxBytes) {
         Body.destroy();
-        throw tooLarge;
+        throw tooLarge(maxBytes);
       }
       const pieces: Buffer[] = [];
       for await (const piece of Body as AsyncIterable<Buffer>) pieces.push(piece);

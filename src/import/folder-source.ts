@@ -7,7 +7,14 @@ import { basename, dirname, join, resolve } from 'node:path';
 import { STORAGE_FOLDER } from '../chat-images/entities/chat-image-path.js';
 import { systemCode } from '../errors/system-code.js';
 import { type BytePieces, writePieces } from '../storage/byte-pieces.js';
-import { ImportSource, type ListedFile, SourceError, SourceFile, SourceFileError } from './import-source.js';
+import {
+  ImportSource,
+  type ListedFile,
+  SourceError,
+  SourceFile,
+  SourceFileError,
+  tooLarge,
+} from './import-source.js';
 import { kindOfUnknown, parseOldPicture } from './old-picture.js';
 
 const CONVERSATION_FOLDER = /^(appointment|text_session)_\d+$/;
@@ -201,8 +208,4 @@ function kindOf(entry: Dirent, path: string): ReturnType<typeof kindOfUnknown> {
 /** Size, time and inode: a file that was replaced has another inode. */
 function versionOf({ size, mtimeMs, ino }: Stats): string {
   return `${size} ${mtimeMs} ${ino}`;
-}
-
-function tooLarge(maxBytes: number): SourceFileError {
-  return new SourceFileError(`It is larger than ${Math.round(maxBytes / 1024 / 1024)} MiB.`);
 }

@@ -8,9 +8,9 @@ import type { ImportedAs } from '../chat-images/entities/chat-image.entity.js';
 import type { ImportState } from '../chat-images/entities/chat-image-import.entity.js';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { detectFormat } from '../pictures/image-format.js';
-import { ImagePreparer } from '../pictures/image-preparer.js';
+import { ImagePreparer, SIGNATURE_BYTES } from '../pictures/image-preparer.js';
 import { PictureError } from '../pictures/picture-error.js';
-import { type BytePieces, lengthOf } from '../storage/byte-pieces.js';
+import { type BytePieces, lengthOf, rangeOf } from '../storage/byte-pieces.js';
 import { ObjectExistsError } from '../storage/storage-errors.js';
 import { StorageProvider } from '../storage/storage-provider.js';
 import { MAX_FILE_BYTES } from '../uploads/upload-form.js';
@@ -25,6 +25,7 @@ import {
 import {
   type ImportSource,
   type ListedFile,
+  MAX_SOURCE_BYTES,
   SourceError,
   SourceFile,
   SourceFileError,
@@ -47,7 +48,7 @@ export type ImportOptions = {
   readonly since: Date | undefined;
 };
 
-/** What a run tells of a file. */
+/** A line of the report: a file and its outcome. */
 export type ReportLine = {
   readonly file: string;
   readonly outcome: ImportState | 'unknown' | 'done before' | 'would be stored';
@@ -62,9 +63,6 @@ export type ImportEvents = {
   /** Called when a file is done, with the number of files that this run had to do at its start. */
   readonly progress: (done: number, total: number) => void;
 };
-
-/** The most bytes of a picture that is brought in although an upload would refuse it. */
-const MAX_LENIENT_BYTES = 100 * 1024 * 1024;
 
 /** Files of one page of a listing. */
 const PAGE = 1000;
@@ -362,7 +360,7 @@ class ImportRun {
   private async examine(candidate: Candidate, uploader: Uploader): Promise<ReadyFile | FileOutcome> {
     const { claimed, facts, picture } = candidate;
     const { filePath } = picture;
-    const maxBytes = this.options.lenient ? MAX_LENIENT_BYTES : MAX_FILE_BYTES;
+    const maxBytes = this.options.lenient ? MAX_SOURCE_BYTES : MAX_FILE_BYTES;
     const file = await this.source.read(filePath, maxBytes);
     if (!file) return { filePath, state: 'gone', reason: 'The file is not there any more.' };
     if (facts.image && facts.image.sha256Stored !== null) {
@@ -392,7 +390,7 @@ class ImportRun {
     } catch (error) {
       if (!(error instanceof PictureError) || error.failure !== 'invalid' || !this.options.lenient)
         throw error;
-      const format = detectFormat(Buffer.concat(pieces.slice(0, 2)));
+      const format = detectFormat(Buffer.concat(rangeOf(pieces, 0, SIGNATURE_BYTES)));
       const { sha256 } = file;
       const mimeType = `image/${format}`;
       return { pieces, sha256, sha256Sent: sha256, mimeType, width: 0, height: 0, as: 'unchecked' };

@@ -6,7 +6,7 @@ import { type BytePieces, lengthOf, PieceCollector } from '../storage/byte-piece
 import { ObjectNotFoundError } from '../storage/storage-errors.js';
 import { StorageProvider } from '../storage/storage-provider.js';
 import { type ImportedFile, ImportRecord } from './import-record.js';
-import { type ImportSource, SourceError, SourceFileError } from './import-source.js';
+import { type ImportSource, MAX_SOURCE_BYTES, SourceError, SourceFileError } from './import-source.js';
 
 export type RollbackOptions = {
   /** Opens the pictures to the public again. */
@@ -14,7 +14,7 @@ export type RollbackOptions = {
   readonly concurrency: number;
 };
 
-/** What has become of a picture on its way back. */
+/** The result for a picture on its way back. */
 export type Return =
   | 'put back'
   | 'still there'
@@ -22,8 +22,6 @@ export type Return =
   | 'not put back: the storage has lost it'
   | 'not put back: another file has its place'
   | 'not put back: its place can not be read';
-
-const MAX_BYTES = 100 * 1024 * 1024;
 
 /**
  * Puts imported pictures back where they were. The images, their rows and their audit trail stay here, so that nothing is lost
@@ -94,7 +92,7 @@ export class ImportRollback {
     makePublic: boolean,
   ): Promise<Return> {
     try {
-      const there = await source.read(filePath, MAX_BYTES);
+      const there = await source.read(filePath, MAX_SOURCE_BYTES);
       const isSame = there && [sourceSha256, image?.sha256Stored].includes(there.sha256);
       if (there && !isSame) return 'not put back: another file has its place';
       if (there && (state !== 'closed' || !makePublic)) return 'still there';
@@ -115,7 +113,7 @@ export class ImportRollback {
     { filePath, image, original }: ImportedFile,
   ): Promise<readonly [Return, size?: number]> {
     if (!image) return ['not put back: its image was deleted here'];
-    const kept = original === null ? undefined : await source.read(filePath, MAX_BYTES, original);
+    const kept = original === null ? undefined : await source.read(filePath, MAX_SOURCE_BYTES, original);
     const pieces = kept?.pieces ?? (await this.read(filePath));
     if (!pieces) return ['not put back: the storage has lost it'];
     await source.write(filePath, pieces, { contentType: image.mimeType, isPublic: true });

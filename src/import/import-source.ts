@@ -28,9 +28,16 @@ export class SourceFile {
   }
 }
 
+/** The most bytes of a picture. An upload has a smaller limit, which `--lenient` lifts. */
+export const MAX_SOURCE_BYTES = 100 * 1024 * 1024;
+
 /** A file that can't be imported now. The message is for the report. */
 export class SourceFileError extends Error {
   override readonly name = 'SourceFileError';
+}
+
+export function tooLarge(maxBytes: number): SourceFileError {
+  return new SourceFileError(`It is larger than ${Math.round(maxBytes / 1024 / 1024)} MiB.`);
 }
 
 /** A source that can't be used at all. The message says what to do. */

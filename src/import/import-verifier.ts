@@ -5,9 +5,9 @@ import { SETTINGS, type Settings } from '../config/settings.js';
 import { StorageProvider } from '../storage/storage-provider.js';
 import { isDone, pagesOf } from './image-importer.js';
 import { type ImportedFile, ImportRecord } from './import-record.js';
-import { type ImportSource, SourceFileError } from './import-source.js';
+import { type ImportSource, MAX_SOURCE_BYTES, SourceFileError } from './import-source.js';
 
-/** What a comparison finds of a picture. */
+/** The result of comparing a picture. */
 export type Comparison =
   | 'the same in both'
   | 'only here: the source is deleted'
@@ -21,7 +21,7 @@ export type Comparison =
   | 'changed in the storage'
   | 'open to everybody';
 
-/** What needs a person: the rest is as it should be. */
+/** Results that need a person. All others are as they should be. */
 export const NEEDS_ATTENTION: ReadonlySet<Comparison> = new Set([
   'new in the source since the import',
   'not imported: waits',
@@ -33,7 +33,6 @@ export const NEEDS_ATTENTION: ReadonlySet<Comparison> = new Set([
 ]);
 
 const PAGE = 200;
-const MAX_BYTES = 100 * 1024 * 1024;
 const TIMEOUT_MS = 10_000;
 
 /** Compares a source with what was imported from it, in both directions. Changes nothing. */
@@ -69,21 +68,13 @@ export class ImportVerifier {
     }
     // From here to the source: each picture by its digests.
     const limit = pLimit(concurrency);
-    for (
-      let after = '', files = await this.page(record, after);
-      files.length > 0;
-      files = await this.page(record, after)
-    ) {
+    for (let after = ''; ;) {
+      const states = ['stored', 'closed', 'deleted', 'returned'] as const;
+      const files = await record.readImported({ after, limit: PAGE, states });
+      if (files.length === 0) return;
       await limit.map(files, async (file) => report(file.filePath, await this.compareFile(source, file)));
       after = files.at(-1)?.filePath ?? after;
     }
-  }
-
-  /** The rows are not held: a comparison takes long. */
-  private page(record: ImportRecord, after: string): Promise<readonly ImportedFile[]> {
-    return record.transaction((run) =>
-      record.claimImported(run, { after, limit: PAGE, states: ['stored', 'closed', 'deleted', 'returned'] }),
-    );
   }
 
   private async compareFile(source: ImportSource, file: ImportedFile): Promise<Comparison> {
@@ -96,7 +87,7 @@ export class ImportVerifier {
     if (state === 'deleted' || (source.isTarget && original === null))
       return state === 'deleted' ? 'only here: the source is deleted' : 'the same in both';
     try {
-      const old = await source.read(filePath, MAX_BYTES, original);
+      const old = await source.read(filePath, MAX_SOURCE_BYTES, original);
       if (!old) return 'only here: the file is gone from the source';
       // What a rollback has written is the picture as it is here.
       return [sourceSha256, image.sha256Stored].includes(old.sha256)

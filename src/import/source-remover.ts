@@ -4,7 +4,7 @@ import { DataSource } from 'typeorm';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { StorageProvider } from '../storage/storage-provider.js';
 import { type ImportedFile, ImportRecord } from './import-record.js';
-import { type ImportSource, SourceFileError } from './import-source.js';
+import { type ImportSource, MAX_SOURCE_BYTES, SourceFileError } from './import-source.js';
 
 export type RemovalOptions = {
   /** Only closes the files to the public. */
@@ -15,7 +15,7 @@ export type RemovalOptions = {
   readonly concurrency: number;
 };
 
-/** What has become of a file in the source. Every reason but the first three keeps it as it is. */
+/** The result for a file in the source. A result with `kept` leaves it as it is. */
 export type Removal =
   | 'deleted'
   | 'closed'
@@ -25,8 +25,6 @@ export type Removal =
   | 'kept: it has changed since the import'
   | 'kept: it can not be read'
   | 'gone already';
-
-const MAX_BYTES = 100 * 1024 * 1024;
 
 /** Deletes old pictures from their source: only what is stored here, and verified once more at that moment. */
 @Injectable()
@@ -97,7 +95,7 @@ export class SourceRemover {
     if (image.sha256Stored === null || (await this.storage.digest(filePath)) !== image.sha256Stored)
       return 'kept: the storage has not what was stored';
     try {
-      const file = await source.read(filePath, MAX_BYTES, original);
+      const file = await source.read(filePath, MAX_SOURCE_BYTES, original);
       if (!file) return 'gone already';
       if (![sourceSha256, image.sha256Stored].includes(file.sha256))
         return 'kept: it has changed since the import';

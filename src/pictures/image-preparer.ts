@@ -30,7 +30,7 @@ export type Sender = {
 };
 
 /** The signature of each format is within these first bytes. */
-const SIGNATURE_BYTES = 512;
+export const SIGNATURE_BYTES = 512;
 
 /** Converts the bytes sent by a client to the picture to store. */
 @Injectable()
