@@ -8,16 +8,16 @@ import {
   type ListObjectsV2CommandOutput,
   PutObjectAclCommand,
   PutObjectCommand,
-  S3Client,
+  type S3Client,
   S3ServiceException,
 } from '@aws-sdk/client-s3';
-import { NodeHttpHandler } from '@smithy/node-http-handler';
 import { createHash } from 'node:crypto';
 import { Readable } from 'node:stream';
 import { STORAGE_FOLDER } from '../chat-images/entities/chat-image-path.js';
 import type { S3Settings, SourceBucketSettings } from '../config/settings.js';
 import { systemCode } from '../errors/system-code.js';
 import type { BytePieces } from '../storage/byte-pieces.js';
+import { createS3Client } from '../storage/s3-client.js';
 import { encodePath } from '../storage/s3-url-signer.js';
 import {
   ImportSource,
@@ -29,9 +29,10 @@ import {
 } from './import-source.js';
 import { kindOfUnknown, parseOldPicture } from './old-picture.js';
 
-const MAX_SOCKETS = 64;
+/** An import may wait longer than a client of the service. */
 const TIMEOUT_MS = 30_000;
 const CONNECT_TIMEOUT_MS = 5000;
+const MAX_ATTEMPTS = 3;
 
 /** Where the old bytes of a picture are kept that is rewritten in place: `version {id}` or `key {key}`. */
 const ORIGINAL = /^(?<kind>version|key) (?<name>.+)$/s;
@@ -60,22 +61,12 @@ export class BucketSource extends ImportSource {
       `s3://${bucket}/${prefix}`,
       prefix === '' && bucket === target?.bucket && settings.endpoint === target.endpoint,
     );
-    this.client = new S3Client({
-      region: settings.region,
-      credentials: { accessKeyId: settings.accessKeyId, secretAccessKey: settings.secretAccessKey },
-      requestChecksumCalculation: 'WHEN_REQUIRED',
-      responseChecksumValidation: 'WHEN_REQUIRED',
-      endpoint: settings.endpoint,
-      forcePathStyle: true,
-      requestHandler: new NodeHttpHandler({
-        connectionTimeout: CONNECT_TIMEOUT_MS,
-        requestTimeout: TIMEOUT_MS,
-        socketTimeout: TIMEOUT_MS,
-        throwOnRequestTimeout: true,
-        httpAgent: { keepAlive: true, maxSockets: MAX_SOCKETS },
-        httpsAgent: { keepAlive: true, maxSockets: MAX_SOCKETS },
-      }),
-    });
+    this.client = createS3Client({
+      ...settings,
+      connectTimeoutMs: CONNECT_TIMEOUT_MS,
+      requestTimeoutMs: TIMEOUT_MS,
+      maxAttempts: MAX_ATTEMPTS,
+    }).client;
   }
 
   /** Whether the bucket keeps the old versions of objects. Known after {@link open}. */

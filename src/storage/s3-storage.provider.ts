@@ -4,13 +4,10 @@ import {
   HeadObjectCommand,
   ListObjectsV2Command,
   type ListObjectsV2CommandOutput,
-  S3Client,
+  type S3Client,
   S3ServiceException,
 } from '@aws-sdk/client-s3';
-import { NodeHttpHandler } from '@smithy/node-http-handler';
 import { createHash } from 'node:crypto';
-import type { Agent as HttpAgent } from 'node:http';
-import type { Agent as HttpsAgent } from 'node:https';
 import { basename } from 'node:path/posix';
 import { Readable } from 'node:stream';
 import type { OnApplicationShutdown } from '@nestjs/common';
@@ -18,6 +15,7 @@ import type { S3Settings } from '../config/settings.js';
 import type { BytePieces } from './byte-pieces.js';
 import { systemCode } from '../errors/system-code.js';
 import { ObjectExistsError, ObjectNotFoundError, StorageUnavailableError } from './storage-errors.js';
+import { createS3Client } from './s3-client.js';
 import { ObjectRefusedError, S3ObjectWriter } from './s3-object-writer.js';
 import { S3UrlSigner } from './s3-url-signer.js';
 import { type FailedAnswer, storageFailureOf } from './storage-failure.js';
@@ -27,9 +25,6 @@ import { type ListedObject, type NewObject, StorageProvider, type StoredObject }
 const CACHE_CONTROL = 'private, max-age=3600';
 
 const PRECONDITION_FAILED = 412;
-
-/** The most connections to the storage. Further requests wait for one of them. */
-const MAX_SOCKETS = 64;
 
 /** The prefix that a ping lists: in the folder of the pictures, where no picture is. */
 const PING_PREFIX = 'chat_images/ping/';
@@ -42,29 +37,8 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
 
   constructor(private readonly settings: S3Settings) {
     super();
-    const agent = { keepAlive: true, maxSockets: MAX_SOCKETS } satisfies ConstructorParameters<
-      typeof HttpAgent
-    >[0] &
-      ConstructorParameters<typeof HttpsAgent>[0];
-    const requestHandler = new NodeHttpHandler({
-      connectionTimeout: settings.connectTimeoutMs,
-      requestTimeout: settings.requestTimeoutMs,
-      socketTimeout: settings.requestTimeoutMs,
-      throwOnRequestTimeout: true,
-      httpAgent: agent,
-      httpsAgent: agent,
-    });
-    this.client = new S3Client({
-      region: settings.region,
-      credentials: { accessKeyId: settings.accessKeyId, secretAccessKey: settings.secretAccessKey },
-      // The SDK's default checksums of a stream get a 411. Spaces ignores them.
-      requestChecksumCalculation: 'WHEN_REQUIRED',
-      responseChecksumValidation: 'WHEN_REQUIRED',
-      endpoint: settings.endpoint,
-      forcePathStyle: true,
-      maxAttempts: settings.maxAttempts,
-      requestHandler,
-    });
+    const { client, requestHandler } = createS3Client(settings);
+    this.client = client;
     this.signer = new S3UrlSigner(settings.publicUrl, settings, this.client.config.sha256);
     this.writer = new S3ObjectWriter(this.client, requestHandler, settings);
   }

@@ -1,0 +1,50 @@
+import { S3Client } from '@aws-sdk/client-s3';
+import { NodeHttpHandler } from '@smithy/node-http-handler';
+import type { Agent as HttpAgent } from 'node:http';
+import type { Agent as HttpsAgent } from 'node:https';
+import type { S3Settings } from '../config/settings.js';
+
+/** The most connections to the storage. Further requests wait for one of them. */
+const MAX_SOCKETS = 64;
+
+type ConnectionSettings = Pick<
+  S3Settings,
+  | 'accessKeyId'
+  | 'secretAccessKey'
+  | 'endpoint'
+  | 'region'
+  | 'connectTimeoutMs'
+  | 'requestTimeoutMs'
+  | 'maxAttempts'
+>;
+
+/** A client of an S3 server, and the connections that it uses. */
+export function createS3Client(settings: ConnectionSettings): {
+  readonly client: S3Client;
+  readonly requestHandler: NodeHttpHandler;
+} {
+  const agent = { keepAlive: true, maxSockets: MAX_SOCKETS } satisfies ConstructorParameters<
+    typeof HttpAgent
+  >[0] &
+    ConstructorParameters<typeof HttpsAgent>[0];
+  const requestHandler = new NodeHttpHandler({
+    connectionTimeout: settings.connectTimeoutMs,
+    requestTimeout: settings.requestTimeoutMs,
+    socketTimeout: settings.requestTimeoutMs,
+    throwOnRequestTimeout: true,
+    httpAgent: agent,
+    httpsAgent: agent,
+  });
+  const client = new S3Client({
+    region: settings.region,
+    credentials: { accessKeyId: settings.accessKeyId, secretAccessKey: settings.secretAccessKey },
+    // The SDK's default checksums of a stream get a 411. Spaces ignores them.
+    requestChecksumCalculation: 'WHEN_REQUIRED',
+    responseChecksumValidation: 'WHEN_REQUIRED',
+    endpoint: settings.endpoint,
+    forcePathStyle: true,
+    maxAttempts: settings.maxAttempts,
+    requestHandler,
+  });
+  return { client, requestHandler };
+}
