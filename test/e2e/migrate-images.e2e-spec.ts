@@ -2,20 +2,13 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/glo
 import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
-import type { INestApplicationContext } from '@nestjs/common';
-import { NestFactory } from '@nestjs/core';
 import { newFilename } from '../../src/chat-images/entities/chat-image-path.js';
 import type { ChatImage } from '../../src/chat-images/entities/chat-image.entity.js';
 import type { ReportLine } from '../../src/commands/import-session.js';
-import { loadSettings, SETTINGS, type Settings } from '../../src/config/settings.js';
-import { ImageImporter, type ImportOptions } from '../../src/import/image-importer.js';
-import { ImportRollback } from '../../src/import/import-rollback.js';
-import { ImportVerifier } from '../../src/import/import-verifier.js';
-import { ImportModule } from '../../src/import/import.module.js';
-import { openSource } from '../../src/import/open-source.js';
-import { type RemovalOptions, SourceRemover } from '../../src/import/source-remover.js';
-import { type UploaderOptions, Uploaders } from '../../src/import/uploaders.js';
-import { createLogger } from '../../src/observability/logger.js';
+import type { ImportOptions } from '../../src/import/image-importer.js';
+import type { RemovalOptions } from '../../src/import/source-remover.js';
+import type { UploaderOptions } from '../../src/import/uploaders.js';
+import { ImportTools } from '../support/import-tools.js';
 import { phonePhoto, picture, pixels } from '../support/pictures.js';
 import { RunningProcess } from '../support/run-process.js';
 import { APPOINTMENT, DOCTOR, OUTSIDER, PATIENT, TEST_ENVIRONMENT, TestApp } from '../support/test-app.js';
@@ -30,7 +23,7 @@ const TEXT_SESSION = 77;
 
 describe('the import of old pictures', () => {
   let test: TestApp;
-  let tools: INestApplicationContext;
+  let tools: ImportTools;
   /** The sources of all tests. */
   let folder: string;
   let source: string;
@@ -47,7 +40,7 @@ describe('the import of old pictures', () => {
       PATIENT,
       OUTSIDER,
     ]);
-    tools = await toolsOf(environment());
+    tools = await ImportTools.start(environment());
     folder = await mkdtemp(join(tmpdir(), 'chat-image-store-old-'));
   });
 
@@ -78,66 +71,14 @@ describe('the import of old pictures', () => {
     return { code, output: child.output, lines };
   }
 
-  /** Imports in this process, which takes less time. */
-  async function migrate(
+  const migrate = (
     options: Partial<ImportOptions & UploaderOptions> = {},
     importTools = tools,
-  ): Promise<readonly ReportLine[]> {
-    const lines: ReportLine[] = [];
-    const from = await openSource({ from: source }, importTools.get<Settings>(SETTINGS), {});
-    const senders = { manifest: undefined, query: undefined, default: 'patient', ...options } as const;
-    await importTools.get(ImageImporter).run(
-      from,
-      await Uploaders.read(senders, test.database),
-      {
-        keepBytes: false,
-        lenient: false,
-        dryRun: false,
-        concurrency: 8,
-        limit: Infinity,
-        since: undefined,
-        ...options,
-      },
-      { report: (line) => lines.push(line), listed: () => undefined, progress: () => undefined },
-      new AbortController().signal,
-    );
-    return lines;
-  }
-
-  async function verify(): Promise<readonly ReportLine[]> {
-    const lines: ReportLine[] = [];
-    const from = await openSource({ from: source }, tools.get<Settings>(SETTINGS), {});
-    await tools.get(ImportVerifier).compare(from, 8, (file, outcome) => lines.push({ file, outcome }));
-    return lines;
-  }
-
-  async function deleteSource(options: Partial<RemovalOptions> = {}): Promise<readonly ReportLine[]> {
-    const lines: ReportLine[] = [];
-    const from = await openSource({ from: source }, tools.get<Settings>(SETTINGS), {});
-    await tools
-      .get(SourceRemover)
-      .remove(
-        from,
-        { makePrivate: false, graceSeconds: 0, limit: Infinity, concurrency: 8, ...options },
-        (file, outcome) => lines.push({ file, outcome }),
-        new AbortController().signal,
-      );
-    return lines;
-  }
-
-  async function rollback(makePublic = false): Promise<readonly ReportLine[]> {
-    const lines: ReportLine[] = [];
-    const from = await openSource({ from: source }, tools.get<Settings>(SETTINGS), {});
-    await tools
-      .get(ImportRollback)
-      .putBack(
-        from,
-        { makePublic, concurrency: 8 },
-        (file, outcome) => lines.push({ file, outcome }),
-        new AbortController().signal,
-      );
-    return lines;
-  }
+  ): Promise<readonly ReportLine[]> => importTools.migrate(source, options);
+  const verify = (): Promise<readonly ReportLine[]> => tools.verify(source);
+  const deleteSource = (options: Partial<RemovalOptions> = {}): Promise<readonly ReportLine[]> =>
+    tools.deleteSource(source, options);
+  const rollback = (): Promise<readonly ReportLine[]> => tools.rollback(source);
 
   function environment(): NodeJS.ProcessEnv {
     return {
@@ -248,7 +189,7 @@ describe('the import of old pictures', () => {
 
   it('reports a picture of a text session where text sessions are off', async () => {
     const path = await old(await picture('jpeg'), { folder: `text_session_${TEXT_SESSION}` });
-    const without = await toolsOf({ ...environment(), TEXT_SESSIONS: 'false' });
+    const without = await ImportTools.start({ ...environment(), TEXT_SESSIONS: 'false' });
     const run = await migrate({}, without);
     await without.close();
     expect(lineOf(run, path)).toMatchObject({
@@ -667,10 +608,3 @@ type ChatImageRow = Pick<
   ChatImage,
   'id' | 'appointmentId' | 'textSessionId' | 'uploadedBy' | 'importedAs' | 'createdAt' | 'mimeType' | 'state'
 >;
-
-function toolsOf(environment: NodeJS.ProcessEnv): Promise<INestApplicationContext> {
-  return NestFactory.createApplicationContext(
-    ImportModule.with(loadSettings(environment), createLogger('silent')),
-    { logger: false },
-  );
-}

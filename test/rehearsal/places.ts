@@ -1,14 +1,4 @@
-import {
-  CreateBucketCommand,
-  DeleteBucketCommand,
-  DeleteObjectCommand,
-  GetObjectCommand,
-  paginateListObjectsV2,
-  PutObjectCommand,
-  S3Client,
-} from '@aws-sdk/client-s3';
 import { execFile } from 'node:child_process';
-import { randomUUID } from 'node:crypto';
 import {
   chmod,
   lstat,
@@ -28,6 +18,7 @@ import { promisify } from 'node:util';
 import pLimit from 'p-limit';
 import { freePort } from '../../src/dev/embedded-postgres.js';
 import { s3Environment } from '../support/s3-environment.js';
+import { statusOf, TestBucket } from '../support/test-bucket.js';
 import { type Installation, ODD_KINDS, type OddKind, type OldFile, sha256 } from './installation.js';
 import { KEEP_ALIVE_MS } from './service.js';
 
@@ -96,7 +87,7 @@ export async function makePlace(form: Form): Promise<Place> {
       stop: () => rm(folder, { recursive: true, force: true }),
     });
   }
-  const bucket = await Bucket.make();
+  const bucket = await TestBucket.make();
   const target: Target = {
     environment: bucket.environment,
     objects: () => bucket.keys(),
@@ -172,7 +163,7 @@ export const PIPE = 'chat_images/appointment_201/1700000002_abcdefghij.jpg';
 export const LINKED_FOLDER = 'chat_images/appointment_202_old';
 
 /** The public pictures of a bucket, which is the private storage too. */
-function bucketPlace(form: Form, bucket: Bucket, target: Target): Place {
+function bucketPlace(form: Form, bucket: TestBucket, target: Target): Place {
   return {
     ...target,
     form,
@@ -200,102 +191,6 @@ function bucketPlace(form: Form, bucket: Bucket, target: Target): Place {
 /** A key that would climb out of the folder of pictures if it were a path. */
 export const CLIMBING_KEY = 'chat_images/appointment_201/../../1700000003_abcdefghij.jpg';
 
-class Bucket {
-  private readonly client: S3Client;
-
-  private constructor(
-    readonly name: string,
-    private readonly endpoint: string,
-    readonly environment: NodeJS.ProcessEnv,
-  ) {
-    this.client = new S3Client({
-      endpoint,
-      region: environment.DO_SPACES_REGION ?? '',
-      credentials: {
-        accessKeyId: environment.DO_SPACES_KEY ?? '',
-        secretAccessKey: environment.DO_SPACES_SECRET ?? '',
-      },
-      forcePathStyle: true,
-    });
-  }
-
-  static async make(): Promise<Bucket> {
-    const environment = s3Environment() ?? {};
-    const endpoint = environment.DO_SPACES_ENDPOINT ?? '';
-    const name = `rehearsal-${randomUUID()}`;
-    const bucket = new Bucket(name, endpoint, {
-      ...environment,
-      DO_SPACES_BUCKET: name,
-      DO_SPACES_URL: `${endpoint}/${name}`,
-    });
-    await bucket.client.send(new CreateBucketCommand({ Bucket: name }));
-    return bucket;
-  }
-
-  urlOf(key: string): string {
-    return `${this.endpoint}/${this.name}${key === '' ? '' : '/'}${key.split('/').map(encodeURIComponent).join('/')}`;
-  }
-
-  async put(key: string, bytes: Buffer, type: string, isPublic: boolean): Promise<void> {
-    await this.client.send(
-      new PutObjectCommand({
-        Bucket: this.name,
-        Key: key,
-        Body: bytes,
-        ContentType: type,
-        ACL: isPublic ? 'public-read' : 'private',
-      }),
-    );
-  }
-
-  async read(key: string): Promise<Buffer | undefined> {
-    try {
-      const { Body } = await this.client.send(new GetObjectCommand({ Bucket: this.name, Key: key }));
-      return Buffer.from((await Body?.transformToByteArray()) ?? []);
-    } catch (error) {
-      if (error instanceof Error && error.name === 'NoSuchKey') return undefined;
-      throw error;
-    }
-  }
-
-  async keys(): Promise<string[]> {
-    return [...(await this.tags()).keys()];
-  }
-
-  /** Tags, sizes and times of all objects, and whether they are public. */
-  async snapshot(): Promise<ReadonlyMap<string, string>> {
-    const limit = pLimit(CONCURRENCY);
-    const entries = await limit.map(
-      [...(await this.tags())],
-      async ([key, tag]): Promise<[string, string]> => [
-        key,
-        `${tag} ${await statusOf(this.urlOf(key), 'HEAD')}`,
-      ],
-    );
-    return new Map(entries);
-  }
-
-  async remove(): Promise<void> {
-    const limit = pLimit(CONCURRENCY);
-    await limit.map(await this.keys(), (Key) =>
-      this.client.send(new DeleteObjectCommand({ Bucket: this.name, Key })),
-    );
-    await this.client.send(new DeleteBucketCommand({ Bucket: this.name }));
-    this.client.destroy();
-  }
-
-  private async tags(): Promise<Map<string, string>> {
-    const tags = new Map<string, string>();
-    for await (const { Contents: objects = [] } of paginateListObjectsV2(
-      { client: this.client },
-      { Bucket: this.name },
-    ))
-      for (const { Key = '', ETag, Size, LastModified } of objects)
-        tags.set(Key, `${ETag ?? ''} ${Size ?? 0} ${LastModified?.toISOString() ?? ''}`);
-    return tags;
-  }
-}
-
 /** Type, rights, time and digest of everything below a folder. */
 async function snapshotOf(root: string): Promise<ReadonlyMap<string, string>> {
   const entries = await readdir(root, { recursive: true, withFileTypes: true }).catch(() => []);
@@ -311,12 +206,6 @@ async function snapshotOf(root: string): Promise<ReadonlyMap<string, string>> {
     return [relative(root, path), `file ${rights} ${mtimeMs} ${size} ${digest}`];
   });
   return new Map(facts);
-}
-
-async function statusOf(url: string, method: 'GET' | 'HEAD' = 'GET'): Promise<number> {
-  const response = await fetch(url, { method, redirect: 'manual' });
-  await response.arrayBuffer();
-  return response.status;
 }
 
 /** What the report must say of an odd file. */
