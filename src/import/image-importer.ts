@@ -102,7 +102,6 @@ type ReadyFile = {
 type StoredForm = {
   readonly pieces: BytePieces;
   readonly sha256: string;
-  readonly md5?: string | undefined;
   /** SHA-256 of the file in the source. */
   readonly sha256Sent: string;
   readonly mimeType: string;
@@ -485,8 +484,8 @@ class ImportRun {
   /** Writes an object and reads it back. @throws ObjectExistsError with `ifAbsent` */
   private async put({ candidate, stored }: ReadyFile, ifAbsent: boolean): Promise<void> {
     const { filePath } = candidate.picture;
-    const { pieces, mimeType, sha256, md5 } = stored;
-    await this.storage.put(filePath, pieces, { contentType: mimeType, sha256, md5, ifAbsent });
+    const { pieces, mimeType, sha256 } = stored;
+    await this.storage.put(filePath, pieces, { contentType: mimeType, sha256, ifAbsent });
     if ((await this.storage.digest(filePath)) !== sha256)
       throw new SourceError(`The storage gives back other bytes than were written to ${filePath}.`);
   }

@@ -15,9 +15,8 @@ export type PreparedImage = InspectedImage & {
   readonly pieces: BytePieces;
   /** Bytes. */
   readonly size: number;
-  /** Digests of the stored picture, in hexadecimal. */
+  /** SHA-256 of the stored picture, in hexadecimal. */
   readonly sha256: string;
-  readonly md5: string | undefined;
   /** SHA-256 of the picture as sent by the client. */
   readonly sha256Sent: string;
 };
@@ -36,13 +35,11 @@ export const SIGNATURE_BYTES = 512;
 @Injectable()
 export class ImagePreparer {
   private readonly queue: DecodeQueue;
-  private readonly withMd5: boolean;
 
   constructor(
     private readonly processes: ImageProcesses,
-    @Inject(SETTINGS) { uploads, storage }: Settings,
+    @Inject(SETTINGS) { uploads }: Settings,
   ) {
-    this.withMd5 = storage.driver === 's3';
     this.queue = new DecodeQueue({
       slots: uploads.decodeProcesses,
       slotsPerUser: Math.max(1, uploads.decodeProcesses - 1),
@@ -62,13 +59,13 @@ export class ImagePreparer {
     if (memoryBytes > MAX_DECODE_BYTES)
       throw invalidPicture('The image takes too much memory to read. Please send it as JPEG.');
     const result = await this.queue.run(userId, memoryBytes, left, () =>
-      this.processes.run(pieces, { format, memoryBytes, withMd5: this.withMd5, keepBytes }),
+      this.processes.run(pieces, { format, memoryBytes, keepBytes }),
     );
     if ('failure' in result) throw new Error(result.failure);
     if ('refusal' in result) throw invalidPicture(result.refusal, new Error(result.detail));
     const { image, sha256Sent, edit } = result;
-    const { length: size, sha256, md5 } = edit;
-    return { ...image, pieces: applyEdit(pieces, edit), size, sha256, md5, sha256Sent };
+    const { length: size, sha256 } = edit;
+    return { ...image, pieces: applyEdit(pieces, edit), size, sha256, sha256Sent };
   }
 }
 

@@ -24,8 +24,6 @@ export type PictureTask = {
   readonly length: number;
   /** Memory limit for decoding. */
   readonly memoryBytes: number;
-  /** Whether the storage needs the MD5. */
-  readonly withMd5: boolean;
   /** Checks the picture as any other, and returns the sent bytes: nothing is removed. */
   readonly keepBytes: boolean;
 };
@@ -50,10 +48,10 @@ export type PictureResult =
 
 /** Instructions to make the cleaned picture from the sent picture. */
 export type ImageEdit = {
-  /** Length of the cleaned picture, in bytes. Its digests are in hexadecimal. */
+  /** Length of the cleaned picture, in bytes. */
   readonly length: number;
+  /** SHA-256 of the cleaned picture, in hexadecimal. */
   readonly sha256: string;
-  readonly md5: string | undefined;
   /** Three numbers per copied range: target offset, source offset, length. In order, without overlap. */
   readonly copies: readonly number[];
   /** The bytes between the copied ranges, concatenated. */
@@ -88,13 +86,7 @@ process.on('message', (task: PictureTask) => {
 if (!process.connected) process.exit();
 process.send?.('ready');
 
-async function handleTask({
-  format,
-  length,
-  memoryBytes,
-  withMd5,
-  keepBytes,
-}: PictureTask): Promise<PictureResult> {
+async function handleTask({ format, length, memoryBytes, keepBytes }: PictureTask): Promise<PictureResult> {
   const bytes = readPicture(length);
   const limitCheck = enforceLimits(memoryBytes);
   try {
@@ -103,7 +95,9 @@ async function handleTask({
     // Decode the cleaned bytes: exactly the bytes that will be stored, but with `keepBytes`.
     await decode(cleaned.bytes, format);
     const stored = keepBytes ? { bytes, copies: [0, 0, length] } : cleaned;
-    return { image, sha256Sent: digest('sha256', bytes), edit: editOf(stored, withMd5) };
+    const sha256Sent = sha256Of(bytes);
+    const sha256 = isWhole(stored, length) ? sha256Sent : sha256Of(stored.bytes);
+    return { image, sha256Sent, edit: editOf(stored, sha256) };
   } catch (error) {
     if (!(error instanceof PictureError))
       return { failure: isNativeError(error) ? error.message : 'unknown' };
@@ -153,7 +147,12 @@ function clean(bytes: Buffer, format: ImageFormat): CleanedImage {
   }
 }
 
-function editOf({ bytes, copies }: CleanedImage, withMd5: boolean): ImageEdit {
+/** Whether the cleaned picture is the sent one: nothing was removed. */
+function isWhole({ bytes, copies: [to, from, count] }: CleanedImage, length: number): boolean {
+  return to === 0 && from === 0 && count === length && bytes.length === length;
+}
+
+function editOf({ bytes, copies }: CleanedImage, sha256: string): ImageEdit {
   const inserted: Buffer[] = [];
   let written = 0;
   for (let index = 0; index < copies.length; index += 3) {
@@ -164,15 +163,14 @@ function editOf({ bytes, copies }: CleanedImage, withMd5: boolean): ImageEdit {
   inserted.push(bytes.subarray(written));
   return {
     length: bytes.length,
-    sha256: digest('sha256', bytes),
-    md5: withMd5 ? digest('md5', bytes) : undefined,
+    sha256,
     copies,
     inserted: Buffer.concat(inserted),
   };
 }
 
-function digest(algorithm: 'sha256' | 'md5', bytes: Buffer): string {
-  return createHash(algorithm).update(bytes).digest('hex');
+function sha256Of(bytes: Buffer): string {
+  return createHash('sha256').update(bytes).digest('hex');
 }
 
 /** When memory runs out, Linux kills this process before the service (proc(5), `oom_score_adj`). */

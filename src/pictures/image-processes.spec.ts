@@ -29,7 +29,7 @@ const orphaningService = (whenReady: boolean): string => `
   console.log(child.pid);
   setInterval(() => undefined, 1000);
 `;
-const TASK = { format: 'jpeg', memoryBytes: 64 * 1024 * 1024, withMd5: true, keepBytes: false } as const;
+const TASK = { format: 'jpeg', memoryBytes: 64 * 1024 * 1024, keepBytes: false } as const;
 
 async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await setTimeout(5);
@@ -152,7 +152,7 @@ onLinux('the decoding processes', () => {
       .png({ progressive: true })
       .toBuffer();
     expect(
-      await processes.run([interlaced], { format: 'png', memoryBytes: 1, withMd5: false, keepBytes: false }),
+      await processes.run([interlaced], { format: 'png', memoryBytes: 1, keepBytes: false }),
     ).toMatchObject({
       refusal: 'The image takes too much memory to read. Please send it as JPEG.',
     });

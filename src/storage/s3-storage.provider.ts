@@ -46,11 +46,9 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
   protected override async putObject(
     key: string,
     pieces: BytePieces,
-    { contentType, sha256, md5, ifAbsent = false }: NewObject,
+    { contentType, sha256, ifAbsent = false }: NewObject,
   ): Promise<void> {
     const headers = {
-      // Content-MD5 is the only integrity check that every S3 server makes.
-      'content-md5': Buffer.from(md5 ?? digest('md5', pieces), 'hex').toString('base64'),
       'content-type': contentType,
       'content-disposition': `inline; filename*=UTF-8''${encodeURIComponent(basename(key))}`,
       'cache-control': CACHE_CONTROL,
@@ -58,7 +56,7 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
       ...(ifAbsent ? { 'if-none-match': '*' } : {}),
     };
     await this.request(() =>
-      this.writer.put(key, pieces, headers, sha256 ?? digest('sha256', pieces)).catch((error: unknown) => {
+      this.writer.put(key, pieces, headers, sha256 ?? sha256Of(pieces)).catch((error: unknown) => {
         if (ifAbsent && error instanceof ObjectRefusedError && error.status === PRECONDITION_FAILED)
           throw new ObjectExistsError('There is an object with this key.', { cause: error });
         throw error;
@@ -167,8 +165,8 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
   }
 }
 
-function digest(algorithm: 'sha256' | 'md5', pieces: BytePieces): string {
-  const hash = createHash(algorithm);
+function sha256Of(pieces: BytePieces): string {
+  const hash = createHash('sha256');
   for (const piece of pieces) hash.update(piece);
   return hash.digest('hex');
 }

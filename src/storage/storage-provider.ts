@@ -12,9 +12,8 @@ export type ObjectProperties = {
 
 /** What a writer tells of an object. */
 export type NewObject = ObjectProperties & {
-  /** Digests of the bytes, in hexadecimal, where they are known: a driver that needs them does not take them again. */
+  /** SHA-256 of the bytes, in hexadecimal, where it is known: a driver that needs it does not take it again. */
   readonly sha256?: string;
-  readonly md5?: string | undefined;
   /** Refuses to replace an object that is there. */
   readonly ifAbsent?: boolean;
 };

@@ -76,7 +76,6 @@ export class ChatImageUploadsService {
       await this.storage.put(image.filePath, prepared.pieces, {
         contentType: image.mimeType,
         sha256: prepared.sha256,
-        md5: prepared.md5,
       });
       if (await this.claims.commitStored(user, image)) return;
     } catch (error) {

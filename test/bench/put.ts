@@ -75,7 +75,6 @@ async function compare(): Promise<void> {
 
 function puts(settings: S3Settings, all: Buffer, pieces: readonly Buffer[]): Readonly<Record<string, Put>> {
   const sha256 = createHash('sha256').update(all).digest('hex');
-  const md5 = createHash('md5').update(all).digest('base64');
   const client = (cacheMiddleware: boolean): S3Client =>
     new S3Client({
       region: settings.region,
@@ -94,7 +93,6 @@ function puts(settings: S3Settings, all: Buffer, pieces: readonly Buffer[]): Rea
       Key,
       Body,
       ContentLength: all.length,
-      ContentMD5: md5,
       ContentType: 'image/jpeg',
       ContentDisposition: 'inline',
       CacheControl: 'private, max-age=3600',
@@ -123,7 +121,6 @@ function puts(settings: S3Settings, all: Buffer, pieces: readonly Buffer[]): Rea
     settings,
   );
   const headers = {
-    'content-md5': md5,
     'content-type': 'image/jpeg',
     'content-disposition': 'inline',
     'cache-control': 'private, max-age=3600',

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { createHash } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -11,7 +12,7 @@ import { loadSettings, type S3Settings } from '../../src/config/settings.js';
 import { describeStorageContract } from './storage-contract.js';
 import { STORAGES, TEST_ENVIRONMENT, TestApp } from '../support/test-app.js';
 
-describe.each(STORAGES)('the $name storage', ({ environment }) => {
+describe.each(STORAGES)('the $name storage', ({ name, environment }) => {
   if (!environment) {
     it.skip('keeps the contract of the StorageProvider (skipped without S3_ENDPOINT)', () => undefined);
     return;
@@ -25,6 +26,19 @@ describe.each(STORAGES)('the $name storage', ({ environment }) => {
   afterAll(() => test.stop());
 
   describeStorageContract(() => test.app.get(StorageProvider));
+
+  if (name !== 's3') return;
+  it('refuses bytes that are not those of the digest, since the signature holds the digest', async () => {
+    const storage = test.app.get(StorageProvider);
+    const key = 'chat_images/appointment_1/other-bytes.png';
+    const sha256 = createHash('sha256').update('the picture').digest('hex');
+    const put = (bytes: string): Promise<void> =>
+      storage.put(key, [Buffer.from(bytes)], { contentType: 'image/png', sha256 });
+    await expect(put('the pictuRe')).rejects.toBeInstanceOf(StorageUnavailableError);
+    expect(await storage.head(key)).toBeUndefined();
+    await put('the picture');
+    expect(await storage.digest(key)).toBe(sha256);
+  });
 });
 
 describe('the local storage', () => {
