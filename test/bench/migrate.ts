@@ -20,7 +20,7 @@ import {
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { availableParallelism, tmpdir } from 'node:os';
+import { availableParallelism, cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import pLimit from 'p-limit';
@@ -53,6 +53,8 @@ const BARS = { kept: 0.6, cleaned: 0.35, skippedPerSecond: 5000 };
 type Import = {
   /** Seconds of the whole process. */
   readonly seconds: number;
+  /** Share of the machine's processor time that nobody used. */
+  readonly idle: number;
   /** Seconds that the command prints: without its start. */
   readonly ownSeconds: number;
   readonly memory: readonly Sample[];
@@ -95,9 +97,14 @@ class BenchBucket {
     return bucket;
   }
 
-  /** Copies files as a script with the SDK would do it. @returns seconds */
-  async copy(folder: string, paths: readonly string[], prefix: string): Promise<number> {
+  /** Copies files as a script with the SDK would do it. */
+  async copy(
+    folder: string,
+    paths: readonly string[],
+    prefix: string,
+  ): Promise<Pick<Import, 'seconds' | 'idle'>> {
     const began = performance.now();
+    const idle = idleShare();
     await pLimit(CONCURRENCY).map(paths, async (path) =>
       this.client.send(
         new PutObjectCommand({
@@ -108,7 +115,7 @@ class BenchBucket {
         }),
       ),
     );
-    return secondsSince(began);
+    return { seconds: secondsSince(began), idle: idle() };
   }
 
   async empty(): Promise<number> {
@@ -181,6 +188,7 @@ async function runImport(
 ): Promise<Import> {
   const report = `${folder.root}.ndjson`;
   const began = performance.now();
+  const idle = idleShare();
   const child = spawn(
     process.execPath,
     [
@@ -200,7 +208,7 @@ async function runImport(
   const ended = new AbortController();
   const sampled = sample(child.pid ?? NaN, ended.signal);
   const [code] = (await once(child, 'close')) as [number | null];
-  const seconds = secondsSince(began);
+  const [seconds, idleOfRun] = [secondsSince(began), idle()];
   ended.abort();
   const ownSeconds = Number(/: ([\d.]+) s\n/.exec(output)?.[1]);
   if (code !== 0 || Number.isNaN(ownSeconds)) throw new Error(`The import has failed:\n${output}`);
@@ -209,7 +217,7 @@ async function runImport(
     source.query<{ count: number }[]>(`SELECT count(*) AS count FROM chat_images WHERE state = 'stored'`),
   );
   if (stored?.count !== folder.paths.length) throw new Error(`${stored?.count ?? 0} pictures are stored.`);
-  return { seconds, ownSeconds, memory: await sampled };
+  return { seconds, idle: idleOfRun, ownSeconds, memory: await sampled };
 }
 
 async function sample(pid: number, signal: AbortSignal): Promise<readonly Sample[]> {
@@ -224,6 +232,25 @@ async function sample(pid: number, signal: AbortSignal): Promise<readonly Sample
   }
   // Before the first picture is decoded, the command starts and lists the files. An ended process has no memory.
   return samples.filter(({ command, decoding }) => command > 0 && decoding > 0);
+}
+
+/** @returns a function that tells the share of the processors' time since then that was idle */
+function idleShare(): () => number {
+  const times = (): { idle: number; all: number } => {
+    const sums = cpus().map(({ times: of }) => ({
+      idle: of.idle,
+      all: of.user + of.nice + of.sys + of.irq + of.idle,
+    }));
+    return {
+      idle: sums.reduce((sum, { idle }) => sum + idle, 0),
+      all: sums.reduce((sum, { all }) => sum + all, 0),
+    };
+  };
+  const before = times();
+  return () => {
+    const after = times();
+    return (after.idle - before.idle) / (after.all - before.all);
+  };
 }
 
 async function residentMiB(pid: number): Promise<number> {
@@ -252,7 +279,7 @@ async function compareWithCopy(bench: Bench, bucket: BenchBucket, folder: OldFol
   console.log(
     `${folder.mean}: ${sizes.join(', ')}; medians of ${ROUNDS} rounds, ${CONCURRENCY} files at once`,
   );
-  const copies: number[] = [];
+  const copies: Pick<Import, 'seconds' | 'idle'>[] = [];
   const imports = { kept: [] as Import[], cleaned: [] as Import[] };
   for (let round = 1; round <= ROUNDS; round += 1) {
     copies.push(await bucket.copy(folder.root, folder.paths, `plain-${round}`));
@@ -265,23 +292,30 @@ async function compareWithCopy(bench: Bench, bucket: BenchBucket, folder: OldFol
       if (objects !== FILES) throw new Error(`The bucket had ${objects} objects.`);
     }
   }
-  const copy = median(copies);
-  const row = (seconds: number, bar?: number): Record<string, string> => ({
+  const idle = (all: readonly Pick<Import, 'idle'>[]): number => median(all.map((run) => run.idle));
+  const whole = (all: readonly Pick<Import, 'seconds'>[]): number =>
+    median(all.map(({ seconds }) => seconds));
+  const own = (all: readonly Import[]): number => median(all.map(({ ownSeconds }) => ownSeconds));
+  const copy = whole(copies);
+  const row = (
+    seconds: number,
+    runs: readonly Pick<Import, 'idle'>[],
+    bar?: number,
+  ): Record<string, string> => ({
     seconds: seconds.toFixed(1),
+    'processors idle': percent(idle(runs)),
     'files/s': (FILES / seconds).toFixed(1),
     'MB/s': (folder.bytes / 1e6 / seconds).toFixed(1),
     'of the copy': percent(copy / seconds),
     bar: bar === undefined ? '' : percent(bar),
     '': bar === undefined ? '' : verdict(copy / seconds >= bar),
   });
-  const whole = (all: readonly Import[]): number => median(all.map(({ seconds }) => seconds));
-  const own = (all: readonly Import[]): number => median(all.map(({ ownSeconds }) => ownSeconds));
   console.table({
-    'plain copy by the SDK': row(copy),
-    'import, bytes kept, whole process': row(whole(imports.kept), BARS.kept),
-    'import, bytes kept, its own time': row(own(imports.kept), BARS.kept),
-    'import, cleaned, whole process': row(whole(imports.cleaned), BARS.cleaned),
-    'import, cleaned, its own time': row(own(imports.cleaned), BARS.cleaned),
+    'plain copy by the SDK': row(copy, copies),
+    'import, bytes kept, whole process': row(whole(imports.kept), imports.kept, BARS.kept),
+    'import, bytes kept, its own time': row(own(imports.kept), imports.kept, BARS.kept),
+    'import, cleaned, whole process': row(whole(imports.cleaned), imports.cleaned, BARS.cleaned),
+    'import, cleaned, its own time': row(own(imports.cleaned), imports.cleaned, BARS.cleaned),
   });
   console.log('The import decodes each picture and reads each object back; the copy does neither.');
 }
