@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import { createHash } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -30,7 +30,7 @@ describe.each(STORAGES)('the $name storage', ({ name, environment }) => {
   if (name !== 's3') return;
   it('refuses bytes that are not those of the digest, since the signature holds the digest', async () => {
     const storage = test.app.get(StorageProvider);
-    const key = 'chat_images/appointment_1/other-bytes.png';
+    const key = `contract/${randomUUID()}.png`;
     const sha256 = createHash('sha256').update('the picture').digest('hex');
     const put = (bytes: string): Promise<void> =>
       storage.put(key, [Buffer.from(bytes)], { contentType: 'image/png', sha256 });
