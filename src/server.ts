@@ -89,7 +89,7 @@ export async function createApp(settings: Settings, logger: Logger): Promise<Nes
       origin: [...settings.corsOrigins],
       methods: ['GET', 'HEAD', 'POST'],
       allowedHeaders: CORS_HEADERS,
-      exposedHeaders: [REQUEST_ID_HEADER, 'Retry-After'],
+      exposedHeaders: ['Date', REQUEST_ID_HEADER, 'Retry-After'],
       maxAge: 3600,
     });
   }

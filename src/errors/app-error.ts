@@ -35,6 +35,9 @@ const CATALOGUE = {
 /** A code of the catalogue, stable for clients. */
 export type ErrorCode = keyof typeof CATALOGUE;
 
+/** Every code of the catalogue, for the documentation. */
+export const ERROR_CODES = Object.keys(CATALOGUE) as readonly ErrorCode[];
+
 /** What was wrong, per field of the request: `{ field: [sentence, …] }`. */
 export type FieldErrors = Readonly<Record<string, readonly string[]>>;
 

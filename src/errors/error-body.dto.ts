@@ -1,5 +1,5 @@
 import { ApiProperty, ApiPropertyOptional } from '@nestjs/swagger';
-import type { AppError, FieldErrors } from './app-error.js';
+import { type AppError, ERROR_CODES, type ErrorCode, type FieldErrors } from './app-error.js';
 
 /** The body of every failure. */
 export class ErrorBodyDto {
@@ -9,8 +9,8 @@ export class ErrorBodyDto {
   @ApiProperty({ description: 'A sentence for people.' })
   readonly message: string;
 
-  @ApiProperty({ description: 'A stable code for programs.' })
-  readonly error_code: string;
+  @ApiProperty({ description: 'A stable code for programs.', enum: ERROR_CODES, enumName: 'ErrorCode' })
+  readonly error_code: ErrorCode;
 
   @ApiPropertyOptional({
     description: 'What was wrong, per field.',

@@ -51,6 +51,8 @@ describe('the service', () => {
     expect(headers).toEqual(
       expect.arrayContaining(['authorization', 'content-type', 'x-app-version', 'x-platform']),
     );
+    const answer = await test.fetch('/api/health', { headers: { origin: APP } });
+    expect(answer.headers.get('access-control-expose-headers')).toBe('Date,X-Request-Id,Retry-After');
     expect(
       (await preflight('https://evil.example.com')).headers.get('access-control-allow-origin'),
     ).toBeNull();

@@ -1,6 +1,6 @@
 import { ApiExtraModels, ApiProperty, getSchemaPath } from '@nestjs/swagger';
 import { ArrayMaxSize, ArrayNotEmpty, IsArray, ValidateBy } from 'class-validator';
-import { AppError, type ErrorCode } from '../../errors/app-error.js';
+import { AppError, ERROR_CODES, type ErrorCode } from '../../errors/app-error.js';
 import type { SignedUrl } from '../../storage/storage-provider.js';
 import { SignedUrlDto } from './signed-url.dto.js';
 
@@ -58,7 +58,7 @@ export class NoSignedUrlDto {
   })
   readonly id: ImageName;
 
-  @ApiProperty({ example: 'IMAGE_NOT_FOUND' })
+  @ApiProperty({ enum: ERROR_CODES, enumName: 'ErrorCode', example: 'IMAGE_NOT_FOUND' })
   readonly error_code: ErrorCode;
 
   @ApiProperty({ example: 'Image not found.' })
