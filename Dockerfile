@@ -11,7 +11,7 @@ RUN npm ci
 COPY nest-cli.json tsconfig.json tsconfig.build.json ./
 COPY src ./src
 # What only developers start is kept apart.
-RUN npm run build && mv dist/dev ./dev
+RUN npm run build:service && mv dist/dev ./dev
 
 # Apart from the build, so that a change of the source does not install again. npm keeps the compiler, which the build
 # plug-in of @nestjs/swagger may use; the service never does.

@@ -44,7 +44,7 @@ const roomRules = ROOMS.map((room, index) => ({
 }));
 
 export default tseslint.config(
-  { ignores: ['dist', 'coverage', '.local'] },
+  { ignores: ['**/dist', 'coverage', '.local', 'client/src/api-types.ts'] },
   {
     files: ['**/*.ts'],
     extends: [...tseslint.configs.strictTypeChecked, ...tseslint.configs.stylisticTypeChecked],
@@ -64,7 +64,7 @@ export default tseslint.config(
       '@typescript-eslint/no-unsafe-class-instance-assignment': 'off',
       '@typescript-eslint/no-namespace': ['error', { allowDeclarations: true }],
       '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true }],
-      '@typescript-eslint/no-unused-vars': ['error', { argsIgnorePattern: '^_' }],
+      '@typescript-eslint/no-unused-vars': ['error', { argsIgnorePattern: '^_', ignoreRestSiblings: true }],
       // A class that a decorated constructor or handler takes must be imported as a value: with `import type` its
       // metadata is lost, and injection and validation with it. TypeScript knows which ones; so does this rule.
       '@typescript-eslint/consistent-type-imports': ['error', { fixStyle: 'inline-type-imports' }],
