@@ -54,6 +54,7 @@ export class Connection {
     const { retryMs, signal } = request;
     const deadline = performance.now() + retryMs;
     for (let failures = 1; ; failures += 1) {
+      throwIfAborted(signal);
       try {
         return await this.attempt<Data>(request);
       } catch (error) {

@@ -49,7 +49,7 @@ function sendByXhr({ url, method, headers, body, onProgress, signal }: HttpReque
     xhr.onabort = () => reject(new TypeError('The request was aborted.'));
     xhr.onloadend = () => signal.removeEventListener('abort', abort);
     signal.addEventListener('abort', abort);
-    if (signal.aborted) abort();
     xhr.send(body);
+    if (signal.aborted) abort();
   });
 }

@@ -19,6 +19,8 @@ type KnownUrl = {
   readonly renewAt: number;
   /** Whether it came in place of a URL that did not show the picture. */
   readonly isReplacement: boolean;
+  /** The URLs that this one came in place of. */
+  readonly outdated: readonly string[];
 };
 
 type Wanted = {
@@ -56,7 +58,8 @@ export class SignedUrls {
     const key = keyOf(image, variant);
     const known = this.known.get(key);
     if (known && this.serverNow() < known.expiresAt) {
-      if (known.url !== failedUrl) return known.url;
+      if (known.outdated.includes(normal(failedUrl))) return known.url;
+      // Any other URL counts as this one, however it is spelled: a view that asks again and again must end.
       if (known.isReplacement) {
         throw new ChatImagesError({ code: 'IMAGE_NOT_SHOWN', message: 'The picture could not be shown.' });
       }
@@ -108,8 +111,8 @@ export class SignedUrls {
         retryMs: this.timing.readRetryMs,
       });
       this.setClock(header('Date'), data, sentAt);
-      this.dropExpired();
       batch.forEach((wanted, index) => this.settle(wanted, data[index], header('X-Request-Id')));
+      this.dropExpired();
     } catch (error) {
       for (const { reject } of batch) reject(error);
     }
@@ -135,7 +138,13 @@ export class SignedUrls {
     if (entry && 'url' in entry) {
       const expiresAt = timeOf(entry.expires_at);
       const renewAt = expiresAt - Math.min(MAX_MARGIN_MS, entry.expires_in * 100);
-      this.known.set(key, { url: entry.url, expiresAt, renewAt, isReplacement: this.failed.delete(key) });
+      const before = this.known.get(key);
+      // The service gives the same URL within one second.
+      const outdated = before
+        ? [...before.outdated, normal(before.url)].filter((url) => url !== normal(entry.url))
+        : [];
+      const isReplacement = this.failed.delete(key);
+      this.known.set(key, { url: entry.url, expiresAt, renewAt, isReplacement, outdated });
       resolve(entry.url);
       return;
     }
@@ -161,6 +170,15 @@ function idOf(image: ImageName): number | string {
 
 function keyOf(image: ImageName, variant: Variant): string {
   return `${variant} ${idOf(image)}`;
+}
+
+/** A URL as an image view spells it. */
+function normal(url: string): string {
+  try {
+    return new URL(url).href;
+  } catch {
+    return url;
+  }
 }
 
 /** Reads a timestamp of the service. Some engines refuse its six fractional digits. */

@@ -135,6 +135,23 @@ describe('the URLs of pictures', () => {
     expect(sent.batches).toEqual([1, 1]);
   });
 
+  it('are renewed once for views that fail one after the other, also where a view spells them in its way', async () => {
+    let passed = 0;
+    const client = doctor({ now: () => Date.now() + passed });
+    const url = await client.url(image);
+    const askedAt = Date.now();
+    // URLs of one second are the same.
+    await eventually(() => Date.now() >= askedAt + 1000, 'the next second');
+    passed = HOUR_MS;
+    const renewed = await client.onExpired(image, url);
+    expect(renewed).not.toBe(url);
+    expect(await client.onExpired(image, url)).toBe(renewed);
+    expect(await client.onExpired(image, url.replace('http://127.0.0.1', 'HTTP://127.000.000.001'))).toBe(
+      renewed,
+    );
+    expect(sent.batches).toEqual([1, 1]);
+  });
+
   it('work again after their end, with a life of seconds', async () => {
     await service.restart({ SIGNED_URL_EXPIRES_SECONDS: '2' });
     try {
@@ -172,6 +189,19 @@ describe('the URLs of pictures', () => {
       expect(await rejection(client.onExpired(gone, second))).toMatchObject({ code: 'IMAGE_NOT_SHOWN' });
       expect(await client.url(gone)).toBe(second);
     }
+    expect(sent.batches).toEqual([1, 1]);
+  });
+
+  it('that a view spells in another way, or does not know, make no loop either', async () => {
+    const client = doctor();
+    await client.url(image);
+    const outcomes: unknown[] = [];
+    for (let view = 0; view < 5; view += 1) {
+      outcomes.push(await client.onExpired(image, '').catch((error: unknown) => error));
+    }
+    expect(outcomes.slice(1)).toEqual(
+      Array.from({ length: 4 }, () => expect.objectContaining({ code: 'IMAGE_NOT_SHOWN' })),
+    );
     expect(sent.batches).toEqual([1, 1]);
   });
 
