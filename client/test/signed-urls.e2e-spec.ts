@@ -2,10 +2,12 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/glo
 import { StorageProvider } from '../../src/storage/storage-provider.js';
 import { eventually } from '../../test/support/eventually.js';
 import { APPOINTMENT, DOCTOR, OUTSIDER, PATIENT, TestApp } from '../../test/support/test-app.js';
-import { ChatImagesError, type ChatImagesOptions, type Image, send } from '../src/index.js';
+import { ChatImagesError, type ChatImagesOptions, type Image, type ImageName, send } from '../src/index.js';
 import { clientOf, photo, rejection, SentRequests } from './support.js';
 
 const HOUR_MS = 3_600_000;
+
+const fileName = ({ file_path: path }: Image): string => path.slice(path.lastIndexOf('/') + 1);
 
 describe('the URLs of pictures', () => {
   let service: TestApp;
@@ -31,18 +33,24 @@ describe('the URLs of pictures', () => {
   const doctor = (options: Partial<ChatImagesOptions> = {}): ReturnType<typeof clientOf> =>
     clientOf(service, DOCTOR, { send: sent.send, ...options });
 
-  it('that are asked for in one tick come in one request, each to who asked for it', async () => {
+  it('that are asked for in one tick, also by what was awaited in it, come in one request', async () => {
     const client = doctor();
+    const later = async (name: ImageName, awaits: number): Promise<string> => {
+      for (let count = 0; count < awaits; count += 1) await Promise.resolve();
+      return client.url(name);
+    };
+    const names = images.map(fileName);
     const urls = await Promise.all([
-      ...images.map((each) => client.url(each)),
-      client.url(image.id),
-      client.url(String(image.file_path.split('/').at(-1))),
-      Promise.resolve().then(() => client.url(image)),
+      ...images.map((each, index) => later(each, 10 * index)),
+      later(image.id, 5),
+      later(fileName(image), 20),
     ]);
     expect(sent.batches).toEqual([4]);
-    expect(urls.map((url) => new URL(url).pathname.split('/').at(-1))).toEqual(
-      [...images, image, image, image].map(({ file_path: path }) => path.split('/').at(-1)),
-    );
+    expect(urls.map((url) => new URL(url).pathname.split('/').at(-1))).toEqual([
+      ...names,
+      names[0],
+      names[0],
+    ]);
     expect((await fetch(urls[0])).status).toBe(200);
   });
 
