@@ -1,5 +1,7 @@
 import { Inject, Injectable, Logger, type OnModuleInit } from '@nestjs/common';
 import type { AuthenticatedUser } from '../auth/token-verifier.js';
+import { thumbnailKey } from '../chat-images/entities/chat-image-path.js';
+import type { ChatImage, ThumbnailColumns, Variant } from '../chat-images/entities/chat-image.entity.js';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import {
   type Conversation,
@@ -57,6 +59,17 @@ export type Decision<Granted> =
     }
   | { readonly granted: Granted };
 
+/** The thumbnail of an image, as its row describes it. */
+export type StoredThumbnail = {
+  /** In pixels. */
+  readonly width: number;
+  readonly height: number;
+  /** Bytes. */
+  readonly size: number;
+  /** ThumbHash in base64. */
+  readonly hash: string;
+};
+
 class ImageGrant {
   /** Never set: no other class or literal has this type. */
   declare protected readonly madeByImageAccess: true;
@@ -71,6 +84,11 @@ class UrlGrant extends ImageGrant {
   constructor(
     id: number,
     filePath: string,
+    /** What the URL reads. The audit row says the same. */
+    readonly variant: Variant,
+    /** The key of the object that the URL reads. */
+    readonly objectKey: string,
+    readonly thumbnail: StoredThumbnail | null,
     /** Whether the image was opened by its address alone, without a token. */
     readonly byLink: boolean,
   ) {
@@ -104,13 +122,24 @@ export type GrantedConversation = ConversationGrant;
 type AccessRequest = {
   readonly user: AuthenticatedUser;
   readonly image: ImageReference | undefined;
-  /** Whether the user gets the image's URL when the answer is yes: that writes an audit row. */
-  readonly recorded: boolean;
+  /** Of what the user gets the URL when the answer is yes: that writes an audit row. `null` for no URL. */
+  readonly wanted: Wanted | null;
+};
+
+/** A `new thumbnail` is waited for where it is missing and may be made. */
+type Wanted = Variant | 'new thumbnail';
+
+/** What a statement tells of an image. */
+type ImageRow = Pick<
+  ChatImage,
+  'id' | 'filePath' | 'mimeType' | 'thumbnailWidth' | 'thumbnailHeight' | 'thumbnailSize' | 'thumbHash'
+> & {
+  /** What the URL reads, where one is handed out. */
+  readonly variant: Variant | null;
 };
 
 type DecidedRow =
-  | { readonly refusal: null; readonly id: number; readonly filePath: string }
-  | { readonly refusal: Refusal; readonly id: number | null };
+  ({ readonly refusal: null } & ImageRow) | { readonly refusal: Refusal; readonly id: number | null };
 
 type DecidedConversation =
   { readonly refusal: null; readonly kind: Conversation['kind'] } | { readonly refusal: Refusal };
@@ -176,57 +205,56 @@ export class ImageAccess implements OnModuleInit {
 
   /** Decides whether a user may see an image. No audit row is written, so there is no URL. */
   async decide(user: AuthenticatedUser, image: ImageReference | undefined): Promise<Decision<GrantedImage>> {
-    return decisionOf(
-      await this.decideOne({ user, image, recorded: false }),
-      ({ id, filePath }) => new ImageGrant(id, filePath),
-    );
-  }
-
-  /** Decides whether a user may have the URL of an image. When this resolves, the audit row of a grant is committed. */
-  async record(
-    user: AuthenticatedUser,
-    image: ImageReference | undefined,
-  ): Promise<Decision<RecordedAccess>> {
-    return decisionOf(
-      await this.decideOne({ user, image, recorded: true }),
-      ({ id, filePath }) => new UrlGrant(id, filePath, false),
-    );
+    return decisionOf(await this.decideOne({ user, image, wanted: null }), imageGrant);
   }
 
   /**
-   * Decides as {@link record} on several images, in their order. An image whose row the database can't read or lock now is
-   * refused with DATABASE_UNAVAILABLE, and the other images still get their decisions.
+   * Decides whether a user may have the URL of an image. When this resolves, the audit row of a grant is committed.
+   *
+   * @param variant what the user wants; what is granted is the whole picture where there is no thumbnail
    */
-  async recordEach(
+  async record(
     user: AuthenticatedUser,
-    images: readonly (ImageReference | undefined)[],
-  ): Promise<readonly Decision<RecordedAccess>[]> {
-    const decisions = await Promise.allSettled(images.map((image) => this.record(user, image)));
-    const failures = decisions.filter((decision) => decision.status === 'rejected');
-    const ofTheService = failures.find(({ reason }) => !(reason instanceof DatabaseUnavailableError));
-    const ofAll = failures.length === decisions.length ? failures[0] : undefined;
-    const failure = ofTheService ?? ofAll;
-    if (failure) throw failure.reason;
-    return decisions.map((decision) =>
-      decision.status === 'fulfilled' ? decision.value : { refusal: 'DATABASE_UNAVAILABLE' },
-    );
+    image: ImageReference | undefined,
+    variant: Variant = 'original',
+  ): Promise<Decision<RecordedAccess>> {
+    return decisionOf(await this.decideOne({ user, image, wanted: variant }), (row) => urlGrant(row, false));
+  }
+
+  /**
+   * Decides as {@link record} on a thumbnail.
+   *
+   * @returns `waitsFor`, and no audit row, when the user may see the image and its missing thumbnail may be made
+   */
+  async recordThumbnail(
+    user: AuthenticatedUser,
+    image: ImageReference | undefined,
+  ): Promise<Decision<RecordedAccess> | { readonly waitsFor: GrantedImage }> {
+    const row = await this.decideOne({ user, image, wanted: 'new thumbnail' });
+    if (row.refusal === null && row.variant === null) return { waitsFor: imageGrant(row) };
+    return decisionOf(row, (granted) => urlGrant(granted, false));
   }
 
   /**
    * Opens an image by its address alone. The caller knows that the phase of the migration allows it. When this resolves, the
    * row that records the opening is committed.
    *
+   * @param variant as for {@link record}
    * @returns nothing where there is no such image
    */
-  async openByLink(address: ImageAddress, opener: LinkOpener): Promise<RecordedAccess | undefined> {
-    const image = await this.findByLink(address, opener, true);
-    return image && new UrlGrant(image.id, image.filePath, true);
+  async openByLink(
+    address: ImageAddress,
+    opener: LinkOpener,
+    variant: Variant = 'original',
+  ): Promise<RecordedAccess | undefined> {
+    const image = await this.findByLink(address, opener, variant);
+    return image && urlGrant(image, true);
   }
 
   /** Looks for an image as {@link openByLink}, and records nothing, so there is no URL. */
   async decideByLink(address: ImageAddress, opener: LinkOpener): Promise<GrantedImage | undefined> {
-    const image = await this.findByLink(address, opener, false);
-    return image && new ImageGrant(image.id, image.filePath);
+    const image = await this.findByLink(address, opener, null);
+    return image && imageGrant(image);
   }
 
   /** Counts a request that is redirected to the public place of the old pictures, so that operators see who still reads there. */
@@ -261,7 +289,7 @@ export class ImageAccess implements OnModuleInit {
       auditedRows(request),
       () => onceMoreWhenRowsWent(() => this.batcher.submit(request)),
       (run) => onceMoreWhenRowsWent(() => this.decideAlone(run, request)),
-      ({ refusal }) => refusal === null,
+      (row) => row.refusal === null && row.variant !== null,
     );
   }
 
@@ -278,7 +306,7 @@ export class ImageAccess implements OnModuleInit {
         requests.map(({ image }) => (image && 'id' in image ? image.id : null)),
         requests.map(({ image }) => (image && 'filename' in image ? image.filename : null)),
         requests.map(({ image }) => (image && 'filename' in image ? (image.filePath ?? null) : null)),
-        requests.map(({ recorded }) => recorded),
+        requests.map(({ wanted }) => wanted),
       ],
       run,
     );
@@ -287,11 +315,11 @@ export class ImageAccess implements OnModuleInit {
   private async findByLink(
     { filename, filePath }: ImageAddress,
     { appVersion, network }: LinkOpener,
-    recorded: boolean,
-  ): Promise<ImageAddressRow | undefined> {
-    const values = [filename, filePath, appVersion, network, recorded];
-    const rows: readonly RowName[] = recorded ? [`chat_images ${filename}`] : [];
-    const [image] = await this.database.run<ImageAddressRow>(this.statements.openByLink, values, rows);
+    variant: Variant | null,
+  ): Promise<ImageRow | undefined> {
+    const values = [filename, filePath, appVersion, network, variant];
+    const rows: readonly RowName[] = variant === null ? [] : [`chat_images ${filename}`];
+    const [image] = await this.database.run<ImageRow>(this.statements.openByLink, values, rows);
     return image;
   }
 
@@ -321,11 +349,48 @@ export class ImageAccess implements OnModuleInit {
   }
 }
 
-type ImageAddressRow = { readonly id: number; readonly filePath: string };
-
-function decisionOf<Granted>(row: DecidedRow, grant: (image: ImageAddressRow) => Granted): Decision<Granted> {
+function decisionOf<Granted>(row: DecidedRow, grant: (image: ImageRow) => Granted): Decision<Granted> {
   if (row.refusal === null) return { granted: grant(row) };
   return row.id === null ? { refusal: row.refusal } : { refusal: row.refusal, imageId: row.id };
+}
+
+const imageGrant = ({ id, filePath }: ImageRow): ImageGrant => new ImageGrant(id, filePath);
+
+function urlGrant(row: ImageRow, byLink: boolean): UrlGrant {
+  const { id, filePath, mimeType, variant } = row;
+  if (variant === null) throw new Error('An image without an audit row has no URL.');
+  const objectKey = variant === 'thumbnail' ? thumbnailKey(filePath, mimeType) : filePath;
+  return new UrlGrant(id, filePath, variant, objectKey, thumbnailOf(row), byLink);
+}
+
+/** The thumbnail of a row. A check constraint of the table holds that it has all the columns or none. */
+export function thumbnailOf({
+  thumbnailWidth: width,
+  thumbnailHeight: height,
+  thumbnailSize: size,
+  thumbHash: hash,
+}: ThumbnailColumns): StoredThumbnail | null {
+  return width === null || height === null || size === null || hash === null
+    ? null
+    : { width, height, size, hash };
+}
+
+/**
+ * Waits for the decisions on several images. An image whose row the database can't read or lock now is refused with
+ * DATABASE_UNAVAILABLE, and the other images still get their decisions.
+ */
+export async function eachDecision<Granted>(
+  pending: readonly Promise<Decision<Granted>>[],
+): Promise<readonly Decision<Granted>[]> {
+  const decisions = await Promise.allSettled(pending);
+  const failures = decisions.filter((decision) => decision.status === 'rejected');
+  const ofTheService = failures.find(({ reason }) => !(reason instanceof DatabaseUnavailableError));
+  const ofAll = failures.length === decisions.length ? failures[0] : undefined;
+  const failure = ofTheService ?? ofAll;
+  if (failure) throw failure.reason;
+  return decisions.map((decision) =>
+    decision.status === 'fulfilled' ? decision.value : { refusal: 'DATABASE_UNAVAILABLE' },
+  );
 }
 
 /**
@@ -374,7 +439,7 @@ function onceMoreWhenRowsWent(decide: () => Promise<DecidedRow>): Promise<Decide
 }
 
 /** The rows that the audit row of a request refers to. */
-function auditedRows({ user, image, recorded }: AccessRequest): readonly RowName[] {
-  if (!image || !recorded) return [];
+function auditedRows({ user, image, wanted }: AccessRequest): readonly RowName[] {
+  if (!image || wanted === null) return [];
   return [`users ${user.id}`, `chat_images ${'id' in image ? image.id : image.filename}`];
 }

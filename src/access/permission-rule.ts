@@ -1,3 +1,4 @@
+import { MAKEABLE_THUMBNAIL } from '../chat-images/entities/chat-image.entity.js';
 import type { UserRule } from '../conversations/user-columns.js';
 import { preparedStatement, type PreparedStatement } from '../database/request-database.js';
 
@@ -39,13 +40,23 @@ const joinConversation = (image: string, { textSessions }: Rule): string =>
 export const namesAnObject = String.raw`(sha256_stored IS NOT NULL
   OR octet_length(file_path) <= 240 AND file_path !~ '(^|/)[.]{0,2}(/|$)|[\\\u0001-\u001f\u007f-\u009f]')`;
 
-/** The columns that {@link joinConversation} needs, and no more: an unused column changes the plan. */
+/** The columns of a decided image, and those that {@link joinConversation} needs: an unused column changes the plan. */
 const imageColumns = ({ textSessions }: Rule): string =>
-  `id, file_path, appointment_id${textSessions ? ', text_session_id' : ''}`;
+  `id, file_path, mime_type, ${THUMBNAIL_COLUMNS}, thumbnail_lease_until, appointment_id${textSessions ? ', text_session_id' : ''}`;
+
+const THUMBNAIL_COLUMNS = 'thumbnail_width, thumbnail_height, thumbnail_size, thumb_hash';
+
+/** What the result tells of an image. @param from what comes before the names of columns */
+const imageResult = (from = ''): string =>
+  `${from}id, ${from}file_path AS "filePath", ${from}mime_type AS "mimeType", ${from}thumbnail_width AS "thumbnailWidth",
+    ${from}thumbnail_height AS "thumbnailHeight", ${from}thumbnail_size AS "thumbnailSize", ${from}thumb_hash AS "thumbHash"`;
 
 /**
  * Decides on any number of requests, and writes the audit row of each request that is granted and asks for a URL. This is
  * the one place where audit rows are written. The result has one row for each request, in their order.
+ *
+ * A request for a thumbnail gets the whole picture where there is none. A request for a `new thumbnail` gets nothing, and no
+ * audit row, where the thumbnail is missing and may be made: its `variant` is NULL.
  *
  * An image exists when it is stored. A person who is no user any more is told nothing about images.
  */
@@ -54,10 +65,16 @@ const decideImages = (rule: Rule): PreparedStatement =>
     `decide-images${rule.suffix}`,
     `
     WITH asked AS (
-      SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::boolean[])
-        WITH ORDINALITY AS asked (user_id, image_id, filename, file_path, recorded, position)
+      SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[])
+        WITH ORDINALITY AS asked (user_id, image_id, filename, file_path, wanted, position)
     ), decided AS (
-      SELECT asked.position, asked.user_id, asked.recorded, image.id, image.file_path,
+      SELECT asked.position, asked.user_id, image.id, image.file_path, image.mime_type, image.thumbnail_width,
+        image.thumbnail_height, image.thumbnail_size, image.thumb_hash,
+        CASE
+          WHEN wanted IS NULL OR wanted = 'original' THEN wanted
+          WHEN image.thumbnail_size IS NOT NULL THEN 'thumbnail'
+          WHEN wanted = 'thumbnail' OR NOT ${MAKEABLE_THUMBNAIL('image')} THEN 'original'
+        END AS variant,
         CASE
           WHEN users.id IS NULL THEN 'UNAUTHENTICATED'
           WHEN image.id IS NULL THEN 'IMAGE_NOT_FOUND'
@@ -77,10 +94,10 @@ const decideImages = (rule: Rule): PreparedStatement =>
       ) image ON true
       LEFT ${joinConversation('image', rule)}
     ), audit AS (
-      INSERT INTO chat_image_access (chat_image_id, accessed_by)
-      SELECT id, user_id FROM decided WHERE refusal IS NULL AND recorded
+      INSERT INTO chat_image_access (chat_image_id, accessed_by, variant)
+      SELECT id, user_id, variant FROM decided WHERE refusal IS NULL AND variant IS NOT NULL
     )
-    SELECT id, file_path AS "filePath", refusal FROM decided ORDER BY position`,
+    SELECT ${imageResult()}, variant, refusal FROM decided ORDER BY position`,
   );
 
 /**
@@ -128,13 +145,15 @@ const openByLink = (rule: Rule): PreparedStatement =>
     `open-by-link${rule.suffix}`,
     `
     WITH opened_image AS (
-      SELECT image.id, image.file_path FROM chat_images image ${joinConversation('image', rule)}
+      SELECT ${imageResult('image.')},
+        CASE WHEN $5 = 'thumbnail' AND image.thumbnail_size IS NULL THEN 'original' ELSE $5::text END AS variant
+      FROM chat_images image ${joinConversation('image', rule)}
       WHERE image.filename = $1 AND image.file_path = $2 AND image.state = 'stored'
     ), opened AS (
-      INSERT INTO chat_image_link_opens (chat_image_id, app_version, client_network)
-      SELECT id, $3, $4 FROM opened_image WHERE $5::boolean
+      INSERT INTO chat_image_link_opens (chat_image_id, app_version, client_network, variant)
+      SELECT id, $3, $4, variant FROM opened_image WHERE variant IS NOT NULL
     )
-    SELECT id, file_path AS "filePath" FROM opened_image`,
+    SELECT * FROM opened_image`,
   );
 
 /** The statements that depend on the columns of users, or on TEXT_SESSIONS. */

@@ -1,10 +1,5 @@
 import { Injectable } from '@nestjs/common';
-import {
-  type GrantedConversation,
-  grantedOf,
-  ImageAccess,
-  type RecordedAccess,
-} from '../access/image-access.js';
+import { type GrantedConversation, grantedOf, type RecordedAccess } from '../access/image-access.js';
 import { namesAnObject } from '../access/permission-rule.js';
 import type { AuthenticatedUser } from '../auth/token-verifier.js';
 import type { Conversation } from '../conversations/conversation.js';
@@ -12,6 +7,7 @@ import { type PreparedStatement, preparedStatement, RequestDatabase } from '../d
 import { RateLimits } from '../rate-limits/rate-limits.js';
 import { CHAT_IMAGE_COLUMNS, type ChatImage } from './entities/chat-image.entity.js';
 import type { ListQueryDto } from './dto/list-query.dto.js';
+import { ImageUrls } from './image-urls.js';
 import { ListPosition } from './list-position.js';
 
 /** An image of a list, and the leave to hand out its URL where the list was asked for with URLs. */
@@ -38,7 +34,7 @@ export const LIST_IMAGES: Readonly<Record<Conversation['kind'], PreparedStatemen
 export class ChatImageList {
   constructor(
     private readonly database: RequestDatabase,
-    private readonly access: ImageAccess,
+    private readonly urls: ImageUrls,
     private readonly limits: RateLimits,
   ) {}
 
@@ -71,9 +67,9 @@ export class ChatImageList {
     // The request itself has been counted.
     await this.limits.consume('signed-urls', user.id, query.limit - 1);
     const { images, nextCursor } = await this.page(conversation, query);
-    const decisions = await this.access.recordEach(
+    const decisions = await this.urls.recordEach(
       user,
-      images.map(({ image: { id } }) => ({ id })),
+      images.map(({ image: { id } }) => ({ image: { id }, variant: query.variant })),
     );
     return {
       images: images.flatMap(({ image }, index) => {

@@ -9,6 +9,7 @@ import {
   ApiOperation,
   ApiParam,
   type ApiParamOptions,
+  ApiQuery,
   ApiTags,
 } from '@nestjs/swagger';
 import type { Request } from 'express';
@@ -41,6 +42,7 @@ import { ConversationRoute } from './routes/conversation.route.js';
 import { ImageUrlRoute } from './routes/image-url.route.js';
 import { type DecidedImage, ImageUrlsRoute } from './routes/image-urls.route.js';
 import { ImageRoute } from './routes/image.route.js';
+import { VARIANT_QUERY, wantedVariant } from './routes/wanted-variant.js';
 
 const IMAGE_NAME: ApiParamOptions = {
   name: 'id',
@@ -110,8 +112,9 @@ export class ChatImagesController {
   @Access(ImageRoute)
   @RateLimited('signed-urls')
   @ApiExcludeEndpoint()
-  headSignedUrl(): void {
+  headSignedUrl(@Granted() _: GrantedImage, @Req() request: Request): void {
     // The guard has decided; a HEAD has no body.
+    wantedVariant(request);
   }
 
   @Get('chat-images/:id/signed-url')
@@ -119,10 +122,11 @@ export class ChatImagesController {
   @RateLimited('signed-urls')
   @ApiOperation({ operationId: 'getSignedUrl', summary: 'Get a URL that reads a picture for an hour' })
   @ApiParam(IMAGE_NAME)
+  @ApiQuery(VARIANT_QUERY)
   @ApiOkResponse({ type: SignedUrlResponseDto })
-  @ApiErrors('IMAGE_NOT_FOUND', 'APPOINTMENT_NOT_FOUND')
+  @ApiErrors('IMAGE_NOT_FOUND', 'APPOINTMENT_NOT_FOUND', 'VALIDATION_FAILED')
   async signedUrl(@Granted() access: RecordedAccess): Promise<SignedUrlResponseDto> {
-    return new SignedUrlResponseDto(new SignedUrlDto(await this.chatImages.signedUrl(access)));
+    return new SignedUrlResponseDto(new SignedUrlDto(access, await this.chatImages.signedUrl(access)));
   }
 
   @Post('chat-images/signed-urls')
@@ -142,7 +146,7 @@ export class ChatImagesController {
     const entries = images.map(async ({ name, decision }) =>
       'refusal' in decision
         ? new NoSignedUrlDto(name, decision.refusal)
-        : new SignedUrlOfImageDto(decision.granted.id, await this.chatImages.signedUrl(decision.granted)),
+        : new SignedUrlOfImageDto(decision.granted, await this.chatImages.signedUrl(decision.granted)),
     );
     return new SignedUrlsResponseDto(await Promise.all(entries));
   }
@@ -192,7 +196,7 @@ export class ChatImagesController {
         new ListedChatImageDto(
           image,
           this.settings.appUrl,
-          access && (await this.chatImages.signedUrl(access)),
+          access && new SignedUrlDto(access, await this.chatImages.signedUrl(access)),
         ),
     );
     return new ChatImageListResponseDto(new ChatImageListDto(await Promise.all(entries), nextCursor));

@@ -23,6 +23,7 @@ const ENVIRONMENT = {
 const access = {
   id: 1,
   filePath: 'chat_images/appointment_145/1762379401_YoxmX4UUfE.jpg',
+  objectKey: 'chat_images/appointment_145/1762379401_YoxmX4UUfE.jpg',
   byLink: false,
 } as RecordedAccess;
 
@@ -44,7 +45,14 @@ function signerAt(environment: NodeJS.ProcessEnv): (moment: string) => Promise<S
 it('takes only a recorded access: the type check fails where these lines compile', () => {
   const granted: GrantedImage = access;
   // @ts-expect-error: a literal is no audit row.
-  const literal: RecordedAccess = { id: 1, filePath: access.filePath, byLink: false };
+  const literal: RecordedAccess = {
+    id: 1,
+    filePath: '',
+    objectKey: '',
+    variant: 'original',
+    thumbnail: null,
+    byLink: false,
+  };
   // @ts-expect-error: an image that a user may see is no audit row.
   const unrecorded: RecordedAccess = granted;
   class Route implements RouteAccess<GrantedImage> {

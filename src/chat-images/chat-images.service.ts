@@ -32,14 +32,14 @@ export class ChatImagesService {
    * and browsers keep the picture that they have. Such a URL is as old as the window, and works for less long. A stable
    * address that was opened without a token gets a fresh URL, which works for a short time.
    */
-  async signedUrl({ filePath, byLink }: RecordedAccess): Promise<SignedUrl> {
+  async signedUrl({ objectKey, byLink }: RecordedAccess): Promise<SignedUrl> {
     const { signedUrlExpiresSeconds, signedUrlWindowSeconds, migration } = this.settings;
     const now = Date.now();
-    if (byLink) return this.storage.signedUrl(filePath, migration.linkUrlExpiresSeconds, new Date(now));
+    if (byLink) return this.storage.signedUrl(objectKey, migration.linkUrlExpiresSeconds, new Date(now));
     if (signedUrlWindowSeconds === 0)
-      return this.storage.signedUrl(filePath, signedUrlExpiresSeconds, new Date(now));
+      return this.storage.signedUrl(objectKey, signedUrlExpiresSeconds, new Date(now));
     const windowBegan = now - (now % (signedUrlWindowSeconds * 1000));
-    const signed = await this.storage.signedUrl(filePath, signedUrlExpiresSeconds, new Date(windowBegan));
+    const signed = await this.storage.signedUrl(objectKey, signedUrlExpiresSeconds, new Date(windowBegan));
     return { ...signed, expiresIn: Math.floor((signed.expiresAt.getTime() - now) / 1000) };
   }
 }

@@ -3,18 +3,23 @@ import { isNativeError } from 'node:util/types';
 import { AppError, validationFailed } from '../errors/app-error.js';
 import { validated } from '../errors/validation.pipe.js';
 import { type ImageName, SignedUrlsRequestDto } from './dto/signed-urls.dto.js';
+import type { Variant } from './entities/chat-image.entity.js';
 
 /** Room for a hundred of the longest names, with every character escaped. */
 const MAX_BODY_BYTES = 256 * 1024;
 
 const parseJson = express.json({ limit: MAX_BODY_BYTES });
 
+/** An image of which a client wants the URL. */
+export type WantedImage = { readonly name: ImageName; readonly variant: Variant };
+
 /**
- * Reads the body of a request for many images, `{ "ids": [123, "1762379401_YoxmX4UUfE.jpg"] }`.
+ * Reads the body of a request for many images, `{ "ids": [123, "1762379401_YoxmX4UUfE.jpg"] }`. With `variant` it says what
+ * all of them want. An id may be `{ "id": 123, "variant": "thumbnail" }`, to want something else.
  *
  * @throws AppError UNSUPPORTED_MEDIA_TYPE, FILE_TOO_LARGE or VALIDATION_FAILED
  */
-export async function readImageIds(request: Request): Promise<readonly ImageName[]> {
+export async function readWantedImages(request: Request): Promise<readonly WantedImage[]> {
   if (request.is('application/json') === false)
     throw new AppError('UNSUPPORTED_MEDIA_TYPE', { message: 'Please send the ids as application/json.' });
   await new Promise<void>((resolve, reject) => {
@@ -27,8 +32,13 @@ export async function readImageIds(request: Request): Promise<readonly ImageName
   const body: unknown = request.body;
   if (typeof body !== 'object' || body === null || Array.isArray(body))
     throw validationFailed({ body: ['The body must be a JSON object with the field ids.'] });
-  const { ids } = body as Partial<SignedUrlsRequestDto>;
-  return (await validated(Object.assign(new SignedUrlsRequestDto(), { ids }))).ids;
+  const { ids, variant = 'original' } = body as Partial<SignedUrlsRequestDto>;
+  const valid = await validated(Object.assign(new SignedUrlsRequestDto(), { ids, variant }));
+  return valid.ids.map((named) =>
+    typeof named === 'object'
+      ? { name: named.id, variant: named.variant ?? valid.variant }
+      : { name: named, variant: valid.variant },
+  );
 }
 
 /** The parser's error as an error of the catalogue. */

@@ -4,6 +4,7 @@ import {
   ApiExcludeEndpoint,
   ApiOperation,
   ApiParam,
+  ApiQuery,
   ApiResponse,
   ApiTags,
 } from '@nestjs/swagger';
@@ -15,6 +16,7 @@ import { ApiErrors } from '../errors/api-errors.decorator.js';
 import { RateLimited } from '../rate-limits/user-rate-limit.guard.js';
 import { ChatImagesService } from './chat-images.service.js';
 import { SignedUrlDto, SignedUrlResponseDto } from './dto/signed-url.dto.js';
+import { VARIANT_QUERY } from './routes/wanted-variant.js';
 import {
   type LegacyAddress,
   StableAddressHeadRoute,
@@ -57,6 +59,7 @@ export class MediaController {
     schema: { type: 'string', example: '1762379401_YoxmX4UUfE.jpg' },
   })
   @ApiParam({ name: 'appointmentId', schema: { type: 'integer', minimum: 1, example: 145 } })
+  @ApiQuery(VARIANT_QUERY)
   @ApiResponse({
     status: 302,
     description: 'To a fresh signed URL.',
@@ -68,6 +71,7 @@ export class MediaController {
     'FORBIDDEN',
     'IMAGE_NOT_FOUND',
     'APPOINTMENT_NOT_FOUND',
+    'VALIDATION_FAILED',
     'TOO_MANY_REQUESTS',
     'DATABASE_UNAVAILABLE',
     'INTERNAL_ERROR',
@@ -83,7 +87,7 @@ export class MediaController {
     }
     const signedUrl = await this.chatImages.signedUrl(opened);
     response.setHeader('Location', signedUrl.url);
-    return new SignedUrlResponseDto(new SignedUrlDto(signedUrl));
+    return new SignedUrlResponseDto(new SignedUrlDto(opened, signedUrl));
   }
 
   /** The same for a picture of a text session. */

@@ -43,16 +43,18 @@ async function report(reconciler: StorageReconciler, { afterRestore }: Arguments
     const { completed, pending } = await reconciler.completePending();
     say(`Uploads that were pending and are whole: ${completed} are stored now. Still pending: ${pending}.`);
   }
-  const { objects, images, missing, unknown, unknownByKind } = await reconciler.compare({
+  const { objects, images, thumbnails, missing, unknown, unknownByKind } = await reconciler.compare({
     progress: showProgress,
   });
   endProgress();
   console.table({
     'objects in the storage': objects,
     'stored images': images,
+    'thumbnails of them': thumbnails,
     'images without their object': missing.count,
     'objects that no row names': unknown.count,
     '- in the form of a picture': unknownByKind.picture,
+    '- in the form of a thumbnail': unknownByKind.thumbnail,
     '- with another name': unknownByKind['other name'],
     '- in another folder': unknownByKind['other folder'],
   });
@@ -77,7 +79,9 @@ async function removeUnknown(
 ): Promise<void> {
   // Pictures of the previous system have no row until their import, and users still view them.
   const kinds: readonly UnknownKind[] =
-    migration.phase <= 2 ? ['other name', 'other folder'] : ['picture', 'other name', 'other folder'];
+    migration.phase <= 2
+      ? ['thumbnail', 'other name', 'other folder']
+      : ['picture', 'thumbnail', 'other name', 'other folder'];
   if (migration.phase <= 2)
     say(
       `MIGRATION_PHASE=${migration.phase}: objects in the form of a picture are kept, they are not imported yet.`,

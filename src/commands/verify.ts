@@ -18,12 +18,14 @@ await runCommand(async () => {
     abortOnError: false,
   });
   try {
-    const { counts, damaged } = await app.get(StoredImageVerifier).verify(since, showProgress);
+    const { counts, thumbnails, damaged } = await app.get(StoredImageVerifier).verify(since, showProgress);
     endProgress();
-    console.table(counts);
+    console.table({ images: counts, thumbnails });
     if (damaged.length > 0) {
       console.table(damaged);
-      throw new UsageError(`${damaged.length} images are not what was uploaded: restore them from a backup.`);
+      throw new UsageError(
+        `${damaged.length} objects of images are not what was stored: restore them from a backup.`,
+      );
     }
   } finally {
     await app.close();

@@ -167,6 +167,11 @@ export const environmentSchema = z.object({
     .transform((value) => value === 'true')
     .default(false),
 
+  THUMBNAILS: z
+    .enum(['true', 'false'], 'must be true or false')
+    .transform((value) => value === 'true')
+    .default(true),
+
   MIGRATION_PHASE: z
     .enum(['1', '2', '3', '4'], 'must be 1, 2, 3 or 4')
     .transform((phase) => Number(phase) as 1 | 2 | 3 | 4)
@@ -326,6 +331,8 @@ export type Settings = {
   readonly usersActiveColumn: string | undefined;
   /** Whether a conversation may be a text session, a chat without appointment; otherwise only an appointment. */
   readonly textSessions: boolean;
+  /** Whether thumbnails are made and handed out. */
+  readonly thumbnails: boolean;
   /** Cache time of look-ups of revoked tokens; 0 for a look-up with every request. */
   readonly revocationCacheSeconds: number;
   readonly storage: S3Settings | LocalStorageSettings;
@@ -413,6 +420,7 @@ export function loadSettings(environment: NodeJS.ProcessEnv): Settings {
     jwt: jwtSettings(env),
     usersActiveColumn: env.USERS_ACTIVE_COLUMN,
     textSessions: env.TEXT_SESSIONS,
+    thumbnails: env.THUMBNAILS,
     revocationCacheSeconds: env.REVOCATION_CACHE_SECONDS,
     storage: storageSettings(env),
     uploads: {

@@ -10,6 +10,7 @@ import { LinkOpens1764000000001 } from './migrations/1764000000001-link-opens.js
 import { UploadLeases1765000000000 } from './migrations/1765000000000-upload-leases.js';
 import { TextSessions1766000000000 } from './migrations/1766000000000-text-sessions.js';
 import { Imports1766000000001 } from './migrations/1766000000001-imports.js';
+import { Thumbnails1767000000000 } from './migrations/1767000000000-thumbnails.js';
 
 /** The migrate command prints the result itself. TypeORM's log would repeat it. */
 class SilentLogger extends AbstractLogger {
@@ -38,6 +39,7 @@ export function dataSourceOptions(database: DatabaseSettings, entities: Entities
       UploadLeases1765000000000,
       TextSessions1766000000000,
       Imports1766000000001,
+      Thumbnails1767000000000,
     ],
     migrationsTableName: 'chat_image_migrations',
     synchronize: false,

@@ -13,7 +13,7 @@ import {
 } from '@aws-sdk/client-s3';
 import { createHash } from 'node:crypto';
 import { Readable } from 'node:stream';
-import { STORAGE_FOLDER } from '../chat-images/entities/chat-image-path.js';
+import { isThumbnailKey, STORAGE_FOLDER } from '../chat-images/entities/chat-image-path.js';
 import type { S3Settings, SourceBucketSettings } from '../config/settings.js';
 import { systemCode } from '../errors/system-code.js';
 import type { BytePieces } from '../storage/byte-pieces.js';
@@ -102,6 +102,8 @@ export class BucketSource extends ImportSource {
     }
     for await (const { keys } of this.pages(`${this.prefix}${STORAGE_FOLDER}/`)) {
       for (const path of keys) {
+        // This service's own.
+        if (isThumbnailKey(path)) continue;
         yield parseOldPicture(path) ?? { path, unknown: kindOfUnknown(path) };
       }
     }

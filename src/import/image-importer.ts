@@ -402,7 +402,7 @@ class ImportRun {
         // Each file counts as a sender of its own: all decoding processes are for the import.
         this.decoded += 1;
         const sender = { userId: -this.decoded, left: new AbortController().signal };
-        return await this.preparer.prepare(pieces, sender, this.options.keepBytes);
+        return await this.preparer.prepare(pieces, sender, { keepBytes: this.options.keepBytes });
       } catch (error) {
         if (!(error instanceof PictureError) || error.failure !== 'overloaded' || attempt === DECODE_ATTEMPTS)
           throw error;

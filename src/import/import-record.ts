@@ -335,7 +335,8 @@ export class ImportRecord {
 
   /**
    * An image of the main application, which has no digest, is completed. Its sender and its time stay. `updated_at` is the
-   * time of the statement, after the object was written: the reconciler compares only rows that are older than its listing.
+   * time of the statement, after the object was written: the reconciler compares only rows that are older than its listing. Its
+   * thumbnail may be made now: before, its object may not have been in this storage.
    */
   private async insertImages(
     run: EntityManager,
@@ -351,7 +352,8 @@ export class ImportRecord {
          sha256_stored text, created_at timestamptz)
        ON CONFLICT (filename) DO UPDATE SET size = excluded.size, mime_type = excluded.mime_type, width = excluded.width,
          height = excluded.height, imported_as = excluded.imported_as, sha256_sent = excluded.sha256_sent,
-         sha256_stored = excluded.sha256_stored, updated_at = clock_timestamp()
+         sha256_stored = excluded.sha256_stored,
+         thumbnail_lease_until = CASE WHEN chat_images.thumbnail_lease_until IS NOT NULL THEN now() END, updated_at = clock_timestamp()
          WHERE chat_images.file_path = excluded.file_path AND chat_images.sha256_stored IS NULL
            AND chat_images.state = 'stored'
        RETURNING id, file_path AS "filePath"`,

@@ -1,14 +1,19 @@
-import { Inject, Injectable } from '@nestjs/common';
+import { Inject, Injectable, Logger } from '@nestjs/common';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { type BytePieces, lengthOf, rangeOf } from '../storage/byte-pieces.js';
 import { decodeMemory, LIGHT_DECODE_BYTES, MAX_DECODE_BYTES } from './decode-memory.js';
 import { DecodeQueue } from './decode-queue.js';
 import { detectFormat } from './image-format.js';
 import type { InspectedImage } from './image-inspector.js';
-import type { ImageEdit } from './image-process.js';
+import type { CheckedPicture, ImageEdit } from './image-process.js';
 import { ImageProcesses } from './image-processes.js';
 import { MAX_ADDED_BYTES } from './image-metadata/kept-bytes.js';
 import { invalidPicture } from './picture-error.js';
+import type { Thumbnail } from './thumbnail.js';
+
+/** A thumbnail of more bytes, or with a longer hash, comes from a decoder that was taken over. */
+const MAX_THUMBNAIL_BYTES = 1024 * 1024;
+const MAX_HASH_LENGTH = 40;
 
 /** The checked picture without metadata, as it will be stored. No pixel is changed. */
 export type PreparedImage = InspectedImage & {
@@ -19,6 +24,14 @@ export type PreparedImage = InspectedImage & {
   readonly sha256: string;
   /** SHA-256 of the picture as sent by the client. */
   readonly sha256Sent: string;
+  /** Where one was asked for and could be made. */
+  readonly thumbnail: Thumbnail | undefined;
+};
+
+export type PrepareOptions = {
+  /** Checks the picture as any other, and keeps the bytes as they are sent. */
+  readonly keepBytes?: boolean;
+  readonly withThumbnail?: boolean;
 };
 
 /** The user who sent a picture, and whether the client still waits. */
@@ -34,6 +47,7 @@ export const SIGNATURE_BYTES = 512;
 /** Converts the bytes sent by a client to the picture to store. */
 @Injectable()
 export class ImagePreparer {
+  private readonly logger = new Logger(ImagePreparer.name);
   private readonly queue: DecodeQueue;
 
   constructor(
@@ -49,23 +63,35 @@ export class ImagePreparer {
     });
   }
 
-  /**
-   * @param keepBytes checks the picture as any other, and keeps the bytes as they are sent
-   * @throws PictureError
-   */
-  async prepare(pieces: BytePieces, { userId, left }: Sender, keepBytes = false): Promise<PreparedImage> {
+  /** @throws PictureError */
+  async prepare(
+    pieces: BytePieces,
+    { userId, left }: Sender,
+    { keepBytes = false, withThumbnail = false }: PrepareOptions = {},
+  ): Promise<PreparedImage> {
     const format = detectFormat(Buffer.concat(rangeOf(pieces, 0, SIGNATURE_BYTES)));
     const memoryBytes = decodeMemory(pieces, format);
     if (memoryBytes > MAX_DECODE_BYTES)
       throw invalidPicture('The image takes too much memory to read. Please send it as JPEG.');
     const result = await this.queue.run(userId, memoryBytes, left, () =>
-      this.processes.run(pieces, { format, memoryBytes, keepBytes }),
+      this.processes.run(pieces, { format, memoryBytes, keepBytes, withThumbnail }),
     );
     if ('failure' in result) throw new Error(result.failure);
     if ('refusal' in result) throw invalidPicture(result.refusal, new Error(result.detail));
     const { image, sha256Sent, edit } = result;
     const { length: size, sha256 } = edit;
-    return { ...image, pieces: applyEdit(pieces, edit), size, sha256, sha256Sent };
+    const thumbnail = withThumbnail ? this.thumbnailOf(result) : undefined;
+    return { ...image, pieces: applyEdit(pieces, edit), size, sha256, sha256Sent, thumbnail };
+  }
+
+  private thumbnailOf({ thumbnail }: CheckedPicture): Thumbnail | undefined {
+    if (thumbnail && 'bytes' in thumbnail) {
+      if (thumbnail.bytes.length > MAX_THUMBNAIL_BYTES || thumbnail.hash.length > MAX_HASH_LENGTH)
+        throw new Error('The decoding process has made a thumbnail that is too large.');
+      return { ...thumbnail, bytes: Buffer.from(thumbnail.bytes) };
+    }
+    this.logger.warn(`a picture gets no thumbnail: ${thumbnail?.failure ?? 'a decoding process ended'}`);
+    return undefined;
   }
 }
 

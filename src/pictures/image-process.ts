@@ -13,6 +13,7 @@ import type { ImageFormat } from './image-format.js';
 import { invalidPicture, PictureError } from './picture-error.js';
 import type { InspectedImage } from './image-inspector.js';
 import type { CleanedImage } from './image-metadata.js';
+import type { Thumbnail } from './thumbnail.js';
 
 /** File descriptor of the shared file with the picture. Descriptor 3 is the IPC channel. */
 const PICTURE_FD = 4;
@@ -26,16 +27,24 @@ export type PictureTask = {
   readonly memoryBytes: number;
   /** Checks the picture as any other, and returns the sent bytes: nothing is removed. */
   readonly keepBytes: boolean;
+  readonly withThumbnail: boolean;
 };
 
-/** Message to the service. It does not contain the cleaned picture, but the edit that makes it from the sent bytes. */
+/** The picture is acceptable. The cleaned picture is not in the message, but the edit that makes it from the sent bytes. */
+export type CheckedPicture = {
+  readonly image: InspectedImage;
+  /** SHA-256 of the picture as sent by the client, in hexadecimal. */
+  readonly sha256Sent: string;
+  readonly edit: ImageEdit;
+  /** Where one was asked for: the thumbnail, or why the picture gets none. */
+  readonly thumbnail?: Thumbnail | { readonly failure: string };
+  /** The process ends after this message. */
+  readonly isLast?: true;
+};
+
+/** Message to the service. */
 export type PictureResult =
-  | {
-      readonly image: InspectedImage;
-      /** SHA-256 of the picture as sent by the client, in hexadecimal. */
-      readonly sha256Sent: string;
-      readonly edit: ImageEdit;
-    }
+  | CheckedPicture
   /** The picture is refused: a sentence for the client, and a detail for the log. */
   | {
       readonly refusal: string;
@@ -73,6 +82,7 @@ setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
 preferAsOomVictim();
 const { decode, readHeader } = await import('./image-inspector.js');
 const { ImageLimitError, MalformedImageError, withoutMetadata } = await import('./image-metadata.js');
+const { makeThumbnail } = await import('./thumbnail.js');
 
 // Ignore signals to the process group (Ctrl+C): the service ends this process itself.
 process.on('SIGINT', () => undefined).on('SIGTERM', () => undefined);
@@ -86,9 +96,16 @@ process.on('message', (task: PictureTask) => {
 if (!process.connected) process.exit();
 process.send?.('ready');
 
-async function handleTask({ format, length, memoryBytes, keepBytes }: PictureTask): Promise<PictureResult> {
+async function handleTask({
+  format,
+  length,
+  memoryBytes,
+  keepBytes,
+  withThumbnail,
+}: PictureTask): Promise<PictureResult> {
   const bytes = readPicture(length);
-  const limitCheck = enforceLimits(memoryBytes);
+  let checked: CheckedPicture | undefined;
+  const limitCheck = enforceLimits(memoryBytes, () => checked);
   try {
     const cleaned = clean(bytes, format);
     const image = await readHeader(cleaned.bytes, format);
@@ -97,7 +114,8 @@ async function handleTask({ format, length, memoryBytes, keepBytes }: PictureTas
     const stored = keepBytes ? { bytes, copies: [0, 0, length] } : cleaned;
     const sha256Sent = sha256Of(bytes);
     const sha256 = isWhole(stored, length) ? sha256Sent : sha256Of(stored.bytes);
-    return { image, sha256Sent, edit: editOf(stored, sha256) };
+    checked = { image, sha256Sent, edit: editOf(stored, sha256) };
+    return withThumbnail ? { ...checked, thumbnail: await thumbnailOf(cleaned.bytes, format) } : checked;
   } catch (error) {
     if (!(error instanceof PictureError))
       return { failure: isNativeError(error) ? error.message : 'unknown' };
@@ -105,6 +123,16 @@ async function handleTask({ format, length, memoryBytes, keepBytes }: PictureTas
   } finally {
     clearInterval(limitCheck);
   }
+}
+
+/** A picture without a thumbnail is stored all the same. */
+async function thumbnailOf(
+  bytes: Buffer,
+  format: ImageFormat,
+): Promise<Thumbnail | { readonly failure: string }> {
+  return makeThumbnail(bytes, format).catch((error: unknown) => ({
+    failure: isNativeError(error) ? error.message : 'unknown',
+  }));
 }
 
 /** Reads the picture from the shared file. */
@@ -118,14 +146,20 @@ function readPicture(length: number): Buffer {
   return bytes;
 }
 
-/** Kills the process when a picture exceeds its limit of CPU time or memory: a running library call can't be cancelled. */
-function enforceLimits(memoryBytes: number): NodeJS.Timeout {
+/**
+ * Kills the process when a picture exceeds its limit of CPU time or memory: a running library call can't be cancelled.
+ *
+ * @param checkedResult the result of a picture that lacks only its thumbnail: the picture is not refused then
+ */
+function enforceLimits(memoryBytes: number, checkedResult: () => CheckedPicture | undefined): NodeJS.Timeout {
   const { user, system } = process.cpuUsage();
   const maxRssBytes = process.memoryUsage.rss() + memoryBytes + MEMORY_SLACK_BYTES;
   const end = (refusal: string, detail: string): void => {
-    process.send?.({ refusal, detail, isLast: true } satisfies PictureResult, () =>
-      process.kill(process.pid, 'SIGKILL'),
-    );
+    const checked = checkedResult();
+    const result: PictureResult = checked
+      ? { ...checked, thumbnail: { failure: detail }, isLast: true }
+      : { refusal, detail, isLast: true };
+    process.send?.(result, () => process.kill(process.pid, 'SIGKILL'));
   };
   return setInterval(() => {
     const used = process.cpuUsage();

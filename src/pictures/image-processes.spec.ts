@@ -29,7 +29,12 @@ const orphaningService = (whenReady: boolean): string => `
   console.log(child.pid);
   setInterval(() => undefined, 1000);
 `;
-const TASK = { format: 'jpeg', memoryBytes: 64 * 1024 * 1024, keepBytes: false } as const;
+const TASK = {
+  format: 'jpeg',
+  memoryBytes: 64 * 1024 * 1024,
+  keepBytes: false,
+  withThumbnail: false,
+} as const;
 
 async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await setTimeout(5);
@@ -152,7 +157,12 @@ onLinux('the decoding processes', () => {
       .png({ progressive: true })
       .toBuffer();
     expect(
-      await processes.run([interlaced], { format: 'png', memoryBytes: 1, keepBytes: false }),
+      await processes.run([interlaced], {
+        format: 'png',
+        memoryBytes: 1,
+        keepBytes: false,
+        withThumbnail: false,
+      }),
     ).toMatchObject({
       refusal: 'The image takes too much memory to read. Please send it as JPEG.',
     });

@@ -95,7 +95,12 @@ export class ImageProcesses implements OnApplicationShutdown {
       try {
         // A retry uses a new process: the idle processes may have ended for the same reason.
         const decoder = (attempt === 1 ? this.idle.pop() : undefined) ?? (await this.spawn());
-        return await this.attempt(decoder, pieces, { ...task, length: lengthOf(pieces) });
+        return await this.attempt(decoder, pieces, {
+          ...task,
+          length: lengthOf(pieces),
+          // The thumbnail may be what has ended the process.
+          withThumbnail: task.withThumbnail && attempt === 1,
+        });
       } catch (error) {
         if (error instanceof ProcessNotReadyError) throw overloaded('No decoding process is ready.', error);
         if (!(error instanceof ProcessEndedError)) throw error;

@@ -1,8 +1,8 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { DataSource } from 'typeorm';
 import { SETTINGS, type Settings } from '../config/settings.js';
-import { STORAGE_FOLDER } from '../chat-images/entities/chat-image-path.js';
-import { ChatImage } from '../chat-images/entities/chat-image.entity.js';
+import { isThumbnailKey, STORAGE_FOLDER } from '../chat-images/entities/chat-image-path.js';
+import { ChatImage, MAY_HAVE_THUMBNAIL, THUMBNAIL_KEY } from '../chat-images/entities/chat-image.entity.js';
 import { isStorageKey } from '../storage/storage-key.js';
 import { type ListedObject, StorageProvider } from '../storage/storage-provider.js';
 
@@ -20,6 +20,8 @@ const AFTER_LAST_KEY = `${STORAGE_FOLDER}0`;
 export type UnknownKind =
   /** Named like a picture: of this service, with a lost row, or of the previous system. */
   | 'picture'
+  /** Named like a thumbnail of this service. */
+  | 'thumbnail'
   /** Another file name in the folder of a conversation. */
   | 'other name'
   /** Any other key in the folder of pictures. */
@@ -30,13 +32,17 @@ export type UnknownObject = ListedObject & { readonly kind: UnknownKind };
 /** The number of findings, and the first findings. */
 export type Found<T> = { readonly count: number; readonly first: readonly T[] };
 
-/** A stored image whose object is missing or has another size. This service can't repair it. */
+/**
+ * A stored image whose object, or whose thumbnail, is missing or has another size. This service can't repair it. `filePath` is the
+ * key of the object.
+ */
 export type DamagedImage = { readonly id: number; readonly filePath: string; readonly found: string };
 
 /** The result of comparing the storage with the rows. */
 export type Comparison = {
   readonly objects: number;
   readonly images: number;
+  readonly thumbnails: number;
   readonly missing: Found<DamagedImage>;
   readonly unknown: Found<UnknownObject>;
   readonly unknownByKind: Readonly<Record<UnknownKind, number>>;
@@ -45,6 +51,7 @@ export type Comparison = {
 type ComparedPage = {
   readonly objects: number;
   readonly images: number;
+  readonly thumbnails: number;
   readonly missing: readonly DamagedImage[];
   readonly unknown: readonly UnknownObject[];
 };
@@ -65,23 +72,30 @@ export class StorageReconciler {
   ) {}
 
   async compare({ progress = () => undefined, signal }: CompareOptions = {}): Promise<Comparison> {
-    const [about] = await this.dataSource.query<{ images: number }[]>(
-      `SELECT count(*) AS images FROM chat_images WHERE state = 'stored'`,
+    const [about] = await this.dataSource.query<{ objects: number }[]>(
+      `SELECT count(*) + count(thumbnail_size) AS objects FROM chat_images WHERE state = 'stored'`,
     );
     const missing = { count: 0, first: [] as DamagedImage[] };
     const unknown = { count: 0, first: [] as UnknownObject[] };
-    const unknownByKind: Record<UnknownKind, number> = { picture: 0, 'other name': 0, 'other folder': 0 };
+    const unknownByKind: Record<UnknownKind, number> = {
+      picture: 0,
+      thumbnail: 0,
+      'other name': 0,
+      'other folder': 0,
+    };
     let objects = 0;
     let images = 0;
+    let thumbnails = 0;
     for await (const page of this.pages(signal)) {
       objects += page.objects;
       images += page.images;
+      thumbnails += page.thumbnails;
       add(missing, page.missing);
       add(unknown, page.unknown);
       for (const { kind } of page.unknown) unknownByKind[kind] += 1;
-      progress(objects, about?.images ?? 0);
+      progress(objects, about?.objects ?? 0);
     }
-    return { objects, images, missing, unknown, unknownByKind };
+    return { objects, images, thumbnails, missing, unknown, unknownByKind };
   }
 
   /**
@@ -120,7 +134,8 @@ export class StorageReconciler {
     const kept: string[] = [];
     for (const { key } of objects) {
       const named = await this.dataSource.query<unknown[]>(
-        'SELECT FROM chat_images WHERE file_path COLLATE "C" = $1',
+        `SELECT FROM chat_images WHERE file_path COLLATE "C" = $1
+         UNION ALL SELECT FROM chat_images WHERE ${THUMBNAIL_KEY} COLLATE "C" = $1 AND ${MAY_HAVE_THUMBNAIL}`,
         [key],
       );
       if (named.length > 0 || !isStorageKey(key)) {
@@ -147,7 +162,8 @@ export class StorageReconciler {
       const { affected } = await this.dataSource.manager.update(
         ChatImage,
         { id, state: 'pending' },
-        { state: 'stored' },
+        // A thumbnail may have been written. It is made again when it is asked for.
+        { state: 'stored', thumbnailLeaseUntil: () => 'now()' },
       );
       completed += affected ?? 0;
     }
@@ -190,23 +206,28 @@ export class StorageReconciler {
     start: Date,
   ): Promise<ComparedPage> {
     const [row] = await this.dataSource.query<
-      { images: number; missing: DamagedImage[] | null; unknown: string[] | null }[]
+      { images: number; thumbnails: number; missing: DamagedImage[] | null; unknown: string[] | null }[]
     >(
       `WITH listed AS (
          SELECT * FROM unnest($1::text[], $2::bigint[], $3::timestamptz[]) AS listed (key, size, modified)
        ), named AS (
-         SELECT id, file_path, size, state, updated_at FROM chat_images
-         WHERE file_path COLLATE "C" > $4 AND file_path COLLATE "C" <= $5
+         SELECT id, file_path AS object_key, size, state = 'stored' AS has_object, updated_at, false AS is_thumbnail
+         FROM chat_images WHERE file_path COLLATE "C" > $4 AND file_path COLLATE "C" <= $5
+         UNION ALL
+         SELECT id, ${THUMBNAIL_KEY}, thumbnail_size, state = 'stored' AND thumbnail_size IS NOT NULL, updated_at, true
+         FROM chat_images WHERE ${MAY_HAVE_THUMBNAIL}
+           AND ${THUMBNAIL_KEY} COLLATE "C" > $4 AND ${THUMBNAIL_KEY} COLLATE "C" <= $5
        )
        SELECT
-         (SELECT count(*) FROM named WHERE state = 'stored') AS images,
-         (SELECT json_agg(json_build_object('id', id, 'filePath', file_path,
-                    'found', coalesce(listed.size || ' bytes', 'nothing')) ORDER BY id)
-          FROM named LEFT JOIN listed ON key = file_path
-          WHERE state = 'stored' AND updated_at < $6::timestamptz AND listed.size IS DISTINCT FROM named.size) AS missing,
+         (SELECT count(*) FROM named WHERE has_object AND NOT is_thumbnail) AS images,
+         (SELECT count(*) FROM named WHERE has_object AND is_thumbnail) AS thumbnails,
+         (SELECT json_agg(json_build_object('id', id, 'filePath', object_key,
+                    'found', coalesce(listed.size || ' bytes', 'nothing')) ORDER BY id, is_thumbnail)
+          FROM named LEFT JOIN listed ON key = object_key
+          WHERE has_object AND updated_at < $6::timestamptz AND listed.size IS DISTINCT FROM named.size) AS missing,
          (SELECT json_agg(key ORDER BY key) FROM listed
           WHERE modified < $6::timestamptz - make_interval(secs => $7)
-            AND NOT EXISTS (SELECT FROM named WHERE file_path = key)
+            AND NOT EXISTS (SELECT FROM named WHERE object_key = key)
             AND NOT EXISTS (SELECT FROM chat_image_tombstones WHERE object_key = key)) AS unknown`,
       [
         page.map(({ key }) => key),
@@ -222,6 +243,7 @@ export class StorageReconciler {
     return {
       objects: page.length,
       images: row?.images ?? 0,
+      thumbnails: row?.thumbnails ?? 0,
       missing: row?.missing ?? [],
       unknown: page
         .filter(({ key }) => unknown.has(key))
@@ -231,6 +253,7 @@ export class StorageReconciler {
 }
 
 function kindOf(key: string): UnknownKind {
+  if (isThumbnailKey(key)) return 'thumbnail';
   const [, folder = '', name, ...rest] = key.split('/');
   if (name === undefined || rest.length > 0 || !/^(appointment|text_session)_\d+$/.test(folder))
     return 'other folder';

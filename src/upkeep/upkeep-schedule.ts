@@ -75,8 +75,8 @@ export class UpkeepSchedule implements OnApplicationBootstrap, BeforeApplication
   /** Only reports. An object without a row may belong to another application. */
   private async reconcile(signal: AbortSignal): Promise<void> {
     try {
-      const { objects, images, missing, unknown } = await this.reconciler.compare({ signal });
-      const counts = { objects, images, missing: missing.count, unknown: unknown.count };
+      const { objects, images, thumbnails, missing, unknown } = await this.reconciler.compare({ signal });
+      const counts = { objects, images, thumbnails, missing: missing.count, unknown: unknown.count };
       if (missing.count > 0) this.logger.error(counts, 'reconcile: images have lost their objects');
       else this.logger.info(counts, 'reconcile: the storage is compared with the rows');
     } catch (error) {

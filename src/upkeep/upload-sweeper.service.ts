@@ -2,6 +2,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import pLimit from 'p-limit';
 import type { Logger } from 'pino';
 import { DataSource } from 'typeorm';
+import { MAY_HAVE_THUMBNAIL, THUMBNAIL_KEY } from '../chat-images/entities/chat-image.entity.js';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { LOGGER } from '../observability/logger.js';
 import { StorageUnavailableError } from '../storage/storage-errors.js';
@@ -118,6 +119,9 @@ export class UploadSweeper {
        )
        RETURNING object_key AS "objectKey", EXISTS (
          SELECT FROM chat_images WHERE chat_images.file_path COLLATE "C" = chat_image_tombstones.object_key
+       ) OR EXISTS (
+         SELECT FROM chat_images
+         WHERE ${THUMBNAIL_KEY} COLLATE "C" = chat_image_tombstones.object_key AND ${MAY_HAVE_THUMBNAIL}
        ) AS "isNamed"`,
       [FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS, CLAIM],
     );

@@ -1,8 +1,10 @@
-import { Injectable } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import { setTimeout } from 'node:timers/promises';
 import { grantedOf, ImageAccess, type RecordedAccess } from '../access/image-access.js';
 import type { AuthenticatedUser } from '../auth/token-verifier.js';
-import type { ChatImage } from '../chat-images/entities/chat-image.entity.js';
+import { thumbnailKey } from '../chat-images/entities/chat-image-path.js';
+import type { ChatImage, ThumbnailColumns } from '../chat-images/entities/chat-image.entity.js';
+import { SETTINGS, type Settings } from '../config/settings.js';
 import { AppError, uploadGivenUp } from '../errors/app-error.js';
 import { ImagePreparer, type PreparedImage } from '../pictures/image-preparer.js';
 import { PictureError } from '../pictures/picture-error.js';
@@ -24,8 +26,8 @@ export type UploadedImage = { readonly image: ChatImage; readonly access: Record
 /**
  * The upload path. The guard has decided before that the user may upload to the conversation.
  *
- * The row is committed as pending before the object is written, and as stored after it. So at every moment an object has
- * a row, whatever fails in between, and the sweeper finds by the row what it must delete.
+ * The row is committed as pending before picture and thumbnail are written, and as stored after it. So at every moment an object
+ * has a row, whatever fails in between, and the sweeper finds by the row what it must delete.
  */
 @Injectable()
 export class ChatImageUploadsService {
@@ -35,6 +37,7 @@ export class ChatImageUploadsService {
     private readonly leases: UploadLeases,
     private readonly preparer: ImagePreparer,
     private readonly access: ImageAccess,
+    @Inject(SETTINGS) private readonly settings: Settings,
   ) {}
 
   /**
@@ -47,14 +50,15 @@ export class ChatImageUploadsService {
    */
   async upload(user: AuthenticatedUser, form: UploadForm): Promise<UploadedImage> {
     const sender = { userId: user.id, left: form.left };
-    const prepared = await this.preparer.prepare(form.pieces, sender).catch((error: unknown) => {
+    const options = { withThumbnail: this.settings.thumbnails };
+    const prepared = await this.preparer.prepare(form.pieces, sender, options).catch((error: unknown) => {
       throw error instanceof PictureError ? toAppError(error) : error;
     });
     const deadline = performance.now() + DUPLICATE_WAIT_MS;
     for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(2 * pause, LONGEST_PAUSE_MS)) {
       const claim = await this.claims.claim(user, form, prepared);
       if (claim?.isNew) {
-        const { image } = claim;
+        const image = Object.assign(claim.image, thumbnailColumns(prepared));
         await this.leases.renewDuring(image.id, () => this.store(user, image, prepared));
         return { image, access: grantedOf(await this.access.record(user, { id: image.id })) };
       }
@@ -73,10 +77,7 @@ export class ChatImageUploadsService {
 
   private async store(user: AuthenticatedUser, image: ChatImage, prepared: PreparedImage): Promise<void> {
     try {
-      await this.storage.put(image.filePath, prepared.pieces, {
-        contentType: image.mimeType,
-        sha256: prepared.sha256,
-      });
+      await Promise.all([this.putPicture(image, prepared), this.putThumbnail(image, prepared)]);
       if (await this.claims.commitStored(user, image)) return;
     } catch (error) {
       await this.claims.abandon(image);
@@ -88,6 +89,27 @@ export class ChatImageUploadsService {
     await this.claims.leaveTombstone(image);
     throw new AppError('OVERLOADED');
   }
+
+  private putPicture({ filePath, mimeType }: ChatImage, prepared: PreparedImage): Promise<void> {
+    const { pieces, sha256 } = prepared;
+    return this.storage.put(filePath, pieces, { contentType: mimeType, sha256 });
+  }
+
+  private async putThumbnail({ filePath, mimeType }: ChatImage, { thumbnail }: PreparedImage): Promise<void> {
+    if (!thumbnail) return;
+    const key = thumbnailKey(filePath, mimeType);
+    await this.storage.put(key, [thumbnail.bytes], { contentType: thumbnail.mimeType });
+  }
+}
+
+/** What the row says of the thumbnail as soon as it is stored. */
+function thumbnailColumns({ thumbnail }: PreparedImage): ThumbnailColumns {
+  return {
+    thumbnailWidth: thumbnail?.width ?? null,
+    thumbnailHeight: thumbnail?.height ?? null,
+    thumbnailSize: thumbnail?.bytes.length ?? null,
+    thumbHash: thumbnail?.hash ?? null,
+  };
 }
 
 function toAppError(error: PictureError): AppError {

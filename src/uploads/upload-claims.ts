@@ -10,7 +10,7 @@ import {
   type RunStatement,
 } from '../database/request-database.js';
 import { AppError } from '../errors/app-error.js';
-import { conversationFolder, newFilename } from '../chat-images/entities/chat-image-path.js';
+import { conversationFolder, newFilename, thumbnailKey } from '../chat-images/entities/chat-image-path.js';
 import {
   CHAT_IMAGE_COLUMNS,
   type ChatImage,
@@ -100,7 +100,8 @@ const ABANDON_STALE = preparedStatement(
  */
 const COMMIT_STORED = preparedStatement(
   'commit-stored',
-  `UPDATE chat_images SET state = 'stored', lease_until = NULL, updated_at = now()
+  `UPDATE chat_images SET state = 'stored', lease_until = NULL, thumbnail_width = $8::int, thumbnail_height = $9::int,
+     thumbnail_size = $10::int, thumb_hash = $11, updated_at = now()
    WHERE id = $7 AND state = 'pending'
      AND NOT EXISTS (SELECT FROM chat_images WHERE ${isOriginal('$5', '$6')} AND state = 'stored')
    RETURNING id`,
@@ -113,7 +114,7 @@ const ABANDON = preparedStatement(
 );
 
 /**
- * Tells the sweeper about an object that was written after its row was deleted. The result has a row where the conversation
+ * Tells the sweeper about objects that were written after their row was deleted. The result has a row where the conversation
  * still exists.
  */
 const leaveTombstone = (table: 'appointments' | 'text_sessions'): PreparedStatement =>
@@ -121,7 +122,7 @@ const leaveTombstone = (table: 'appointments' | 'text_sessions'): PreparedStatem
     `leave-tombstone-${table}`,
     `WITH tombstone AS (
      INSERT INTO chat_image_tombstones (object_key, settled_at)
-     SELECT $1::varchar, now() WHERE NOT EXISTS (SELECT FROM chat_images WHERE filename = $2)
+     SELECT unnest($1::text[]), now() WHERE NOT EXISTS (SELECT FROM chat_images WHERE filename = $2)
      ON CONFLICT (object_key) DO NOTHING
    )
    SELECT id FROM ${table} WHERE id = $3::bigint`,
@@ -202,7 +203,9 @@ export class UploadClaims {
    * @returns whether the image is stored; otherwise this upload has lost its row
    */
   async commitStored(user: AuthenticatedUser, image: ChatImage): Promise<boolean> {
-    const values = [...pictureValues(user, image), ...this.limits, image.id];
+    const { thumbnailWidth, thumbnailHeight, thumbnailSize, thumbHash } = image;
+    const thumbnail = [thumbnailWidth, thumbnailHeight, thumbnailSize, thumbHash];
+    const values = [...pictureValues(user, image), ...this.limits, image.id, ...thumbnail];
     return (await this.database.run(COMMIT_STORED, values)).length > 0;
   }
 
@@ -216,15 +219,16 @@ export class UploadClaims {
   }
 
   /**
-   * Leaves a tombstone for an object that was written after its row was deleted. Where the row is still there, the row is
-   * enough.
+   * Leaves tombstones for a picture and its thumbnail that were written after their row was deleted. Where the row is still
+   * there, the row is enough.
    *
    * @throws AppError APPOINTMENT_NOT_FOUND when the row was deleted with its conversation
    */
   async leaveTombstone(image: ChatImage): Promise<void> {
-    const { filePath, filename } = image;
+    const { filePath, mimeType, thumbnailSize, filename } = image;
+    const keys = [filePath, ...(thumbnailSize === null ? [] : [thumbnailKey(filePath, mimeType)])];
     const conversation = conversationOf(image);
-    const values = [filePath, filename, conversation.id];
+    const values = [keys, filename, conversation.id];
     const found = await this.database.run(LEAVE_TOMBSTONE[conversation.kind], values);
     if (found.length === 0) throw conversationNotFound(conversation);
   }

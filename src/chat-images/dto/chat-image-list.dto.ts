@@ -1,8 +1,7 @@
 import { ApiProperty, ApiPropertyOptional } from '@nestjs/swagger';
-import type { ChatImage } from '../entities/chat-image.entity.js';
-import type { SignedUrl } from '../../storage/storage-provider.js';
+import { type ChatImage, type Variant, VARIANTS } from '../entities/chat-image.entity.js';
 import { ChatImageDto } from './chat-image.dto.js';
-import { SignedUrlDto } from './signed-url.dto.js';
+import type { SignedUrlDto } from './signed-url.dto.js';
 
 /** A picture of a list, with a URL when the list was asked for with `signed_urls=true`. */
 export class ListedChatImageDto extends ChatImageDto {
@@ -25,13 +24,17 @@ export class ListedChatImageDto extends ChatImageDto {
   })
   readonly expires_at?: string;
 
-  constructor(image: ChatImage, appUrl: string, signed: SignedUrl | undefined) {
+  @ApiPropertyOptional({
+    description:
+      'With `signed_urls=true`: what `url` reads. A thumbnail that can not be had in time is the whole picture.',
+    enum: VARIANTS,
+  })
+  readonly variant?: Variant;
+
+  constructor(image: ChatImage, appUrl: string, signed: SignedUrlDto | undefined) {
     super(image, appUrl);
-    if (!signed) return;
-    const { url, expires_in, expires_at } = new SignedUrlDto(signed);
-    this.url = url;
-    this.expires_in = expires_in;
-    this.expires_at = expires_at;
+    // Newer than the row that was listed: a missing thumbnail is made for the URL.
+    if (signed) Object.assign(this, signed);
   }
 }
 

@@ -1,6 +1,8 @@
 import { ApiProperty, ApiPropertyOptional } from '@nestjs/swagger';
+import { thumbnailOf } from '../../access/image-access.js';
 import { type ChatImage, conversationOf } from '../entities/chat-image.entity.js';
 import { toTimestamp } from '../../timestamp.js';
+import { THUMB_HASH_PROPERTY, THUMBNAIL_PROPERTY, thumbnailDto, type ThumbnailDto } from './thumbnail.dto.js';
 
 /** What is known of a picture. */
 export class ChatImageDto {
@@ -55,6 +57,12 @@ export class ChatImageDto {
   @ApiProperty({ description: 'Pixels, as a viewer shows the picture.', example: 1600 })
   readonly height: number;
 
+  @ApiProperty(THUMB_HASH_PROPERTY)
+  readonly thumb_hash: string | null;
+
+  @ApiProperty(THUMBNAIL_PROPERTY)
+  readonly thumbnail: ThumbnailDto | null;
+
   constructor(image: ChatImage, appUrl: string) {
     this.id = image.id;
     this.image_id = String(image.id);
@@ -72,6 +80,8 @@ export class ChatImageDto {
     this.mime_type = image.mimeType;
     this.width = image.width;
     this.height = image.height;
+    this.thumb_hash = image.thumbHash;
+    this.thumbnail = thumbnailDto(thumbnailOf(image));
   }
 }
 

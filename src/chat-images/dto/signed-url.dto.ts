@@ -1,6 +1,9 @@
 import { ApiProperty } from '@nestjs/swagger';
+import type { RecordedAccess } from '../../access/image-access.js';
 import type { SignedUrl } from '../../storage/storage-provider.js';
 import { toTimestamp } from '../../timestamp.js';
+import { type Variant, VARIANTS } from '../entities/chat-image.entity.js';
+import { THUMB_HASH_PROPERTY, THUMBNAIL_PROPERTY, thumbnailDto, type ThumbnailDto } from './thumbnail.dto.js';
 
 /** A URL that reads the picture until it expires. */
 export class SignedUrlDto {
@@ -17,10 +20,26 @@ export class SignedUrlDto {
   @ApiProperty({ description: 'When the URL stops working, in UTC.', example: '2025-11-05T22:50:01.000000Z' })
   readonly expires_at: string;
 
-  constructor(signed: SignedUrl) {
+  @ApiProperty({
+    description: 'What the URL reads: a thumbnail that can not be had in time is the whole picture.',
+    enum: VARIANTS,
+    example: 'original',
+  })
+  readonly variant: Variant;
+
+  @ApiProperty(THUMB_HASH_PROPERTY)
+  readonly thumb_hash: string | null;
+
+  @ApiProperty(THUMBNAIL_PROPERTY)
+  readonly thumbnail: ThumbnailDto | null;
+
+  constructor({ variant, thumbnail }: RecordedAccess, signed: SignedUrl) {
     this.url = signed.url;
     this.expires_in = signed.expiresIn;
     this.expires_at = toTimestamp(signed.expiresAt);
+    this.variant = variant;
+    this.thumb_hash = thumbnail?.hash ?? null;
+    this.thumbnail = thumbnailDto(thumbnail);
   }
 }
 

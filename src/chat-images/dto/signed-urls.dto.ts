@@ -1,7 +1,9 @@
-import { ApiExtraModels, ApiProperty, getSchemaPath } from '@nestjs/swagger';
-import { ArrayMaxSize, ArrayNotEmpty, IsArray, ValidateBy } from 'class-validator';
+import { ApiExtraModels, ApiProperty, ApiPropertyOptional, getSchemaPath } from '@nestjs/swagger';
+import { ArrayMaxSize, ArrayNotEmpty, IsArray, IsIn, ValidateBy } from 'class-validator';
+import type { RecordedAccess } from '../../access/image-access.js';
 import { AppError, ERROR_CODES, type ErrorCode } from '../../errors/app-error.js';
 import type { SignedUrl } from '../../storage/storage-provider.js';
+import { isVariant, type Variant, VARIANTS } from '../entities/chat-image.entity.js';
 import { SignedUrlDto } from './signed-url.dto.js';
 
 /** The most images of one request. */
@@ -10,28 +12,68 @@ const MAX_IMAGE_IDS = 100;
 /** How a client names an image: by its number or its file name. There need not be such an image. */
 export type ImageName = number | string;
 
-const isImageName = (value: unknown): boolean => typeof value === 'number' || typeof value === 'string';
+const isImageName = (value: unknown): value is ImageName =>
+  typeof value === 'number' || typeof value === 'string';
+
+/** An image with a variant of its own, such as `{ "id": 123, "variant": "thumbnail" }`. */
+export type ImageWithVariant = { readonly id: ImageName; readonly variant?: Variant };
+
+const isImageWithVariant = (value: unknown): value is ImageWithVariant =>
+  typeof value === 'object' &&
+  value !== null &&
+  'id' in value &&
+  isImageName(value.id) &&
+  (!('variant' in value) || isVariant(value.variant));
 
 /** The body of a request for many URLs. */
 export class SignedUrlsRequestDto {
   // class-validator asks the last decorator first.
   @ValidateBy(
-    { name: 'isImageName', validator: { validate: isImageName } },
-    { each: true, message: 'Each of ids must be the number of an image or its file name.' },
+    {
+      name: 'isImageName',
+      validator: { validate: (value: unknown) => isImageName(value) || isImageWithVariant(value) },
+    },
+    {
+      each: true,
+      message: 'Each of ids must be the number of an image or its file name, or { id, variant }.',
+    },
   )
   @ArrayMaxSize(MAX_IMAGE_IDS, { message: `The ids may name at most ${MAX_IMAGE_IDS} images.` })
   @ArrayNotEmpty({ message: 'The ids must name at least one image.' })
   @IsArray({ message: 'The ids are required: an array of numbers and file names of images.' })
   @ApiProperty({
-    description: 'Numbers of images, or their file names, such as `1762379401_YoxmX4UUfE.jpg`.',
+    description:
+      'Numbers of images, or their file names, such as `1762379401_YoxmX4UUfE.jpg`. With a variant of its own: ' +
+      '`{ "id": 123, "variant": "thumbnail" }`.',
     type: 'array',
     minItems: 1,
     maxItems: MAX_IMAGE_IDS,
-    items: { oneOf: [{ type: 'integer' }, { type: 'string' }] },
+    items: {
+      oneOf: [
+        { type: 'integer' },
+        { type: 'string' },
+        {
+          type: 'object',
+          required: ['id'],
+          properties: {
+            id: { oneOf: [{ type: 'integer' }, { type: 'string' }] },
+            variant: { type: 'string', enum: [...VARIANTS] },
+          },
+        },
+      ],
+    },
     // The sample pictures of local mode and docker-compose.
     example: [1, 2],
   })
-  readonly ids!: readonly ImageName[];
+  readonly ids!: readonly (ImageName | ImageWithVariant)[];
+
+  @IsIn(VARIANTS, { message: 'The variant must be thumbnail or original.' })
+  @ApiPropertyOptional({
+    description: 'What the URLs read, but for ids with a variant of their own.',
+    enum: VARIANTS,
+    default: 'original',
+  })
+  readonly variant!: Variant;
 }
 
 /** A URL of one of the images that were asked for. */
@@ -42,10 +84,10 @@ export class SignedUrlOfImageDto extends SignedUrlDto {
   @ApiProperty({ description: 'The same as text.', example: '123' })
   readonly image_id: string;
 
-  constructor(id: number, signed: SignedUrl) {
-    super(signed);
-    this.id = id;
-    this.image_id = String(id);
+  constructor(access: RecordedAccess, signed: SignedUrl) {
+    super(access, signed);
+    this.id = access.id;
+    this.image_id = String(access.id);
   }
 }
 
@@ -89,6 +131,9 @@ export class SignedUrlsResponseDto {
         url: 'https://docavailable-storage.fra1.digitaloceanspaces.com/chat_images/appointment_145/1762379401_YoxmX4UUfE.jpg?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=…&X-Amz-Expires=3600&X-Amz-Signature=…',
         expires_in: 3600,
         expires_at: '2025-11-05T22:50:01.000000Z',
+        variant: 'original',
+        thumb_hash: 'HDgOJYpQmXeEh3iniXdohgZjh2CG',
+        thumbnail: { width: 480, height: 640, size: 41_200 },
       },
       { id: '1762379401_nosuch0000.jpg', error_code: 'IMAGE_NOT_FOUND', message: 'Image not found.' },
     ],

@@ -1,5 +1,5 @@
 import { ApiProperty } from '@nestjs/swagger';
-import type { ChatImage } from '../entities/chat-image.entity.js';
+import { type ChatImage, type Variant, VARIANTS } from '../entities/chat-image.entity.js';
 import type { SignedUrl } from '../../storage/storage-provider.js';
 import { ChatImageDto } from './chat-image.dto.js';
 
@@ -17,6 +17,9 @@ export class UploadedChatImageDto extends ChatImageDto {
     example: 'https://api.example.com/storage/chat_images/appointment_145/1762379401_YoxmX4UUfE.jpg',
   })
   readonly url: string;
+
+  @ApiProperty({ description: 'What `signed_url` reads.', enum: VARIANTS, example: 'original' })
+  readonly variant: Variant = 'original';
 
   constructor(image: ChatImage, signedUrl: SignedUrl, appUrl: string) {
     super(image, appUrl);

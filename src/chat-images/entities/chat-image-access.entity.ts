@@ -1,6 +1,6 @@
 import { Column, Entity, Index, JoinColumn, ManyToOne, PrimaryGeneratedColumn, type Relation } from 'typeorm';
 import { User } from '../../conversations/user.entity.js';
-import { ChatImage } from './chat-image.entity.js';
+import { ChatImage, type Variant } from './chat-image.entity.js';
 
 /** A row of the audit trail: a URL of this image was handed to this user at this time. */
 @Entity('chat_image_access')
@@ -22,6 +22,10 @@ export class ChatImageAccess {
   @ManyToOne(() => User, { onDelete: 'CASCADE' })
   @JoinColumn({ name: 'accessed_by', foreignKeyConstraintName: 'chat_image_access_accessed_by_foreign' })
   user?: Relation<User>;
+
+  /** What the URL reads: the picture or its thumbnail. */
+  @Column('varchar', { length: 16, default: 'original' })
+  variant!: Variant;
 
   @Column({ type: 'timestamptz', name: 'accessed_at', precision: 3, default: () => 'now()' })
   accessedAt!: Date;

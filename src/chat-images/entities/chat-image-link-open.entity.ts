@@ -1,5 +1,5 @@
 import { Column, Entity, Index, JoinColumn, ManyToOne, PrimaryGeneratedColumn, type Relation } from 'typeorm';
-import { ChatImage } from './chat-image.entity.js';
+import { ChatImage, type Variant } from './chat-image.entity.js';
 
 /** A stable address was opened without a token, so by nobody that is known: by which app, from which network. */
 @Entity('chat_image_link_opens')
@@ -22,6 +22,10 @@ export class ChatImageLinkOpen {
 
   @Column({ type: 'timestamptz', name: 'opened_at', precision: 3, default: () => 'now()' })
   openedAt!: Date;
+
+  /** What the URL reads: the picture or its thumbnail. */
+  @Column('varchar', { length: 16, default: 'original' })
+  variant!: Variant;
 
   /** `X-App-Version`, else the user agent, shortened. */
   @Column('varchar', { name: 'app_version', length: 100 })

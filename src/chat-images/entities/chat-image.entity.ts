@@ -27,6 +27,15 @@ export type ChatImageState = 'pending' | 'stored' | 'abandoned';
  */
 export type ImportedAs = 'cleaned' | 'kept' | 'unchecked';
 
+/** What a URL reads: the whole picture, or its thumbnail. */
+export const VARIANTS = ['original', 'thumbnail'] as const;
+export type Variant = (typeof VARIANTS)[number];
+
+/** Whether a value from a request names a variant. */
+export function isVariant(value: unknown): value is Variant {
+  return (VARIANTS as readonly unknown[]).includes(value);
+}
+
 /** A picture of a conversation's chat: an appointment's or a text session's. Its bytes are in the storage, under `filePath`. */
 @Entity('chat_images')
 @Index('chat_images_appointment_id_created_at_index', ['appointmentId', 'createdAt'])
@@ -43,6 +52,10 @@ export type ImportedAs = 'cleaned' | 'kept' | 'unchecked';
   where: `(state)::text = 'pending'::text`,
 })
 @Check('chat_images_one_conversation', 'num_nonnulls(appointment_id, text_session_id) = 1')
+@Check(
+  'chat_images_whole_thumbnail',
+  'num_nulls(thumbnail_width, thumbnail_height, thumbnail_size, thumb_hash) IN (0, 4)',
+)
 @Index('chat_images_unfinished_index', ['createdAt'], { where: `(state)::text <> 'stored'::text` })
 export class ChatImage {
   // By this name of bigint, because TypeORM turns a generated `bigint` into text after an insert.
@@ -119,6 +132,28 @@ export class ChatImage {
   @Column('varchar', { name: 'imported_as', length: 16, nullable: true })
   importedAs!: ImportedAs | null;
 
+  /** Pixels of the thumbnail; none where there is no thumbnail. Its key is `thumbnailKey` of the row. */
+  @Column('integer', { name: 'thumbnail_width', nullable: true })
+  thumbnailWidth!: number | null;
+
+  @Column('integer', { name: 'thumbnail_height', nullable: true })
+  thumbnailHeight!: number | null;
+
+  /** Bytes of the thumbnail. */
+  @Column('integer', { name: 'thumbnail_size', nullable: true })
+  thumbnailSize!: number | null;
+
+  /** ThumbHash in base64. */
+  @Column('varchar', { name: 'thumb_hash', length: 40, nullable: true })
+  thumbHash!: string | null;
+
+  /**
+   * Until when one process may make the missing thumbnail, or until when nobody tries again. Never deleted while an object may
+   * have been written: with it, the key of the thumbnail is this service's.
+   */
+  @Column({ type: 'timestamptz', name: 'thumbnail_lease_until', precision: 3, nullable: true })
+  thumbnailLeaseUntil!: Date | null;
+
   @CreateDateColumn({ name: 'created_at', type: 'timestamptz', precision: 3 })
   createdAt!: Date;
 
@@ -129,7 +164,37 @@ export class ChatImage {
 /** What a statement selects to get a {@link ChatImage}. */
 export const CHAT_IMAGE_COLUMNS = `id, appointment_id AS "appointmentId", text_session_id AS "textSessionId", file_path AS "filePath", filename,
   uploaded_by AS "uploadedBy", size, mime_type AS "mimeType", original_name AS "originalName", width, height, state,
-  sha256_sent AS "sha256Sent", sha256_stored AS "sha256Stored", lease_until AS "leaseUntil", imported_as AS "importedAs", created_at AS "createdAt", updated_at AS "updatedAt"`;
+  sha256_sent AS "sha256Sent", sha256_stored AS "sha256Stored", lease_until AS "leaseUntil", imported_as AS "importedAs",
+  thumbnail_width AS "thumbnailWidth", thumbnail_height AS "thumbnailHeight", thumbnail_size AS "thumbnailSize", thumb_hash AS "thumbHash",
+  thumbnail_lease_until AS "thumbnailLeaseUntil", created_at AS "createdAt", updated_at AS "updatedAt"`;
+
+/** Whether this service may have written a thumbnail of a row. The condition of the index of thumbnails' keys, word for word. */
+export const MAY_HAVE_THUMBNAIL = `(state <> 'stored' OR thumbnail_size IS NOT NULL OR thumbnail_lease_until IS NOT NULL)`;
+
+/** How long one process may take to make a missing thumbnail. */
+export const THUMBNAIL_LEASE_SECONDS = 60;
+
+/** The longest `file_path`, in bytes, whose thumbnail's key fits a segment of a key and the column of tombstones. */
+export const MAX_PATH_WITH_THUMBNAIL = 235;
+
+/**
+ * SQL: whether a missing thumbnail may be made, now or by the process that has the lease. A lease that is longer than a lease
+ * says that making it has failed.
+ *
+ * @param image the alias of the row
+ */
+export const MAKEABLE_THUMBNAIL = (image: string): string =>
+  `(octet_length(${image}.file_path) <= ${MAX_PATH_WITH_THUMBNAIL}
+     AND coalesce(${image}.thumbnail_lease_until <= now() + interval '${THUMBNAIL_LEASE_SECONDS} seconds', true))`;
+
+/** SQL: the key of a row's thumbnail, as `thumbnailKey` makes it. */
+export const THUMBNAIL_KEY = 'chat_image_thumbnail_key(file_path, mime_type)';
+
+/** The columns of an image that name its thumbnail. */
+export type ThumbnailColumns = Pick<
+  ChatImage,
+  'thumbnailWidth' | 'thumbnailHeight' | 'thumbnailSize' | 'thumbHash'
+>;
 
 /** The columns of an image that name its conversation. */
 export type ConversationColumns = Pick<ChatImage, 'appointmentId' | 'textSessionId'>;

@@ -18,7 +18,10 @@ import { SETTINGS, type Settings } from '../../config/settings.js';
 import { AppError } from '../../errors/app-error.js';
 import { clientNetwork } from '../../rate-limits/client-network.js';
 import { RateLimits } from '../../rate-limits/rate-limits.js';
+import type { Variant } from '../entities/chat-image.entity.js';
+import { ImageUrls } from '../image-urls.js';
 import { type ConversationImageAddress, imageAddress } from './image-name.js';
+import { wantedVariant } from './wanted-variant.js';
 
 /** The public place of an old picture that has not been imported yet. */
 export type LegacyAddress = { readonly legacyUrl: string };
@@ -43,8 +46,9 @@ abstract class StableAddress<Image extends GrantedImage> implements RouteAccess<
    * the conversation of its path.
    */
   async grant(request: Request, user: AuthenticatedUser): Promise<Image | LegacyAddress> {
+    const variant = wantedVariant(request);
     const address = imageAddress(request.params);
-    const decision = await this.decide(user, address);
+    const decision = await this.decide(user, address, variant);
     request.imageId = imageIdOf(decision);
     if ('granted' in decision || decision.refusal !== 'IMAGE_NOT_FOUND') return grantedOf(decision);
     const { legacyUrl, conversation } = this.legacyAddressOf(address);
@@ -59,10 +63,11 @@ abstract class StableAddress<Image extends GrantedImage> implements RouteAccess<
   /** Without a token an address opens only in the phases of the migration that say so. */
   async grantByLink(request: Request): Promise<Image | LegacyAddress> {
     if (this.phase.withoutToken !== 'opened by link') throw new AppError('UNAUTHENTICATED');
+    const variant = this.settings.thumbnails ? wantedVariant(request) : 'original';
     const opener: LinkOpener = { appVersion: appVersionOf(request), network: clientNetwork(request) };
     await this.limits.consume('link-opens', opener.network);
     const address = imageAddress(request.params);
-    const image = address && (await this.openByLink(address, opener));
+    const image = address && (await this.openByLink(address, opener, variant));
     if (image) {
       request.imageId = image.id;
       return image;
@@ -75,9 +80,15 @@ abstract class StableAddress<Image extends GrantedImage> implements RouteAccess<
   protected abstract decide(
     user: AuthenticatedUser,
     address: ImageAddress | undefined,
+    variant: Variant,
   ): Promise<Decision<Image>>;
 
-  protected abstract openByLink(address: ImageAddress, opener: LinkOpener): Promise<Image | undefined>;
+  /** Nobody without a token makes the service work: a missing thumbnail is not made. */
+  protected abstract openByLink(
+    address: ImageAddress,
+    opener: LinkOpener,
+    variant: Variant,
+  ): Promise<Image | undefined>;
 
   protected abstract redirected(opener: LinkOpener): Promise<void>;
 
@@ -95,18 +106,29 @@ abstract class StableAddress<Image extends GrantedImage> implements RouteAccess<
 /** The image at `appointment_{appointmentId}/{filename}` or `text_session_{textSessionId}/{filename}`. The response redirects to its URL, so the opening is recorded. */
 @Injectable()
 export class StableAddressRoute extends StableAddress<RecordedAccess> {
+  constructor(
+    access: ImageAccess,
+    limits: RateLimits,
+    @Inject(SETTINGS) settings: Settings,
+    private readonly urls: ImageUrls,
+  ) {
+    super(access, limits, settings);
+  }
+
   protected override decide(
     user: AuthenticatedUser,
-    address: ImageAddress | undefined,
+    image: ImageAddress | undefined,
+    variant: Variant,
   ): Promise<Decision<RecordedAccess>> {
-    return this.access.record(user, address);
+    return this.urls.record(user, { image, variant });
   }
 
   protected override openByLink(
     address: ImageAddress,
     opener: LinkOpener,
+    variant: Variant,
   ): Promise<RecordedAccess | undefined> {
-    return this.access.openByLink(address, opener);
+    return this.access.openByLink(address, opener, variant);
   }
 
   protected override redirected(opener: LinkOpener): Promise<void> {
