@@ -15,6 +15,7 @@ type Row = {
   readonly appointment: number;
   readonly state: string;
   readonly filePath: string;
+  readonly thumbnail: string | null;
   readonly size: number;
   readonly sent: string;
   readonly stored: string;
@@ -35,15 +36,13 @@ export async function balanceBooks(fleet: Fleet, ledger: Ledger, clients: Client
   const answered = sent.filter(({ answers }) => answers.length > 0);
 
   for (const { id, state } of rows) if (state !== 'stored') findings.push(`image ${id} is still ${state}.`);
+  const named = rows.flatMap(({ filePath, thumbnail }) => [
+    filePath,
+    ...(thumbnail === null ? [] : [thumbnail]),
+  ]);
   findings.push(
-    ...missing(
-      keys,
-      rows.map(({ filePath }) => filePath),
-    ).map((key) => `the object ${key} has no row.`),
-    ...missing(
-      rows.map(({ filePath }) => filePath),
-      keys,
-    ).map((key) => `the row of ${key} has no object.`),
+    ...missing(keys, named).map((key) => `the object ${key} has no row.`),
+    ...missing(named, keys).map((key) => `the row of ${key} has no object.`),
   );
   const times = new Map<string, number>();
   for (const row of rows) times.set(rowKey(row), (times.get(rowKey(row)) ?? 0) + 1);
@@ -166,6 +165,7 @@ function readRows(fleet: Fleet): Promise<Row[]> {
   return fleet.withDatabase((database) =>
     database.query<Row[]>(
       `SELECT id::int, uploaded_by::int AS user, appointment_id::int AS appointment, state, file_path AS "filePath", size,
+         CASE WHEN thumbnail_size IS NOT NULL THEN chat_image_thumbnail_key(file_path, mime_type) END AS thumbnail,
          sha256_sent AS sent, sha256_stored AS stored
        FROM chat_images ORDER BY id`,
     ),

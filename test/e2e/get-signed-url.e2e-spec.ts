@@ -101,6 +101,9 @@ describe('signed URLs', () => {
           url: expect.stringContaining(nameOf(id)),
           expires_in: 3600,
           expires_at: expect.stringMatching(/^\d{4}-.*\.000000Z$/),
+          variant: 'original',
+          thumb_hash: null,
+          thumbnail: null,
         })),
       );
       expect(await trail()).toEqual([3, 1, 2, 3].map((id) => ({ chat_image_id: id, accessed_by: PATIENT })));
@@ -155,7 +158,11 @@ describe('signed URLs', () => {
       for (const [body, field, sentence] of [
         [{ ids: [] }, 'ids', 'The ids must name at least one image.'],
         [malformed[0], 'ids', 'The ids may name at most 100 images.'],
-        [{ ids: [7, null] }, 'ids', 'Each of ids must be the number of an image or its file name.'],
+        [
+          { ids: [7, null] },
+          'ids',
+          'Each of ids must be the number of an image or its file name, or { id, variant }.',
+        ],
         [{}, 'ids', 'The ids are required: an array of numbers and file names of images.'],
         [[], 'body', 'The body must be a JSON object with the field ids.'],
       ] as const)
@@ -383,6 +390,8 @@ describe('signed URLs', () => {
         mime_type: 'image/jpeg',
         width: 4,
         height: 3,
+        thumb_hash: null,
+        thumbnail: null,
       });
       const single = await test.fetch('/api/chat-images/30', { as: DOCTOR });
       expect(await single.json()).toEqual({ success: true, data: images[0] });

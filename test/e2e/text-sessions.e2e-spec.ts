@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { accessStatements } from '../../src/access/permission-rule.js';
 import { LIST_IMAGES } from '../../src/chat-images/chat-image-list.js';
 import type { ChatImageListResponseDto } from '../../src/chat-images/dto/chat-image-list.dto.js';
+import { thumbnailKey } from '../../src/chat-images/entities/chat-image-path.js';
 import type { UploadedChatImageDto } from '../../src/chat-images/dto/uploaded-chat-image.dto.js';
 import { EVERY_USER } from '../../src/conversations/user-columns.js';
 import { RequestDatabase } from '../../src/database/request-database.js';
@@ -282,7 +283,7 @@ describe('with TEXT_SESSIONS=true', () => {
       expect(await audits(image.id)).toEqual([]);
     });
 
-    it('goes with its text session, and leaves a tombstone of its object', async () => {
+    it('goes with its text session, and leaves tombstones of its objects', async () => {
       await test.database.query(
         'INSERT INTO text_sessions (id, patient_id, doctor_id) VALUES (700, $1, $2)',
         [PATIENT, DOCTOR],
@@ -291,13 +292,15 @@ describe('with TEXT_SESSIONS=true', () => {
       await test.database.query('DELETE FROM text_sessions WHERE id = 700');
       expect(await stateOf(doomed.id)).toEqual([]);
       const tombstones = (): Promise<unknown> =>
-        test.database.query('SELECT object_key AS key FROM chat_image_tombstones');
-      expect(await tombstones()).toEqual([{ key: doomed.file_path }]);
+        test.database.query('SELECT object_key AS key FROM chat_image_tombstones ORDER BY object_key');
+      const thumbnail = thumbnailKey(doomed.file_path, doomed.mime_type);
+      expect(await tombstones()).toEqual([{ key: doomed.file_path }, { key: thumbnail }]);
       expect((await test.fetch(`/api/chat-images/${doomed.id}/signed-url`, { as: DOCTOR })).status).toBe(404);
       const storage = test.app.get(StorageProvider);
       await eventually(async () => {
         await test.app.get(UploadSweeper).sweep();
-        return (await storage.head(doomed.file_path)) === undefined;
+        const left = await Promise.all([doomed.file_path, thumbnail].map((key) => storage.head(key)));
+        return left.every((object) => object === undefined);
       });
     });
 
@@ -531,9 +534,9 @@ describe('with TEXT_SESSIONS=true', () => {
       );
     const { decideImages, decideConversation, openByLink } = accessStatements(EVERY_USER, true);
     const plans = [
-      await plan(decideImages, [[PATIENT], [1], [null], [null], [true]]),
+      await plan(decideImages, [[PATIENT], [1], [null], [null], ['original']]),
       await plan(decideConversation, [PATIENT, 'bare', BOTH]),
-      await plan(openByLink, ['a.jpg', 'chat_images/text_session_1/a.jpg', 'a', 'b', true]),
+      await plan(openByLink, ['a.jpg', 'chat_images/text_session_1/a.jpg', 'a', 'b', 'original']),
     ];
     for (const text of plans) {
       expect(text).not.toContain('Seq Scan');

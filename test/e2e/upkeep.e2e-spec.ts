@@ -4,6 +4,7 @@ import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DataSource } from 'typeorm';
 import { AppModule } from '../../src/app.module.js';
+import { thumbnailKey } from '../../src/chat-images/entities/chat-image-path.js';
 import type {
   UploadedChatImageDto,
   UploadedChatImageResponseDto,
@@ -63,6 +64,10 @@ describe('upkeep', () => {
       )
     ).map(({ object_key: key }) => key);
 
+  /** The keys of the images' objects, in order. */
+  const keysOf = (...images: readonly UploadedChatImageDto[]): string[] =>
+    images.flatMap(({ file_path: path, mime_type: type }) => [path, thumbnailKey(path, type)]).sort();
+
   const isThere = async (key: string): Promise<boolean> => (await storage.head(key)) !== undefined;
 
   /** Sets the time at which no late write can arrive any more to now. */
@@ -71,7 +76,8 @@ describe('upkeep', () => {
 
   describe('the tombstone of a deleted row', () => {
     it('is written on DELETE, not on ROLLBACK, and the sweeper deletes its object', async () => {
-      const { id, file_path: path } = await upload();
+      const image = await upload();
+      const { id } = image;
       const session = test.database.createQueryRunner();
       await session.startTransaction();
       await session.query('DELETE FROM chat_images WHERE id = $1', [id]);
@@ -79,10 +85,10 @@ describe('upkeep', () => {
       await session.release();
       expect(await tombstones()).toEqual([]);
       await test.database.query('DELETE FROM chat_images WHERE id = $1', [id]);
-      expect(await tombstones()).toEqual([path]);
-      expect(await isThere(path)).toBe(true);
-      expect(await sweeper.sweep()).toEqual({ uploads: 0, objects: 1, failures: 0 });
-      expect(await isThere(path)).toBe(false);
+      expect(await tombstones()).toEqual(keysOf(image));
+      expect(await Promise.all(keysOf(image).map(isThere))).toEqual([true, true]);
+      expect(await sweeper.sweep()).toEqual({ uploads: 0, objects: 2, failures: 0 });
+      expect(await Promise.all(keysOf(image).map(isThere))).toEqual([false, false]);
     });
 
     it('is written when the main application deletes the appointment or the user', async () => {
@@ -105,8 +111,8 @@ describe('upkeep', () => {
       await main.query('DELETE FROM appointments WHERE id = 150');
       await main.query('DELETE FROM users WHERE id = 20');
       await main.destroy();
-      expect(await tombstones()).toEqual([ofAppointment.file_path, ofUser.file_path].sort());
-      expect((await sweeper.sweep()).objects).toBe(2);
+      expect(await tombstones()).toEqual(keysOf(ofAppointment, ofUser));
+      expect((await sweeper.sweep()).objects).toBe(4);
       const left = await Promise.all(
         [ofAppointment, ofUser, kept].map(({ file_path: path }) => isThere(path)),
       );
@@ -116,7 +122,7 @@ describe('upkeep', () => {
     it('is written on TRUNCATE', async () => {
       const images = [await upload(), await upload()];
       await test.database.query('TRUNCATE chat_images CASCADE');
-      expect(await tombstones()).toEqual(images.map(({ file_path: path }) => path).sort());
+      expect(await tombstones()).toEqual(keysOf(...images));
     });
 
     it('is not written for a path that this service has not made', async () => {
@@ -131,40 +137,47 @@ describe('upkeep', () => {
       const changed = await upload();
       await test.database.query('UPDATE chat_images SET file_path = $2 WHERE id = $1', [changed.id, other]);
       await test.database.query('DELETE FROM chat_images');
-      expect(await tombstones()).toEqual([]);
+      // Only this service writes thumbnails.
+      const [, thumbnail = ''] = keysOf(changed);
+      expect(await tombstones()).toEqual([thumbnail]);
       await sweeper.sweep();
       expect([await isThere(other), await isThere(changed.file_path)]).toEqual([true, true]);
+      expect(await isThere(thumbnail)).toBe(false);
       await storage.delete(other);
       await storage.delete(changed.file_path);
     });
 
     it('keeps its object while another row names the object', async () => {
-      const { id, file_path: path } = await upload();
+      const image = await upload();
+      const { id, file_path: path } = image;
       await test.database.query('DELETE FROM chat_images WHERE id = $1', [id]);
       await test.database.query(
         `INSERT INTO chat_images (appointment_id, file_path, filename, uploaded_by, size, mime_type)
          VALUES (${APPOINTMENT}, $1, 'forwarded.jpg', ${PATIENT}, 1, 'image/jpeg')`,
         [path],
       );
-      expect(await sweeper.sweep()).toEqual({ uploads: 0, objects: 0, failures: 0 });
-      expect([await tombstones(), await isThere(path)]).toEqual([[path], true]);
+      // That row has no thumbnail.
+      expect(await sweeper.sweep()).toEqual({ uploads: 0, objects: 1, failures: 0 });
+      expect([await tombstones(), await isThere(path)]).toEqual([keysOf(image), true]);
       await test.database.query('DELETE FROM chat_images');
       await settle();
-      expect((await sweeper.sweep()).objects).toBe(1);
+      expect((await sweeper.sweep()).objects).toBe(2);
       expect(await isThere(path)).toBe(false);
     });
 
     it('stays until no late write can bring its object back', async () => {
-      const { id, file_path: path } = await upload();
-      await test.database.query('DELETE FROM chat_images WHERE id = $1', [id]);
+      const image = await upload();
+      const keys = keysOf(image);
+      await test.database.query('DELETE FROM chat_images WHERE id = $1', [image.id]);
       await sweeper.sweep();
-      expect([await isThere(path), await tombstones()]).toEqual([false, [path]]);
-      // A late write stores the object again.
-      await storage.put(path, [Buffer.from('late')], { contentType: 'image/png' });
+      const areThere = (): Promise<boolean[]> => Promise.all(keys.map(isThere));
+      expect([await areThere(), await tombstones()]).toEqual([[false, false], keys]);
+      // Late writes store the objects again.
+      for (const key of keys) await storage.put(key, [Buffer.from('late')], { contentType: 'image/png' });
       expect((await sweeper.sweep()).objects).toBe(0);
       await settle();
-      expect((await sweeper.sweep()).objects).toBe(1);
-      expect([await isThere(path), await tombstones()]).toEqual([false, []]);
+      expect((await sweeper.sweep()).objects).toBe(2);
+      expect([await areThere(), await tombstones()]).toEqual([[false, false], []]);
     });
 
     it('is retried with growing pauses when deletion fails, and delays no other tombstone', async () => {
@@ -256,8 +269,9 @@ describe('upkeep', () => {
     expect(left).toEqual([...OTHERS, own].map(() => true));
     const reports = test.logLines.filter((line) => line.includes('reconcile: the storage is compared'));
     expect(JSON.parse(reports.at(-1) ?? '{}')).toMatchObject({
-      objects: 7,
+      objects: 8,
       images: 1,
+      thumbnails: 1,
       missing: 0,
       unknown: 6,
     });

@@ -2,6 +2,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { randomUUID } from 'node:crypto';
 import { buffer } from 'node:stream/consumers';
 import type { UploadedChatImageDto } from '../../src/chat-images/dto/uploaded-chat-image.dto.js';
+import { thumbnailKey } from '../../src/chat-images/entities/chat-image-path.js';
 import { StorageReconciler } from '../../src/upkeep/storage-reconciler.js';
 import { StoredImageVerifier } from '../../src/upkeep/stored-image-verifier.js';
 import type { Sweep } from '../../src/upkeep/upload-sweeper.service.js';
@@ -24,14 +25,16 @@ describe('the sweeper', () => {
   beforeEach(() => instances.expectTidyAfterSweep());
 
   /** Leaves what an instance leaves that is killed between its claim and its last statement. */
-  async function leaveBehind(withObject: boolean): Promise<string> {
+  async function leaveBehind(withObjects: boolean): Promise<string> {
     const path = `chat_images/appointment_${APPOINTMENT}/${randomUUID()}.png`;
     await instances.healthy.database.query(
       `INSERT INTO chat_images (appointment_id, file_path, filename, uploaded_by, size, mime_type, state, sha256_stored)
        VALUES ($1, $2, $3, $4, 3, 'image/png', 'pending', $5)`,
       [APPOINTMENT, path, path.split('/').at(-1), PATIENT, sha256(Buffer.from('abc'))],
     );
-    if (withObject) await instances.storage.put(path, [Buffer.from('abc')], { contentType: 'image/png' });
+    if (withObjects)
+      for (const key of [path, thumbnailKey(path, 'image/png')])
+        await instances.storage.put(key, [Buffer.from('abc')], { contentType: 'image/png' });
     return path;
   }
 
@@ -49,10 +52,11 @@ describe('the sweeper', () => {
   it('deletes the row and the object that a crash has left', async () => {
     const paths = [await leaveBehind(true), await leaveBehind(false)];
     await instances.letGraceTimePass();
-    expect(await instances.sweep()).toEqual({ uploads: 2, objects: 2, failures: 0 });
+    // An unfinished upload may have written a picture and a thumbnail.
+    expect(await instances.sweep()).toEqual({ uploads: 2, objects: 4, failures: 0 });
     const left = [...(await instances.rows()).map(({ file_path }) => file_path)];
     expect(left.filter((path) => paths.includes(path))).toEqual([]);
-    for (const path of paths) expect(await instances.storage.head(path)).toBeUndefined();
+    for (const path of paths) await expectGone(path);
   });
 
   it('deletes each upload once when several instances sweep concurrently', async () => {
@@ -65,8 +69,8 @@ describe('the sweeper', () => {
       instances.sweep(instances.faulty),
     ]);
     const sum = (of: keyof Sweep): number => sweeps.reduce((total, sweep) => total + sweep[of], 0);
-    expect([sum('uploads'), sum('objects'), sum('failures')]).toEqual([6, 6, 0]);
-    for (const path of paths) expect(await instances.storage.head(path)).toBeUndefined();
+    expect([sum('uploads'), sum('objects'), sum('failures')]).toEqual([6, 12, 0]);
+    for (const path of paths) await expectGone(path);
   });
 
   it.each(['DELETE FROM chat_images', 'UPDATE chat_image_tombstones', 'DELETE FROM chat_image_tombstones'])(
@@ -82,15 +86,21 @@ describe('the sweeper', () => {
         await instances.sweep();
         return (await tombstonesOf(path)) === 0;
       });
-      expect(await instances.storage.head(path)).toBeUndefined();
+      await expectGone(path);
     },
   );
 
+  async function expectGone(path: string): Promise<void> {
+    for (const key of [path, thumbnailKey(path, 'image/png')])
+      expect([key, await instances.storage.head(key)]).toEqual([key, undefined]);
+  }
+
   const tombstonesOf = async (path: string): Promise<number> => {
     const { database } = instances.healthy;
-    const found = await database.query<unknown[]>('SELECT FROM chat_image_tombstones WHERE object_key = $1', [
-      path,
-    ]);
+    const found = await database.query<unknown[]>(
+      'SELECT FROM chat_image_tombstones WHERE object_key = ANY($1)',
+      [[path, thumbnailKey(path, 'image/png')]],
+    );
     return found.length;
   };
 
@@ -131,7 +141,7 @@ describe('reconcile', () => {
     await database.query('DELETE FROM appointments WHERE id = $1', [appointment]);
     expect(await instances.rowsOf(bytes)).toEqual([]);
     expect(await instances.unknownKeys()).toEqual([]);
-    expect((await instances.sweep()).objects).toBe(1);
+    expect((await instances.sweep()).objects).toBe(2);
     expect(await instances.storage.head(file_path)).toBeUndefined();
   });
 

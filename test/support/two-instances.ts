@@ -148,6 +148,14 @@ export class TwoInstances {
     );
   }
 
+  /** The thumbnails of stored images, and those that unfinished work may have written, without a size. */
+  private thumbnails(): Promise<{ key: string; size: number | null }[]> {
+    return this.healthy.database.query(
+      `SELECT chat_image_thumbnail_key(file_path, mime_type) AS key, thumbnail_size AS size FROM chat_images
+       WHERE state <> 'stored' OR thumbnail_size IS NOT NULL OR thumbnail_lease_until IS NOT NULL`,
+    );
+  }
+
   async audits(imageId: number): Promise<unknown[]> {
     return this.healthy.database.query<unknown[]>(
       'SELECT accessed_by FROM chat_image_access WHERE chat_image_id = $1 ORDER BY id',
@@ -203,7 +211,7 @@ export class TwoInstances {
     await this.expectInvariant();
   }
 
-  /** Expects what must hold at any time: every stored row has its object, and every object has a row. */
+  /** Expects what must hold at any time: every stored row has its objects, and every object has a row. */
   async expectInvariant(): Promise<void> {
     const objects = await this.objects();
     const rows = await this.rows();
@@ -211,8 +219,13 @@ export class TwoInstances {
     expect(stored.map(({ file_path }) => [file_path, objects.get(file_path)])).toEqual(
       stored.map(({ file_path, size }) => [file_path, size]),
     );
-    const paths = new Set(rows.map(({ file_path }) => file_path));
-    expect([...objects.keys()].filter((key) => !paths.has(key))).toEqual([]);
+    const thumbnails = await this.thumbnails();
+    const written = thumbnails.filter(({ size }) => size !== null);
+    expect(written.map(({ key }) => [key, objects.get(key)])).toEqual(
+      written.map(({ key, size }) => [key, size]),
+    );
+    const keys = new Set([...rows.map(({ file_path }) => file_path), ...thumbnails.map(({ key }) => key)]);
+    expect([...objects.keys()].filter((key) => !keys.has(key))).toEqual([]);
   }
 
   /** Ends the fault of a test, and checks the invariant. */

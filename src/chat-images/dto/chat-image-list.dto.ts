@@ -28,6 +28,7 @@ export class ListedChatImageDto extends ChatImageDto {
     description:
       'With `signed_urls=true`: what `url` reads. A thumbnail that can not be had in time is the whole picture.',
     enum: VARIANTS,
+    example: 'original',
   })
   readonly variant?: Variant;
 

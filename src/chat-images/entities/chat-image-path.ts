@@ -24,10 +24,17 @@ export function thumbnailKey(filePath: string, mimeType: string): string {
   return `${filePath.slice(0, nameAt)}thumbs/${filePath.slice(nameAt)}.${extension}`;
 }
 
-/** Whether a key has the form of {@link thumbnailKey}, for the name of a picture of this service or of the previous system. */
+/**
+ * Whether a key has the form of {@link thumbnailKey}, for the name of a picture of this service or of the previous system. Without
+ * the picture's own extension it may be of anybody.
+ */
 export function isThumbnailKey(key: string): boolean {
-  return /^chat_images\/(appointment|text_session)_\d+\/thumbs\/\d{9,10}_[A-Za-z0-9]{10}(\.[A-Za-z0-9]{1,5})?\.(jpg|webp)$/.test(
-    key,
+  const [, folder = '', thumbs, name = '', ...rest] = key.split('/');
+  return (
+    thumbs === 'thumbs' &&
+    rest.length === 0 &&
+    /^(appointment|text_session)_\d+$/.test(folder) &&
+    /^\d{9,10}_[A-Za-z0-9]{10}\.[A-Za-z0-9]{1,5}\.(jpg|webp)$/.test(name)
   );
 }
 

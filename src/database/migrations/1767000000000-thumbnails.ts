@@ -10,8 +10,12 @@ const MAY_HAVE_THUMBNAIL = `(state <> 'stored' OR thumbnail_size IS NOT NULL OR 
 /** A key that does not fit the column belongs to a row of the main application. No thumbnail is made for such a row. */
 const THUMBNAIL = `${MAY_HAVE_THUMBNAIL} AND length(chat_image_thumbnail_key(file_path, mime_type)) <= 255`;
 
-/** A thumbnail may be written long after its row. Its write ends before the row is changed, or while the row has a lease. */
-const SETTLED_AT = `CASE WHEN thumbnail_lease_until IS NULL THEN least(greatest(created_at, updated_at), now()) ELSE now() END + ${SETTLE_TIME}`;
+/**
+ * A missing thumbnail is written long after its row is made: its write ends before the row is changed, or while the row has a
+ * lease.
+ */
+const SETTLED_AT = `CASE WHEN thumbnail_lease_until IS NOT NULL THEN now()
+  ELSE least(CASE state WHEN 'stored' THEN greatest(created_at, updated_at) ELSE created_at END, now()) END + ${SETTLE_TIME}`;
 
 /** Thumbnails of pictures, and the variant of each URL that was handed out. */
 export class Thumbnails1767000000000 implements DroppingMigration {
