@@ -62,11 +62,27 @@ describe.each(STORAGES)('a picture from its upload to its display, on $name stor
       mime_type: 'image/jpeg',
       width: 1278,
       height: 720,
+      variant: 'original',
+      thumb_hash: expect.stringMatching(/^[\w+/=]{20,39}$/),
+      thumbnail: { width: 640, height: 361, size: expect.any(Number) },
     });
     // The stored picture is smaller, as the EXIF data is removed.
     expect(uploaded.size).toBeLessThan(photo.length);
     expect(uploaded.media_url).not.toMatch(/Signature=/);
     expect(Math.abs(Date.parse(uploaded.created_at) - Date.now())).toBeLessThan(60_000);
+  });
+
+  journey('the URL of its thumbnail reads a small picture with its content type', async () => {
+    const answer = await test.fetch(`/api/chat-images/${uploaded.id}/signed-url?variant=thumbnail`, {
+      as: DOCTOR,
+    });
+    const { data } = (await answer.json()) as SignedUrlResponseDto;
+    expect(data).toMatchObject({ variant: 'thumbnail', thumbnail: uploaded.thumbnail });
+    const response = await fetch(data.url);
+    expect(response.status).toBe(200);
+    expect(response.headers.get('content-type')).toBe('image/jpeg');
+    expect(response.headers.get('content-disposition')).toMatch(/^inline/);
+    expect((await response.arrayBuffer()).byteLength).toBe(uploaded.thumbnail?.size);
   });
 
   journey('the signed URL of the upload response reads the picture with its content type', async () => {

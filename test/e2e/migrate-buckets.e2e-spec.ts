@@ -1,6 +1,6 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
-import { basename } from 'node:path';
-import { newFilename } from '../../src/chat-images/entities/chat-image-path.js';
+import { basename, dirname } from 'node:path';
+import { newFilename, thumbnailKey } from '../../src/chat-images/entities/chat-image-path.js';
 import { ImportTools } from '../support/import-tools.js';
 import { phonePhoto, picture } from '../support/pictures.js';
 import { s3Environment } from '../support/s3-environment.js';
@@ -65,11 +65,17 @@ import { statusOf, TestBucket } from '../support/test-bucket.js';
     const [path, photo] = [newPath(), await phonePhoto()];
     await source.put(`old/${path}`, photo, 'image/jpeg', true);
     await source.put('old/profile_pictures/1.jpg', photo, 'image/jpeg', true);
+    const folder = dirname(path);
+    const foreign = `${folder}/thumbs/1600000000_OldPicture.jpg`;
+    for (const key of [thumbnailKey(path, 'image/jpeg'), foreign])
+      await source.put(`old/${key}`, photo, 'image/jpeg', true);
     await source.put(path, await picture('png'), 'image/png', true);
     const before = await source.snapshot();
     const from = `s3://${source.name}/old`;
     expect(await tools.migrate(from)).toEqual([
       { file: 'profile_pictures/', outcome: 'unknown', reason: 'folder of something else' },
+      // A thumbnail of this service is neither a picture nor unknown. What only looks like one is reported.
+      { file: foreign, outcome: 'unknown', reason: 'folder of no conversation' },
       { file: path, outcome: 'stored', as: 'cleaned' },
     ]);
     expect(await source.snapshot()).toEqual(before);
@@ -136,8 +142,11 @@ import { statusOf, TestBucket } from '../support/test-bucket.js';
       const [path, photo] = [newPath(), await phonePhoto()];
       await target.put(path, photo, 'image/jpeg', true);
       const [version = ''] = await target.versions(path);
+      const thumbnail = thumbnailKey(path, 'image/jpeg');
+      await target.put(thumbnail, photo, 'image/jpeg', false);
       const from = `s3://${target.name}`;
       expect(outcomesOf(await tools.migrate(from))).toEqual(['stored']);
+      expect((await target.read(thumbnail))?.equals(photo)).toBe(true);
       expect([await openStatus(target, path), await openStatus(target, path, version)]).toEqual([403, 403]);
       expect((await target.read(path))?.equals(photo)).toBe(false);
       expect(outcomesOf(await tools.verify(from))).toEqual(['the same in both']);

@@ -136,7 +136,8 @@ describe('uploads, when the storage fails', () => {
     await eventually(async () => {
       await instances.letGraceTimePass();
       await instances.sweep();
-      return (await instances.rows()).length === (await instances.objects()).size;
+      // A picture and its thumbnail for each row.
+      return 2 * (await instances.rows()).length === (await instances.objects()).size;
     });
     await instances.expectTidyAfterSweep();
   }

@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { createHash, randomUUID } from 'node:crypto';
 import { tmpdir } from 'node:os';
+import { thumbnailKey } from '../../src/chat-images/entities/chat-image-path.js';
 import type { UploadedChatImageResponseDto } from '../../src/chat-images/dto/uploaded-chat-image.dto.js';
 import { StorageProvider } from '../../src/storage/storage-provider.js';
 import { UploadSweeper } from '../../src/upkeep/upload-sweeper.service.js';
@@ -109,17 +110,18 @@ describe('the lease of a pending upload', () => {
     return keys;
   }
 
-  /** Expects only stored rows, each with its object, after a sweep. */
+  /** Expects only stored rows, each with its picture and its thumbnail, after a sweep. */
   async function expectTidyAfterSweep(): Promise<void> {
     await test.database.query(
       `UPDATE chat_images SET created_at = created_at - interval '1 hour' WHERE state <> 'stored'`,
     );
     await test.app.get(UploadSweeper).sweep();
-    const rows = await test.database.query<{ file_path: string; state: string }[]>(
-      'SELECT file_path, state FROM chat_images ORDER BY file_path COLLATE "C"',
+    const rows = await test.database.query<{ file_path: string; mime_type: string; state: string }[]>(
+      'SELECT file_path, mime_type, state FROM chat_images',
     );
     expect(rows.filter(({ state }) => state !== 'stored')).toEqual([]);
-    expect(await objects()).toEqual(rows.map(({ file_path: path }) => path));
+    const keys = rows.flatMap(({ file_path: path, mime_type: type }) => [path, thumbnailKey(path, type)]);
+    expect(await objects()).toEqual(keys.sort());
   }
 
   it.each<[how: string, key: string | undefined, at: string]>([
@@ -169,8 +171,9 @@ describe('the lease of a pending upload', () => {
     proxy.pass();
     other.signal('SIGCONT');
     expect(await paused).toMatchObject({ status: 503, code: 'OVERLOADED' });
+    // A picture and a thumbnail for each row.
     expect(await objects()).toHaveLength(
-      (await test.database.query<Row[]>('SELECT FROM chat_images')).length,
+      2 * (await test.database.query<Row[]>('SELECT FROM chat_images')).length,
     );
     expect(await statesOf(bytes)).toEqual(['abandoned', 'stored']);
     // The app retries like this.

@@ -1,5 +1,6 @@
 import pLimit from 'p-limit';
 import type { DataSource } from 'typeorm';
+import { thumbnailKey } from '../../src/chat-images/entities/chat-image-path.js';
 import { type Clients, type Shown, shownOf } from './clients.js';
 import type { Ended, ReportLine } from './commands.js';
 import type { Findings } from './findings.js';
@@ -246,7 +247,10 @@ export class Books {
         knownFrom === 'manifest' ? createdAtOf(path) : new Date(secondsOf(path) * 1000).toISOString();
       findings.same('books', `the time of ${path}`, row?.createdAt.toISOString(), time);
     }
-    const known = new Set([...rows.map(({ path }) => path), ...this.objectsBefore]);
+    const known = new Set([
+      ...rows.flatMap(({ path, mimeType }) => [path, thumbnailKey(path, mimeType)]),
+      ...this.objectsBefore,
+    ]);
     const objects = await this.place.objects();
     findings.same(
       'books',
