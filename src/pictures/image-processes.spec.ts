@@ -95,19 +95,23 @@ onLinux('the decoding processes', () => {
   });
 
   it.each(['SIGKILL', 'SIGSEGV'] as const)(
-    'are replaced after %s, and the picture is retried',
+    'are replaced after %s, and the picture is retried, without a thumbnail, which may be the cause',
     async (signal) => {
+      const withThumbnail = { ...TASK, withThumbnail: true };
       await start();
       const before = decodingProcesses();
       for (const pid of before) process.kill(pid, 'SIGSTOP');
-      const answer = processes.run([photo], TASK);
+      const answer = processes.run([photo], withThumbnail);
       // Any of them may have the picture.
       for (const pid of before) {
         process.kill(pid, signal);
         process.kill(pid, 'SIGCONT');
       }
       expect(await answer).toHaveProperty('image.width', 1278);
-      expect(await processes.run([photo], TASK)).toHaveProperty('image.width', 1278);
+      expect(await answer).not.toHaveProperty('thumbnail');
+      const next = await processes.run([photo], withThumbnail);
+      expect(next).toHaveProperty('image.width', 1278);
+      expect(next).toMatchObject({ thumbnail: { mimeType: 'image/jpeg', width: 640, height: 361 } });
       expect(decodingProcesses().filter((pid) => before.includes(pid))).toEqual([]);
     },
   );

@@ -16,6 +16,7 @@ import type {
   UploadedChatImageResponseDto,
 } from '../../src/chat-images/dto/uploaded-chat-image.dto.js';
 import type { ErrorBodyDto } from '../../src/errors/error-body.dto.js';
+import { ImageProcesses } from '../../src/pictures/image-processes.js';
 import { StorageProvider } from '../../src/storage/storage-provider.js';
 import { StorageReconciler } from '../../src/upkeep/storage-reconciler.js';
 import { StoredImageVerifier } from '../../src/upkeep/stored-image-verifier.js';
@@ -208,6 +209,23 @@ describe('an uploaded picture', () => {
       expect(await trailOf(image.id)).toEqual(before);
     },
   );
+
+  it('whose thumbnail can not be made is stored without it', async () => {
+    const processes = test.app.get(ImageProcesses, { strict: false });
+    const run = processes.run.bind(processes);
+    jest.spyOn(processes, 'run').mockImplementationOnce(async (...call) => ({
+      ...(await run(...call)),
+      thumbnail: { failure: 'of this test' },
+    }));
+    const image = await upload(await bigPicture());
+    expect(image).toMatchObject({ thumbnail: null, thumb_hash: null, width: 1280 });
+    expect(await keysOf(image)).toEqual([image.file_path]);
+    expect(test.logLines.some((line) => line.includes('a picture gets no thumbnail: of this test'))).toBe(
+      true,
+    );
+    // It is made when it is asked for.
+    expect(await thumbnailUrl(image.id)).toMatchObject({ variant: 'thumbnail' });
+  });
 
   it('whose thumbnail can not be written is not stored, and nothing of it stays', async () => {
     const patient = await test.addPatient();
