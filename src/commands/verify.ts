@@ -20,7 +20,12 @@ await runCommand(async () => {
   try {
     const { counts, thumbnails, damaged } = await app.get(StoredImageVerifier).verify(since, showProgress);
     endProgress();
-    console.table({ images: counts, thumbnails });
+    console.table(counts);
+    console.table({
+      'intact thumbnails': thumbnails.intact,
+      'changed thumbnails': thumbnails.changed,
+      'missing thumbnails': thumbnails.missing,
+    });
     if (damaged.length > 0) {
       console.table(damaged);
       throw new UsageError(
