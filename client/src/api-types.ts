@@ -225,6 +225,23 @@ export interface components {
              */
             readonly file: string;
         };
+        readonly ThumbnailDto: {
+            /**
+             * @description Pixels.
+             * @example 480
+             */
+            readonly width: number;
+            /**
+             * @description Pixels.
+             * @example 640
+             */
+            readonly height: number;
+            /**
+             * @description Bytes.
+             * @example 41200
+             */
+            readonly size: number;
+        };
         readonly UploadedChatImageDto: {
             /** @example 123 */
             readonly id: number;
@@ -293,6 +310,13 @@ export interface components {
              */
             readonly height: number;
             /**
+             * @description A blurred placeholder of the picture: a [ThumbHash](https://evanw.github.io/thumbhash/) in base64; `null` where it is not made yet.
+             * @example HDgOJYpQmXeEh3iniXdohgZjh2CG
+             */
+            readonly thumb_hash: string | null;
+            /** @description The small picture that `variant=thumbnail` hands out; `null` where it is not made yet. */
+            readonly thumbnail: components["schemas"]["ThumbnailDto"] | null;
+            /**
              * @description A first URL that reads the picture, for an hour.
              * @example https://docavailable-storage.fra1.digitaloceanspaces.com/chat_images/appointment_145/1762379401_YoxmX4UUfE.jpg?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=…&X-Amz-Expires=3600&X-Amz-Signature=…
              */
@@ -302,6 +326,12 @@ export interface components {
              * @example https://api.example.com/storage/chat_images/appointment_145/1762379401_YoxmX4UUfE.jpg
              */
             readonly url: string;
+            /**
+             * @description What `signed_url` reads.
+             * @example original
+             * @enum {string}
+             */
+            readonly variant: "original" | "thumbnail";
         };
         readonly UploadedChatImageResponseDto: {
             /** @example true */
@@ -326,6 +356,19 @@ export interface components {
              * @example 2025-11-05T22:50:01.000000Z
              */
             readonly expires_at: string;
+            /**
+             * @description What the URL reads: a thumbnail that can not be had in time is the whole picture.
+             * @example original
+             * @enum {string}
+             */
+            readonly variant: "original" | "thumbnail";
+            /**
+             * @description A blurred placeholder of the picture: a [ThumbHash](https://evanw.github.io/thumbhash/) in base64; `null` where it is not made yet.
+             * @example HDgOJYpQmXeEh3iniXdohgZjh2CG
+             */
+            readonly thumb_hash: string | null;
+            /** @description The small picture that `variant=thumbnail` hands out; `null` where it is not made yet. */
+            readonly thumbnail: components["schemas"]["ThumbnailDto"] | null;
         };
         readonly SignedUrlResponseDto: {
             /** @example true */
@@ -334,13 +377,23 @@ export interface components {
         };
         readonly SignedUrlsRequestDto: {
             /**
-             * @description Numbers of images, or their file names, such as `1762379401_YoxmX4UUfE.jpg`.
+             * @description Numbers of images, or their file names, such as `1762379401_YoxmX4UUfE.jpg`. With a variant of its own: `{ "id": 123, "variant": "thumbnail" }`.
              * @example [
              *       1,
              *       2
              *     ]
              */
-            readonly ids: readonly (number | string)[];
+            readonly ids: readonly (number | string | {
+                readonly id: number | string;
+                /** @enum {string} */
+                readonly variant?: "original" | "thumbnail";
+            })[];
+            /**
+             * @description What the URLs read, but for ids with a variant of their own.
+             * @default original
+             * @enum {string}
+             */
+            readonly variant: "original" | "thumbnail";
         };
         readonly SignedUrlOfImageDto: {
             /**
@@ -358,6 +411,19 @@ export interface components {
              * @example 2025-11-05T22:50:01.000000Z
              */
             readonly expires_at: string;
+            /**
+             * @description What the URL reads: a thumbnail that can not be had in time is the whole picture.
+             * @example original
+             * @enum {string}
+             */
+            readonly variant: "original" | "thumbnail";
+            /**
+             * @description A blurred placeholder of the picture: a [ThumbHash](https://evanw.github.io/thumbhash/) in base64; `null` where it is not made yet.
+             * @example HDgOJYpQmXeEh3iniXdohgZjh2CG
+             */
+            readonly thumb_hash: string | null;
+            /** @description The small picture that `variant=thumbnail` hands out; `null` where it is not made yet. */
+            readonly thumbnail: components["schemas"]["ThumbnailDto"] | null;
             /** @example 123 */
             readonly id: number;
             /**
@@ -388,7 +454,14 @@ export interface components {
              *         "image_id": "123",
              *         "url": "https://docavailable-storage.fra1.digitaloceanspaces.com/chat_images/appointment_145/1762379401_YoxmX4UUfE.jpg?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=…&X-Amz-Expires=3600&X-Amz-Signature=…",
              *         "expires_in": 3600,
-             *         "expires_at": "2025-11-05T22:50:01.000000Z"
+             *         "expires_at": "2025-11-05T22:50:01.000000Z",
+             *         "variant": "original",
+             *         "thumb_hash": "HDgOJYpQmXeEh3iniXdohgZjh2CG",
+             *         "thumbnail": {
+             *           "width": 480,
+             *           "height": 640,
+             *           "size": 41200
+             *         }
              *       },
              *       {
              *         "id": "1762379401_nosuch0000.jpg",
@@ -466,6 +539,13 @@ export interface components {
              * @example 1600
              */
             readonly height: number;
+            /**
+             * @description A blurred placeholder of the picture: a [ThumbHash](https://evanw.github.io/thumbhash/) in base64; `null` where it is not made yet.
+             * @example HDgOJYpQmXeEh3iniXdohgZjh2CG
+             */
+            readonly thumb_hash: string | null;
+            /** @description The small picture that `variant=thumbnail` hands out; `null` where it is not made yet. */
+            readonly thumbnail: components["schemas"]["ThumbnailDto"] | null;
         };
         readonly ChatImageResponseDto: {
             /** @example true */
@@ -540,6 +620,13 @@ export interface components {
              */
             readonly height: number;
             /**
+             * @description A blurred placeholder of the picture: a [ThumbHash](https://evanw.github.io/thumbhash/) in base64; `null` where it is not made yet.
+             * @example HDgOJYpQmXeEh3iniXdohgZjh2CG
+             */
+            readonly thumb_hash: string | null;
+            /** @description The small picture that `variant=thumbnail` hands out; `null` where it is not made yet. */
+            readonly thumbnail: components["schemas"]["ThumbnailDto"] | null;
+            /**
              * @description With `signed_urls=true`: reads the picture without further credentials until `expires_at`.
              * @example https://docavailable-storage.fra1.digitaloceanspaces.com/chat_images/appointment_145/1762379401_YoxmX4UUfE.jpg?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=…&X-Amz-Expires=3600&X-Amz-Signature=…
              */
@@ -554,6 +641,12 @@ export interface components {
              * @example 2025-11-05T22:50:01.000000Z
              */
             readonly expires_at?: string;
+            /**
+             * @description With `signed_urls=true`: what `url` reads. A thumbnail that can not be had in time is the whole picture.
+             * @example original
+             * @enum {string}
+             */
+            readonly variant?: "original" | "thumbnail";
         };
         readonly ChatImageListDto: {
             /** @description Newest first. */
@@ -704,7 +797,10 @@ export interface operations {
     };
     readonly getSignedUrl: {
         readonly parameters: {
-            readonly query?: never;
+            readonly query?: {
+                /** @description What the URL reads. A missing thumbnail is made; where that takes too long, it is the whole picture. */
+                readonly variant?: "original" | "thumbnail";
+            };
             readonly header?: never;
             readonly path: {
                 /** @description The number of the image, or its file name. */
@@ -742,6 +838,15 @@ export interface operations {
             };
             /** @description `IMAGE_NOT_FOUND` or `APPOINTMENT_NOT_FOUND` */
             readonly 404: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["ErrorBodyDto"];
+                };
+            };
+            /** @description `VALIDATION_FAILED` */
+            readonly 422: {
                 headers: {
                     readonly [name: string]: unknown;
                 };
@@ -956,6 +1061,8 @@ export interface operations {
                 /** @description The `next_cursor` of the page before. */
                 readonly cursor?: string;
                 readonly signed_urls?: boolean;
+                /** @description With `signed_urls=true`: what the URLs read. */
+                readonly variant?: "original" | "thumbnail";
             };
             readonly header?: never;
             readonly path: {
@@ -1045,6 +1152,8 @@ export interface operations {
                 /** @description The `next_cursor` of the page before. */
                 readonly cursor?: string;
                 readonly signed_urls?: boolean;
+                /** @description With `signed_urls=true`: what the URLs read. */
+                readonly variant?: "original" | "thumbnail";
             };
             readonly header?: never;
             readonly path: {
@@ -1129,7 +1238,10 @@ export interface operations {
     };
     readonly openChatImage: {
         readonly parameters: {
-            readonly query?: never;
+            readonly query?: {
+                /** @description What the URL reads. A missing thumbnail is made; where that takes too long, it is the whole picture. */
+                readonly variant?: "original" | "thumbnail";
+            };
             readonly header?: never;
             readonly path: {
                 readonly appointmentId: number;
@@ -1170,6 +1282,15 @@ export interface operations {
             };
             /** @description `IMAGE_NOT_FOUND` or `APPOINTMENT_NOT_FOUND` */
             readonly 404: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["ErrorBodyDto"];
+                };
+            };
+            /** @description `VALIDATION_FAILED` */
+            readonly 422: {
                 headers: {
                     readonly [name: string]: unknown;
                 };
@@ -1208,7 +1329,10 @@ export interface operations {
     };
     readonly openChatImageByAlias: {
         readonly parameters: {
-            readonly query?: never;
+            readonly query?: {
+                /** @description What the URL reads. A missing thumbnail is made; where that takes too long, it is the whole picture. */
+                readonly variant?: "original" | "thumbnail";
+            };
             readonly header?: never;
             readonly path: {
                 readonly appointmentId: number;
@@ -1249,6 +1373,15 @@ export interface operations {
             };
             /** @description `IMAGE_NOT_FOUND` or `APPOINTMENT_NOT_FOUND` */
             readonly 404: {
+                headers: {
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["ErrorBodyDto"];
+                };
+            };
+            /** @description `VALIDATION_FAILED` */
+            readonly 422: {
                 headers: {
                     readonly [name: string]: unknown;
                 };

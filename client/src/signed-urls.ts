@@ -159,9 +159,9 @@ export class SignedUrls {
   }
 }
 
-/** A picture in the body of the request. The service has no variants yet: each shows the original. */
-function batchEntry({ id }: Wanted): number | string {
-  return id;
+/** A picture in the body of the request. */
+function batchEntry({ id, variant }: Wanted): components['schemas']['SignedUrlsRequestDto']['ids'][number] {
+  return variant === 'original' ? id : { id, variant };
 }
 
 function idOf(image: ImageName): number | string {

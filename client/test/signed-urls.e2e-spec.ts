@@ -77,11 +77,18 @@ describe('the URLs of pictures', () => {
     expect(sent.batches).toEqual([1, 1]);
   });
 
-  it('have the variant that was asked for in their own places', async () => {
+  it('show the variant that was asked for, each from its own place', async () => {
     const client = doctor();
-    await Promise.all([client.url(image, { variant: 'thumbnail' }), client.url(image)]);
-    await client.url(image, { variant: 'thumbnail' });
+    const [thumbnail, original] = await Promise.all([
+      client.url(image, { variant: 'thumbnail' }),
+      client.url(image),
+    ]);
+    expect(await client.url(image, { variant: 'thumbnail' })).toBe(thumbnail);
     expect(sent.batches).toEqual([2]);
+    const types = await Promise.all(
+      [thumbnail, original].map(async (url) => (await fetch(url)).headers.get('content-type')),
+    );
+    expect(types).toEqual(['image/webp', 'image/png']);
   });
 
   it('of one refused picture do not harm the others', async () => {
