@@ -1,4 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
+import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import sharp, { type Sharp } from 'sharp';
 import { flatGifData, gifOfFrames } from '../../test/support/hostile-pictures.js';
@@ -150,6 +151,18 @@ describe('the image inspector', () => {
       for (const missing of [1, 20, 500])
         await expect(decode(cut(bytes, missing), 'jpeg')).rejects.toThrow('damaged or incomplete');
     }
+  });
+
+  it('refuses bytes between the scans of a picture that is not progressive: browsers do not show it', async () => {
+    const between = (name: string): Buffer => {
+      const whole = readFileSync(`test/images/corpus/${name}`);
+      const first = whole.indexOf(Buffer.of(0xff, 0xda));
+      let at = first + 2 + whole.readUInt16BE(first + 2);
+      while (whole[at] !== 0xff || whole[at + 1] === 0) at += 1;
+      return Buffer.concat([whole.subarray(0, at), Buffer.alloc(9, 7), whole.subarray(at)]);
+    };
+    await expect(decode(between('multi-scan.jpg'), 'jpeg')).rejects.toThrow('damaged or incomplete');
+    await expect(decode(between('grey-progressive.jpg'), 'jpeg')).resolves.toBeUndefined();
   });
 
   it('accepts an animation of 60 frames of 1080 × 1080', async () => {

@@ -1,6 +1,6 @@
 import sharp, { type FailOnOptions, type Sharp } from 'sharp';
 import { type ImageFormat, MAX_PIXELS } from './image-format.js';
-import { harmlessOddities } from './image-metadata/jpeg.js';
+import { harmlessOddities, isProgressive } from './image-metadata/jpeg.js';
 import { IMAGE_LIMITS } from './image-metadata/image-limits.js';
 import { invalidPicture } from './picture-error.js';
 
@@ -10,6 +10,9 @@ import { invalidPicture } from './picture-error.js';
  */
 const HARMLESS_JPEG_WARNING =
   /Invalid SOS parameters|extraneous bytes before marker|Unknown Adobe color|JFIF/;
+
+/** Bytes left behind a scan that is not the last one: browsers do not show the picture, unless it is progressive. */
+const BYTES_BETWEEN_SCANS = /extraneous bytes before marker 0x(?!d9)/;
 
 export type InspectedImage = {
   readonly mimeType: `image/${ImageFormat}`;
@@ -113,8 +116,11 @@ function expectHarmless(warnings: readonly string[], bytes: Buffer): void {
   const texts = warnings.filter((_, index) => counts[index] === 0);
   const [unknown] = texts
     .flatMap((text) => text.split('\n'))
-    .filter((line) => line && !HARMLESS_JPEG_WARNING.test(line));
+    .filter((line) => line && (!HARMLESS_JPEG_WARNING.test(line) || isBetweenScans(line, bytes)));
   if (unknown !== undefined || texts.length === 0) throw new Error(unknown ?? 'The JPEG gave warnings.');
   if (count > Math.max(1, harmlessOddities(bytes)))
     throw new Error(`The JPEG gave ${count} warnings: ${texts[0] ?? ''}`);
 }
+
+const isBetweenScans = (line: string, bytes: Buffer): boolean =>
+  BYTES_BETWEEN_SCANS.test(line) && !isProgressive(bytes);

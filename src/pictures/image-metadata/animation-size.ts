@@ -2,7 +2,12 @@ import { ANIMATION_TOO_LARGE, ImageLimitError, TOO_MANY_FRAMES } from './image-l
 import { IMAGE_LIMITS } from './image-limits.js';
 
 /** In pixels on the canvas. */
-type Area = { readonly left: number; readonly top: number; readonly width: number; readonly height: number };
+export type Area = {
+  readonly left: number;
+  readonly top: number;
+  readonly width: number;
+  readonly height: number;
+};
 
 /** Sums up the cost of an animation's frames while the file is parsed. */
 export class AnimationSize {

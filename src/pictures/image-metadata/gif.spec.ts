@@ -1,5 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import { gifWithoutMetadata as clean } from './gif.js';
+import { ImageLimitError } from './image-limit-error.js';
 import { MalformedImageError } from './malformed-image-error.js';
 
 const gifWithoutMetadata = (bytes: Buffer): Buffer => clean(bytes).bytes;
@@ -58,8 +59,7 @@ describe('gifWithoutMetadata', () => {
   });
 
   it('keeps only the last control block before each frame', () => {
-    const told = extension(0xf9, Buffer.of(0, 9, 0, 0), SECRET);
-    const cleaned = gifWithoutMetadata(gif(control(8), told, frame(), told, frame(), control(8)));
+    const cleaned = gifWithoutMetadata(gif(control(8), control(9), frame(), control(9), frame(), control(8)));
     expect(cleaned.equals(gif(control(9), frame(), control(9), frame()))).toBe(true);
   });
 
@@ -76,12 +76,8 @@ describe('gifWithoutMetadata', () => {
     ['in the block of the end code', [Buffer.concat([ONE_PIXEL, Buffer.from(SECRET)])], [ONE_PIXEL]],
     ['in a block after the end code', [ONE_PIXEL, SECRET], [ONE_PIXEL]],
     ['after blocks of one byte', ['\x44', `\x01${SECRET}`, SECRET], ['\x44', '\x01']],
-    [
-      'after the last pixel, without an end code',
-      [Buffer.of(0x04, ...Buffer.from(SECRET))],
-      [Buffer.of(0x04)],
-    ],
-    ['without any end code', [Buffer.of(0x04)], [Buffer.of(0x04)]],
+    ['after the last pixel, without an end code', [Buffer.of(0x04, ...Buffer.from(SECRET))], [ONE_PIXEL]],
+    ['without any end code', [Buffer.of(0x04)], [ONE_PIXEL]],
   ])('drops hidden bytes in a frame, %s', (_where, blocks, left) => {
     expect(gifWithoutMetadata(gif(frame(blocks))).equals(gif(frame(left)))).toBe(true);
   });
@@ -90,8 +86,17 @@ describe('gifWithoutMetadata', () => {
     ['no trailer', plain.subarray(0, -1)],
     ['a zero before its trailer', gif(frame(), Buffer.of(0))],
     ['zeros in place of its trailer', Buffer.concat([plain.subarray(0, -1), Buffer.alloc(3)])],
+    ['an unknown block behind its frames', gif(frame(), Buffer.from(SECRET))],
+    ['a comment that is cut', gif(frame(), extension(0xfe, SECRET)).subarray(0, -5)],
   ])('gives a trailer to a file with %s', (_what, bytes) => {
     expect(gifWithoutMetadata(bytes).equals(plain)).toBe(true);
+  });
+
+  it.each([9, 11])('refuses codes of %d bits and more, which browsers do not show', (size) => {
+    const long = gif(
+      Buffer.concat([frame().subarray(0, 10), Buffer.of(size), block(ONE_PIXEL), Buffer.of(0)]),
+    );
+    expect(() => gifWithoutMetadata(long)).toThrow(ImageLimitError);
   });
 
   it('drops hidden bytes in a frame without pixels', () => {
@@ -108,6 +113,8 @@ describe('gifWithoutMetadata', () => {
     ['a frame after its end', gif(frame()).subarray(0, HEADER.length + 6)],
     ['an unknown block', gif(Buffer.from('?'), frame())],
     ['a control block of a wrong length', gif(extension(0xf9, SECRET), frame())],
+    ['a control block of two blocks', gif(extension(0xf9, Buffer.of(0, 9, 0, 0), SECRET), frame())],
+    ['a comment that is cut, and no frame', gif(extension(0xfe, SECRET)).subarray(0, -5)],
     ['an invalid code size', gif(Buffer.concat([frame().subarray(0, 10), Buffer.of(12, 0)]))],
     ['no pixel', gif(frame([ONE_PIXEL], 0))],
     ['too few codes before the end code', gif(frame([ONE_PIXEL], 2))],

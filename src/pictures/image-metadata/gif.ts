@@ -1,4 +1,5 @@
 import { AnimationSize } from './animation-size.js';
+import { ImageLimitError, NOT_SHOWN } from './image-limit-error.js';
 import { type CleanedImage, KeptBytes } from './kept-bytes.js';
 import { MalformedImageError } from './malformed-image-error.js';
 import { PartCount } from './part-count.js';
@@ -10,6 +11,8 @@ const GRAPHIC_CONTROL = 0xf9;
 const APPLICATION = 0xff;
 /** Introducer, label, length and application name of an application extension. */
 const APPLICATION_HEADER_LENGTH = 14;
+/** Bits of the shortest LZW code, without the code's two special values. Longer ones are not shown by browsers. */
+const MAX_CODE_SIZE = 8;
 const LOOPING_APPLICATIONS = ['NETSCAPE2.0', 'ANIMEXTS1.0'];
 
 /**
@@ -17,7 +20,9 @@ const LOOPING_APPLICATIONS = ['NETSCAPE2.0', 'ANIMEXTS1.0'];
  * count (NETSCAPE2.0, ANIMEXTS1.0). Dropped: comments, other application extensions such as XMP, plain text, which no viewer
  * shows, and all bytes after the trailer. With several graphic controls or loop counts, the last one wins, as in decoders.
  *
- * A file without its trailer gets one. The LZW codes of a frame are followed to their end, and the bytes after the end code are cut. Not covered: a colour table
+ * A file without its trailer gets one. Behind a frame, an unknown block and a cut extension end the file, as in decoders.
+ *
+ * The LZW codes of a frame are followed to their end, and the bytes after the end code are cut. Not covered: a colour table
  * or a frame that is never visible, and at most seven bits after each end code.
  */
 export function gifWithoutMetadata(bytes: Buffer): CleanedImage {
@@ -34,7 +39,7 @@ export function gifWithoutMetadata(bytes: Buffer): CleanedImage {
   let loop: Buffer | undefined;
   let hasPixels = false;
 
-  while (!isEnd(bytes, at)) {
+  while (!isEnd(bytes, at, hasPixels)) {
     if (bytes[at] === IMAGE) {
       if (control !== undefined) {
         kept.keep(control, control + 7);
@@ -48,8 +53,12 @@ export function gifWithoutMetadata(bytes: Buffer): CleanedImage {
       parts.add();
       const data = at + 2;
       const label = bytes[at + 1];
+      const end = endOfBlocks(bytes, data, parts);
+      if (end === undefined && hasPixels) break;
+      if (end === undefined) throw new MalformedImageError('A block of the GIF runs over its end.');
       if (label === GRAPHIC_CONTROL) {
-        if (bytes[data] !== 4)
+        // With other blocks, decoders disagree about what follows.
+        if (bytes[data] !== 4 || end !== data + 6)
           throw new MalformedImageError('A graphic control of the GIF has a wrong length.');
         control = at;
       } else if (label === APPLICATION) {
@@ -59,7 +68,7 @@ export function gifWithoutMetadata(bytes: Buffer): CleanedImage {
           count.copy(loop, 2);
         }
       }
-      at = endOfBlocks(bytes, data, parts);
+      at = end;
     } else {
       throw new MalformedImageError('The GIF has an unknown block.');
     }
@@ -70,22 +79,26 @@ export function gifWithoutMetadata(bytes: Buffer): CleanedImage {
   return kept.finish();
 }
 
-/** Whether the file ends here: with its trailer, with zeros before or in place of it, or without any. */
-function isEnd(bytes: Buffer, from: number): boolean {
+/**
+ * Whether the file ends here: with its trailer, with zeros before or in place of it, or without any. Behind a frame, a block
+ * that is unknown ends it, too.
+ */
+function isEnd(bytes: Buffer, from: number, hasPixels: boolean): boolean {
   let at = from;
   while (bytes[at] === 0) at += 1;
-  return at >= bytes.length || bytes[at] === TRAILER;
+  if (at >= bytes.length || bytes[at] === TRAILER) return true;
+  return hasPixels && bytes[at] !== IMAGE && bytes[at] !== EXTENSION;
 }
 
 function colourTableLength(flags = 0): number {
   return (flags & 0x80) === 0 ? 0 : 3 * 2 ** ((flags & 0x07) + 1);
 }
 
-/** The position after the terminator of the data sub-blocks that begin at `from`. */
-function endOfBlocks(bytes: Buffer, from: number, parts: PartCount): number {
+/** The position after the terminator of the data sub-blocks that begin at `from`; nothing when the file ends before it. */
+function endOfBlocks(bytes: Buffer, from: number, parts: PartCount): number | undefined {
   let at = from;
   for (let length = bytes[at]; length !== 0; length = bytes[at]) {
-    if (length === undefined) throw new MalformedImageError('A block of the GIF runs over its end.');
+    if (length === undefined) return undefined;
     parts.add();
     at += 1 + length;
   }
@@ -133,14 +146,17 @@ function keepFrame(
   if (codeSize === undefined) throw new MalformedImageError('A block of the GIF runs over its end.');
   if (codeSize < 1 || codeSize > 11)
     throw new MalformedImageError('A frame of the GIF has a wrong code size.');
+  if (codeSize > MAX_CODE_SIZE)
+    throw new ImageLimitError(NOT_SHOWN, `The GIF has codes of ${codeSize} bits and more.`);
   const [left, top] = [bytes.readUInt16LE(start + 1), bytes.readUInt16LE(start + 3)];
   const [width, height] = [bytes.readUInt16LE(start + 5), bytes.readUInt16LE(start + 7)];
   frames.animation.addFrame({ left, top, width, height });
   const end = endOfBlocks(bytes, data, frames.parts);
-  const needed = lengthOfCodes(joined(bytes, data, end), codeSize, width * height, frames);
+  if (end === undefined) throw new MalformedImageError('A block of the GIF runs over its end.');
+  const codes = codesOf(joined(bytes, data, end), codeSize, width * height, frames);
 
   kept.keep(start, data);
-  let rest = needed;
+  let rest = codes.length;
   let block = data;
   for (let length = bytes[block] ?? 0; length !== 0 && length <= rest; length = bytes[block] ?? 0) {
     rest -= length;
@@ -151,7 +167,8 @@ function keepFrame(
     kept.write(Buffer.of(rest));
     kept.keep(block + 1, block + 1 + rest);
   }
-  if (block === end - 1) kept.keep(block, end);
+  if (codes.tail.length > 0) kept.write(Buffer.of(codes.tail.length, ...codes.tail));
+  if (block === end - 1 && codes.tail.length === 0) kept.keep(block, end);
   else kept.write(Buffer.of(0));
   return { end, pixels: width * height };
 }
@@ -167,19 +184,22 @@ function joined(bytes: Buffer, from: number, end: number): { data: Buffer; lengt
   return { data, length };
 }
 
+/** How many bytes of a frame's LZW codes are kept, and the bytes to write behind them. */
+type Codes = { readonly length: number; readonly tail: readonly number[] };
+
 /**
- * The number of bytes of a frame's LZW codes: up to the end code, or up to the first code beyond the last pixel. Nothing is
- * drawn: the width of a code follows from the number of codes before, and its pixel count from the parent code. A clear code
- * right after another clear code counts as a part.
+ * A frame's LZW codes up to the end code. Without one they get one behind the last pixel: some decoders draw a code only
+ * when they have read the next one. Nothing is drawn: the width of a code follows from the number of codes before, and its
+ * pixel count from the parent code. A clear code right after another clear code counts as a part.
  *
  * @throws MalformedImageError when the codes draw fewer pixels than the frame has
  */
-function lengthOfCodes(
+function codesOf(
   { data, length }: { data: Buffer; length: number },
   codeSize: number,
   pixels: number,
   { lengths, parts }: Frames,
-): number {
+): Codes {
   const clear = 1 << codeSize;
   lengths.fill(1, 0, clear);
   let next = clear + 2;
@@ -191,7 +211,7 @@ function lengthOfCodes(
     const at = bit >> 3;
     const bits = (data[at] ?? 0) | ((data[at + 1] ?? 0) << 8) | ((data[at + 2] ?? 0) << 16);
     const code = (bits >> (bit & 7)) & ((1 << width) - 1);
-    if (drawn >= pixels && code !== clear && code !== clear + 1) return Math.ceil(bit / 8);
+    if (drawn >= pixels && code !== clear && code !== clear + 1) break;
     bit += width;
     if (code === clear) {
       if (previous === -1) parts.add();
@@ -200,7 +220,10 @@ function lengthOfCodes(
       previous = -1;
       continue;
     }
-    if (code === clear + 1) break;
+    if (code === clear + 1) {
+      expectPixels(drawn, pixels);
+      return { length: Math.ceil(bit / 8), tail: [] };
+    }
     if (previous !== -1 && next < 4096) {
       lengths[next] = (lengths[previous] ?? 0) + 1;
       next += 1;
@@ -210,6 +233,16 @@ function lengthOfCodes(
     previous = code;
     if (next === 1 << width && width < 12) width += 1;
   }
+  expectPixels(drawn, pixels);
+  const used = bit & 7;
+  const last = ((data[bit >> 3] ?? 0) & ((1 << used) - 1)) | ((clear + 1) << used);
+  const tail = Array.from(
+    { length: Math.ceil((used + width) / 8) },
+    (_, index) => (last >> (8 * index)) & 0xff,
+  );
+  return { length: bit >> 3, tail };
+}
+
+function expectPixels(drawn: number, pixels: number): void {
   if (drawn < pixels) throw new MalformedImageError('A frame of the GIF is incomplete.');
-  return Math.min(length, Math.ceil(bit / 8));
 }

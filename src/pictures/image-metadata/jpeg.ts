@@ -178,6 +178,15 @@ export function harmlessOddities(bytes: Buffer): number {
   return count;
 }
 
+/** Whether a cleaned JPEG is progressive: its scans refine the picture. Otherwise they draw a component each. */
+export function isProgressive(bytes: Buffer): boolean {
+  for (let at = markerAfter(bytes, 2); bytes[at] !== EOI;) {
+    if (isFrame(bytes[at] ?? 0)) return bytes[at] === PROGRESSIVE;
+    at = markerAfter(bytes, segmentAt(bytes, at).end);
+  }
+  return false;
+}
+
 /** Counts the cost of a frame's scans. */
 class Frame {
   /** Blocks of 8 × 8 per component. Subsampled components count as full size, so the sum is an upper bound. */

@@ -1,5 +1,5 @@
 import { constants, crc32, deflateSync, inflateRawSync, inflateSync } from 'node:zlib';
-import { AnimationSize } from './animation-size.js';
+import { AnimationSize, type Area } from './animation-size.js';
 import { plainProfile } from './colour-profile.js';
 import { orientationExif, readOrientation, UPRIGHT } from './exif-orientation.js';
 import { ANIMATION_TOO_LARGE, FOR_APPLE_ONLY, ImageLimitError, TOO_COMPLEX } from './image-limit-error.js';
@@ -10,6 +10,7 @@ import { PartCount } from './part-count.js';
 
 const SIGNATURE = '\x89PNG\r\n\x1a\n';
 const PALETTE = 3;
+const IMAGE_DATA = ['IDAT', 'fdAT'];
 
 /**
  * Image data of at most this decoded size is decompressed to find the end of the compressed data: 16 megapixels of four
@@ -20,18 +21,20 @@ const MAX_DECODED_LENGTH = 64 * 1024 * 1024;
 /** How much longer a colour profile may be when it is compressed anew. Encoders differ by some percent. */
 const MAX_PROFILE_GROWTH = 64 * 1024;
 
-/** Kept ancillary chunks and their valid data lengths. Decoders ignore chunks of other lengths, so they are dropped. */
-const ANCILLARY_LENGTHS: ReadonlyMap<string, readonly number[]> = new Map([
-  ['gAMA', [4]],
-  ['cHRM', [32]],
-  ['sRGB', [1]],
-  ['cICP', [4]],
-  ['mDCV', [24]],
-  ['cLLI', [8]],
-  ['sBIT', [1, 2, 3, 4]],
-  ['bKGD', [1, 2, 6]],
-  ['pHYs', [9]],
+/** Kept ancillary chunks and their valid data lengths. Some decoders fail at other lengths, so these chunks are dropped. */
+const ANCILLARY_LENGTHS: ReadonlyMap<string, number> = new Map([
+  ['gAMA', 4],
+  ['cHRM', 32],
+  ['sRGB', 1],
+  ['cICP', 4],
+  ['mDCV', 24],
+  ['cLLI', 8],
+  ['pHYs', 9],
 ]);
+
+/** Of each colour type, the data lengths of significant bits and of the background. */
+const SIGNIFICANT_BITS = [1, 0, 3, 3, 2, 0, 4];
+const BACKGROUND = [2, 0, 6, 1, 2, 0, 6];
 
 const IEND = newChunk('IEND', Buffer.alloc(0));
 
@@ -50,8 +53,9 @@ type Chunk = {
  * chunk in a valid position is kept. The colour profile gets a neutral name, and is reduced to what colours
  * need (`plainProfile`).
  *
- * A file without a whole IEND gets one, when all announced frames are there. Frames behind the first are decompressed, as
- * decoders here read only the first.
+ * A file without a whole IEND gets one, when all announced frames are there: also a file whose last chunk is cut. Frames
+ * behind the first are decompressed, as decoders here read only the first. They must be numbered in order and lie on the
+ * canvas: browsers show nothing otherwise.
  *
  * Bytes after the end of the compressed data inside IDAT are cut when the decoded picture has at most 64 MiB. Not covered:
  * such bytes in larger pictures and in later frames, extra rows inside the compressed data, and unused palette colours.
@@ -70,21 +74,22 @@ export function pngWithoutMetadata(bytes: Buffer): CleanedImage {
   kept.keep(0, header.end);
   const colourType = bytes[header.data + 9] ?? 0;
   const parts = new PartCount(bytes.length);
-  const animation = new AnimationSize({
-    width: bytes.readUInt32BE(header.data),
-    height: bytes.readUInt32BE(header.data + 4),
-  });
+  const canvas = { width: bytes.readUInt32BE(header.data), height: bytes.readUInt32BE(header.data + 4) };
+  const animation = new AnimationSize(canvas);
   const once = new Set<string>();
   let paletteEntries = 0;
   let frames = 0;
   let framesLeft = 0;
+  /** The number of the next chunk of a frame. */
+  let sequence = 0;
   let frame: Frame | undefined;
   let image: { readonly start: number; readonly end: number } | undefined;
   let previousType = header.type;
 
   for (let at = header.end; ;) {
-    const isCut = image !== undefined && framesLeft <= 0 && isCutEnd(bytes, at);
-    const chunk = isCut ? { type: 'IEND', start: at, data: at, dataEnd: at, end: at } : chunkAt(bytes, at);
+    // Only behind the picture: whether the picture itself is whole is for the decoder to find.
+    const isEnd = image !== undefined && framesLeft <= 0 && isEndOrCut(bytes, at);
+    const chunk = isEnd ? { type: 'IEND', start: at, data: at, dataEnd: at, end: at } : chunkAt(bytes, at);
     const { type, start, data, dataEnd, end } = chunk;
     const length = dataEnd - data;
     parts.add();
@@ -94,24 +99,26 @@ export function pngWithoutMetadata(bytes: Buffer): CleanedImage {
     const isBeforeImage = image === undefined;
 
     if (type === 'IDAT') {
-      if (image && previousType !== 'IDAT')
-        throw new MalformedImageError("The PNG's image data are interrupted.");
+      // Decoders take only the data up to the first other chunk.
+      if (image && previousType !== 'IDAT') continue;
       if (colourType === PALETTE && paletteEntries === 0)
         throw new MalformedImageError('The PNG has no palette.');
       expectCrc(bytes, chunk);
       image = { start: image?.start ?? start, end };
     } else if (type === 'IEND') {
-      if (!isCut) expectCrc(bytes, chunk);
+      if (framesLeft > 0) throw new MalformedImageError('The PNG has fewer frames than it announces.');
       if (frame) expectWhole(bytes, header, frame);
       break;
     } else if (type === 'PLTE') {
-      if (!isFirst || !isBeforeImage || length === 0 || length > 768 || length % 3 !== 0) {
+      if (isFirst && isBeforeImage && length > 0 && length <= 768 && length % 3 === 0) {
+        expectCrc(bytes, chunk);
+        once.add(type);
+        paletteEntries = length / 3;
+        kept.keep(start, end);
+      } else if (colourType === PALETTE && isBeforeImage) {
+        // Elsewhere decoders skip it.
         throw new MalformedImageError('The PNG has a wrong palette.');
       }
-      expectCrc(bytes, chunk);
-      once.add(type);
-      paletteEntries = length / 3;
-      kept.keep(start, end);
     } else if (type === 'tRNS') {
       if (
         isFirst &&
@@ -149,13 +156,17 @@ export function pngWithoutMetadata(bytes: Buffer): CleanedImage {
         if (length !== 26) throw new MalformedImageError('A frame of the PNG has a wrong length.');
         expectCrc(bytes, chunk);
         if (frame) expectWhole(bytes, header, frame);
+        expectNumber(bytes, chunk, sequence);
+        sequence += 1;
         const [width, height] = [bytes.readUInt32BE(data + 4), bytes.readUInt32BE(data + 8)];
-        animation.addFrame({
+        const area = {
           width,
           height,
           left: bytes.readUInt32BE(data + 12),
           top: bytes.readUInt32BE(data + 16),
-        });
+        };
+        expectOnCanvas(area, canvas, isBeforeImage);
+        animation.addFrame(area);
         // The data of a frame before the picture are the picture.
         if (!isBeforeImage) frame = { width, height, data: [] };
         kept.keep(start, end);
@@ -164,10 +175,12 @@ export function pngWithoutMetadata(bytes: Buffer): CleanedImage {
       // Only data of frames within the frame count of acTL.
       if (framesLeft >= 0 && framesLeft < frames && !isBeforeImage) {
         expectCrc(bytes, chunk);
+        expectNumber(bytes, chunk, sequence);
+        sequence += 1;
         frame?.data.push(bytes.subarray(data + 4, dataEnd));
         kept.keep(start, end);
       }
-    } else if (ANCILLARY_LENGTHS.get(type)?.includes(length)) {
+    } else if (isKeptAncillary(type, length, colourType, paletteEntries)) {
       if (isFirst && isBeforeImage && hasCrc(bytes, chunk)) {
         once.add(type);
         kept.keep(start, end);
@@ -180,10 +193,32 @@ export function pngWithoutMetadata(bytes: Buffer): CleanedImage {
   return kept.finish();
 }
 
-/** Whether the file ends here: without an IEND, or with only the first bytes of one. The image decoder finds missing data. */
-function isCutEnd(bytes: Buffer, at: number): boolean {
-  const left = bytes.length - at;
-  return left < IEND.length && bytes.subarray(at).equals(IEND.subarray(0, left));
+/** Whether the file ends here: with an IEND of any length and checksum, without one, or within another chunk. */
+function isEndOrCut(bytes: Buffer, at: number): boolean {
+  const data = at + 8;
+  if (data > bytes.length || bytes.toString('latin1', at + 4, data) === 'IEND') return true;
+  return (
+    !IMAGE_DATA.includes(bytes.toString('latin1', at + 4, data)) &&
+    data + bytes.readUInt32BE(at) + 4 > bytes.length
+  );
+}
+
+/** @throws MalformedImageError when a chunk of a frame is not numbered in order */
+function expectNumber(bytes: Buffer, { data, dataEnd }: Chunk, sequence: number): void {
+  if (dataEnd - data < 4 || bytes.readUInt32BE(data) !== sequence)
+    throw new MalformedImageError('The frames of the PNG are not in order.');
+}
+
+/** @throws MalformedImageError when a frame is not on the canvas, or the picture as a frame does not fill it */
+function expectOnCanvas(
+  { left, top, width, height }: Area,
+  canvas: Pick<Area, 'width' | 'height'>,
+  isPicture: boolean,
+): void {
+  const isOutside = left + width > canvas.width || top + height > canvas.height;
+  const isSmaller = width < canvas.width || height < canvas.height;
+  if (isOutside || width === 0 || height === 0 || (isPicture && isSmaller))
+    throw new MalformedImageError('A frame of the PNG is not on its canvas.');
 }
 
 /** A frame behind the picture, with its compressed data. */
@@ -241,6 +276,13 @@ function newChunk(type: string, data: Buffer): Buffer {
   chunk.set(data, 8);
   chunk.writeUInt32BE(crc32(chunk.subarray(4, data.length + 8)), data.length + 8);
   return chunk;
+}
+
+function isKeptAncillary(type: string, length: number, colourType: number, paletteEntries: number): boolean {
+  if (type === 'sBIT') return length === SIGNIFICANT_BITS[colourType];
+  if (type === 'bKGD')
+    return length === BACKGROUND[colourType] && (colourType !== PALETTE || paletteEntries > 0);
+  return ANCILLARY_LENGTHS.get(type) === length;
 }
 
 function isTransparency(length: number, colourType: number, paletteEntries: number): boolean {

@@ -107,6 +107,11 @@ describe('webpWithoutMetadata', () => {
     }
   });
 
+  it('keeps the padding of image data, which decoders read', () => {
+    const odd = webp(chunk('VP8 ', 'odd', 7));
+    expect(webpWithoutMetadata(odd).equals(odd)).toBe(true);
+  });
+
   it('reads a file without its last padding byte', () => {
     const odd = webp(chunk('VP8 ', 'odd'));
     const short = Buffer.from(odd.subarray(0, -1));

@@ -33,7 +33,7 @@ type Chunk = {
  * profile reduced to what colours need (`plainProfile`).
  * Dropped: XMP, unknown chunks, unused bits and padding, and all bytes after the length in the RIFF header. Chunks without
  * their flag in VP8X are dropped too, because decoders ignore them. Not covered: bytes after the end of the image data
- * inside a VP8, VP8L or ALPH chunk. Finding these bytes takes a decoder.
+ * inside a VP8, VP8L or ALPH chunk, and the padding of the first two. Finding these bytes takes a decoder.
  */
 export function webpWithoutMetadata(bytes: Buffer): CleanedImage {
   if (bytes.length < RIFF_HEADER_LENGTH || !/^RIFF.{4}WEBP$/s.test(bytes.toString('latin1', 0, 12))) {
@@ -212,9 +212,11 @@ function chunkAt(bytes: Buffer, start: number, limit: number): Chunk {
   return { type: bytes.toString('latin1', start, start + 4), start, data, dataEnd, end };
 }
 
-function keepChunk(bytes: Buffer, { start, dataEnd, data, end }: Chunk, kept: KeptBytes): void {
+function keepChunk(bytes: Buffer, chunk: Chunk, kept: KeptBytes): void {
+  const { start, data, dataEnd, end } = chunk;
   const isPadded = (dataEnd - data) % 2 === 1;
-  if (isPadded && end > dataEnd && bytes[dataEnd] === 0) {
+  // Decoders take the padding of image data for data: another byte could change pixels.
+  if (isPadded && end > dataEnd && (bytes[dataEnd] === 0 || isImage(chunk))) {
     kept.keep(start, end);
     return;
   }
