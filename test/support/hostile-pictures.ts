@@ -318,16 +318,15 @@ export const pngProfile = (profile: Buffer): Buffer =>
 export function animatedPng({ width, height }: Size, frames: number): Buffer {
   const data = deflateSync(pngRows({ width, height, depth: 8 }, false, 0));
   const uint32 = (value: number): Buffer => Buffer.of(value >>> 24, value >>> 16, value >>> 8, value);
-  const control = Buffer.concat([uint32(0), uint32(width), uint32(height), Buffer.alloc(14)]);
-  const frame = Buffer.concat([
-    pngChunk('fcTL', control),
-    pngChunk('fdAT', Buffer.concat([uint32(0), data])),
-  ]);
+  const frame = (index: number): Buffer[] => [
+    pngChunk('fcTL', Buffer.concat([uint32(index * 2), uint32(width), uint32(height), Buffer.alloc(14)])),
+    pngChunk('fdAT', Buffer.concat([uint32(index * 2 + 1), data])),
+  ];
   return Buffer.concat([
     pngStart({ width, height, depth: 8 }, false),
     pngChunk('acTL', Buffer.concat([uint32(frames), uint32(0)])),
     pngChunk('IDAT', data),
-    filled(frame, frame.length * frames),
+    ...Array.from({ length: frames }, (_, index) => frame(index)).flat(),
     pngChunk('IEND'),
   ]);
 }
