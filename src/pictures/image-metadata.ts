@@ -29,7 +29,7 @@ const CLEANERS: Readonly<Record<ImageFormat, (bytes: Buffer) => CleanedImage>> =
  * takes an encoder and changes image data. `docs/decisions/metadata.md` lists what a stored file can hold.
  *
  * Linear time. The output is at most 64 bytes larger than the input; a PNG whose colour profile is compressed anew may be
- * 64 KiB larger. No npm library does this without loss for these formats. exif-be-gone 1.5.1 comes closest: it has a
+ * 64 KiB larger, and a GIF four bytes for each frame without an end code. No npm library does this without loss for these formats. exif-be-gone 1.5.1 comes closest: it has a
  * deny-list instead of an allow-list, leaves JPEG comments and IPTC, loses the orientation and has no GIF. piexifjs reads
  * only EXIF of JPEG.
  *

@@ -7,7 +7,7 @@ export type CleanedImage = {
 
 /**
  * Maximum number of bytes by which a cleaned picture is longer than the sent one. Only a PNG whose colour profile is
- * compressed anew may grow by more than 64 bytes.
+ * compressed anew, and a GIF of many frames without an end code, may grow by more than 64 bytes.
  */
 export const MAX_ADDED_BYTES = 64 + 64 * 1024;
 
