@@ -1,4 +1,4 @@
-import sharp, { type FailOnOptions, type Sharp } from 'sharp';
+import sharp, { type FailOnOptions, type Metadata, type Sharp } from 'sharp';
 import { type ImageFormat, MAX_PIXELS } from './image-format.js';
 import { harmlessOddities, isProgressive } from './image-metadata/jpeg.js';
 import { IMAGE_LIMITS } from './image-metadata/image-limits.js';
@@ -38,12 +38,31 @@ sharp.cache(false);
 sharp.concurrency(1);
 
 /**
- * Reads the header of a picture without decoding pixels. For an animation, sharp builds a list of all frames on the event
- * loop. The caller must have limited the number of frames before.
+ * Reads the header of a picture, then decodes the whole picture once, with all frames, to find out whether it is complete.
+ * For an animation, sharp builds a list of all frames on the event loop. The caller must have limited their number before.
  *
  * @throws PictureError with a sentence that names the reason
  */
-export async function readHeader(bytes: Buffer, format: ImageFormat): Promise<InspectedImage> {
+export async function inspect(bytes: Buffer, format: ImageFormat): Promise<InspectedImage> {
+  const header = await readHeader(bytes, format);
+  try {
+    if (format === 'jpeg') await decodeJpeg(bytes, header.height);
+    // The output is one pixel, which needs little memory, and is thrown away.
+    else await pictureOf(bytes, 'error').resize(1, 1, { fit: 'fill' }).raw().toBuffer();
+  } catch (error) {
+    throw invalidPicture('The image is damaged or incomplete. Please send it again.', error);
+  }
+  const { width, height } = header.autoOrient;
+  return {
+    mimeType: `image/${format}`,
+    extension: format === 'jpeg' ? 'jpg' : format,
+    width,
+    height: header.pageHeight ?? height,
+  };
+}
+
+/** Reads the header of a picture without decoding pixels, and checks the size of the picture. */
+async function readHeader(bytes: Buffer, format: ImageFormat): Promise<Metadata> {
   const header = await sharp(bytes, { animated: true, limitInputPixels: false })
     .metadata()
     .catch((error: unknown) => {
@@ -57,28 +76,7 @@ export async function readHeader(bytes: Buffer, format: ImageFormat): Promise<In
   if (pixels === 0) throw invalidPicture('The image is damaged. Please send it again.');
   if (pixels > MAX_PIXELS)
     throw invalidPicture('The image has more than 50 megapixels. Please send a smaller one.');
-  const { width, height } = header.autoOrient;
-  return {
-    mimeType: `image/${format}`,
-    extension: format === 'jpeg' ? 'jpg' : format,
-    width,
-    height: header.pageHeight ?? height,
-  };
-}
-
-/**
- * Decodes the whole picture once, with all frames, to find out whether the picture is complete. The output is one pixel,
- * which needs little memory, and is thrown away.
- *
- * @throws PictureError with a sentence that names the reason
- */
-export async function decode(bytes: Buffer, format: ImageFormat): Promise<void> {
-  try {
-    if (format === 'jpeg') await decodeJpeg(bytes);
-    else await pictureOf(bytes, 'error').resize(1, 1, { fit: 'fill' }).raw().toBuffer();
-  } catch (error) {
-    throw invalidPicture('The image is damaged or incomplete. Please send it again.', error);
-  }
+  return header;
 }
 
 function pictureOf(bytes: Buffer, failOn: FailOnOptions): Sharp {
@@ -97,8 +95,7 @@ function pictureOf(bytes: Buffer, failOn: FailOnOptions): Sharp {
  * picture either: a shrinking decoder does not tell what is missing of the last lines. All warnings are judged: stopping at
  * the first one could hide another.
  */
-async function decodeJpeg(bytes: Buffer): Promise<void> {
-  const { height } = await sharp(bytes, { limitInputPixels: false }).metadata();
+async function decodeJpeg(bytes: Buffer, height: number): Promise<void> {
   const warnings: string[] = [];
   await pictureOf(bytes, 'none')
     .extract({ left: 0, top: height - 1, width: 1, height: 1 })

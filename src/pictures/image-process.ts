@@ -80,7 +80,7 @@ const CHECK_INTERVAL_MS = 20;
 // because their threads inherit the priority.
 setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
 preferAsOomVictim();
-const { decode, readHeader } = await import('./image-inspector.js');
+const { inspect } = await import('./image-inspector.js');
 const { ImageLimitError, MalformedImageError, withoutMetadata } = await import('./image-metadata.js');
 const { makeThumbnail } = await import('./thumbnail.js');
 
@@ -108,9 +108,8 @@ async function handleTask({
   const limitCheck = enforceLimits(memoryBytes, () => checked);
   try {
     const cleaned = clean(bytes, format);
-    const image = await readHeader(cleaned.bytes, format);
-    // Decode the cleaned bytes: exactly the bytes that will be stored, but with `keepBytes`.
-    await decode(cleaned.bytes, format);
+    // The cleaned bytes are exactly the bytes that will be stored, but with `keepBytes`.
+    const image = await inspect(cleaned.bytes, format);
     const stored = keepBytes ? { bytes, copies: [0, 0, length] } : cleaned;
     const sha256Sent = sha256Of(bytes);
     const sha256 = isWhole(stored, length) ? sha256Sent : sha256Of(stored.bytes);
