@@ -7,7 +7,7 @@ type Explanation = {
 
 /**
  * Findings that are right: what is refused although two decoders show something, and what is shown otherwise. Everything
- * else that is found is a fault.
+ * else that is found is a fault. Faults that are known and not mended yet begin with OPEN.
  */
 const EXPLANATIONS: readonly Explanation[] = [
   {
@@ -34,7 +34,7 @@ const EXPLANATIONS: readonly Explanation[] = [
       'Compressed data of a frame are damaged or missing. A browser shows what it has, for libvips there is one frame.',
   },
   {
-    kind: /^png: refused, though shown: (A chunk of the PNG (runs over its end|has a wrong checksum)|A frame of the PNG (has a wrong length|is not on its canvas)|The PNG has fewer frames|The frames of the PNG are not in order)/,
+    kind: /^png: refused, though shown: (A chunk of the PNG (runs over its end|has a wrong checksum)|A frame of the PNG (has a wrong length|is not on its canvas|is drawn in an unknown way)|The PNG has fewer frames|The frames of the PNG are not in order)/,
     name: /^animated/,
     because:
       'Frames are damaged or missing. A browser shows the ones before, for libvips there is one frame.',
@@ -62,6 +62,37 @@ const EXPLANATIONS: readonly Explanation[] = [
     kind: /^jpeg: libvips shows another picture: pixels/,
     name: /e2( \(\d+\))? (before|again|twice|moved)/,
     because: 'There are two colour profiles: the first one is kept, as by Chromium. libvips uses none.',
+  },
+  {
+    kind: /^gif: refused, though shown: The GIF has no picture/,
+    because: 'The only frame has no pixels: decoders show an empty screen.',
+  },
+  {
+    kind: /^jpeg: libvips shows another picture: pixels/,
+    name: /e2 \(\d+\) with \d+ at 11$/,
+    because: 'The name of the colour profile is damaged: libvips uses it all the same, Chromium does not.',
+  },
+  {
+    kind: /^gif: (libvips|Chromium) shows/,
+    name: /: (f9 before|without ff block)/,
+    because:
+      'OPEN: of several graphic controls in a row, or of a loop count without its block, decoders take other parts.',
+  },
+  {
+    kind: /^jpeg: Chromium does not show the stored picture whole/,
+    name: /: da \(\d+\) again/,
+    because: 'OPEN: a second scan header without data, in a picture that is not progressive, is let in.',
+  },
+  {
+    kind: /^png: Chromium (shows other frames|draws another image)/,
+    name: /: PLTE \(\d+\) shorter/,
+    because: 'OPEN: with a palette shorter than its transparency, the transparency is dropped.',
+  },
+  {
+    kind: /^webp: (refused, though shown: A chunk of the WebP has a wrong length|(libvips|Chromium) shows)/,
+    name: /: (ANIM |behind the frame )/,
+    because:
+      'OPEN: an ANIM chunk that is too long is refused; frames that are there twice are shown otherwise.',
   },
 ];
 

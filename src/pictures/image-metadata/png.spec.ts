@@ -37,8 +37,8 @@ const palette = chunk('PLTE', 'abc');
 const PIXELS = deflateSync(Buffer.alloc(14, 0));
 
 /** The control of a frame of the picture's size. */
-const control = (sequence: number, size = 2, left = 0): Buffer =>
-  chunk('fcTL', Buffer.concat([uint32s(sequence, size, size, left, 0), Buffer.alloc(6)]));
+const control = (sequence: number, size = 2, left = 0, ways = [0, 0]): Buffer =>
+  chunk('fcTL', Buffer.concat([uint32s(sequence, size, size, left, 0), Buffer.of(0, 0, 0, 0, ...ways)]));
 const frameData = (sequence: number, data: Buffer): Buffer =>
   chunk('fdAT', Buffer.concat([uint32s(sequence), data]));
 /** An animation of two frames, with other chunks before and behind the picture. */
@@ -206,6 +206,8 @@ describe('pngWithoutMetadata', () => {
     ['no frame', [], []],
     ['a frame beside its canvas', [control(0)], [control(1, 2, 1), frameData(2, PIXELS)]],
     ['a frame larger than its canvas', [control(0)], [control(1, 3), frameData(2, PIXELS)]],
+    ['an unknown disposal', [control(0, 2, 0, [3, 0])], [control(1), frameData(2, PIXELS)]],
+    ['an unknown blending', [control(0, 2, 0, [0, 2])], [control(1), frameData(2, PIXELS)]],
     ['a frame without pixels', [control(0)], [control(1, 0), frameData(2, PIXELS)]],
     ['a picture larger than its frame', [control(0, 1)], [control(1), frameData(2, PIXELS)]],
   ])('refuses an animation with %s, of which browsers show nothing', (_what, before, behind) => {

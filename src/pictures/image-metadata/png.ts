@@ -32,6 +32,9 @@ const ANCILLARY_LENGTHS: ReadonlyMap<string, number> = new Map([
   ['pHYs', 9],
 ]);
 
+/** The largest values of how a frame is disposed of and blended. */
+const [MAX_DISPOSAL, MAX_BLENDING] = [2, 1];
+
 /** Of each colour type, the data lengths of significant bits and of the background. */
 const SIGNIFICANT_BITS = [1, 0, 3, 3, 2, 0, 4];
 const BACKGROUND = [2, 0, 6, 1, 2, 0, 6];
@@ -166,6 +169,8 @@ export function pngWithoutMetadata(bytes: Buffer): CleanedImage {
           top: bytes.readUInt32BE(data + 16),
         };
         expectOnCanvas(area, canvas, isBeforeImage);
+        if ((bytes[data + 24] ?? 0) > MAX_DISPOSAL || (bytes[data + 25] ?? 0) > MAX_BLENDING)
+          throw new MalformedImageError('A frame of the PNG is drawn in an unknown way.');
         animation.addFrame(area);
         // The data of a frame before the picture are the picture.
         if (!isBeforeImage) frame = { width, height, data: [] };
