@@ -68,6 +68,11 @@ const EXPLANATIONS: readonly Explanation[] = [
     because: 'The only frame has no pixels: decoders show an empty screen.',
   },
   {
+    kind: /^gif: libvips shows another picture: pixels/,
+    name: /: picture block \(\d+\) shorter/,
+    because: 'The end code is missing: it is written, and libvips draws the last pixels, as Chromium does without it.',
+  },
+  {
     kind: /^jpeg: libvips shows another picture: pixels/,
     name: /e2 \(\d+\) with \d+ at 11$/,
     because: 'The name of the colour profile is damaged: libvips uses it all the same, Chromium does not.',
