@@ -70,7 +70,8 @@ const EXPLANATIONS: readonly Explanation[] = [
   {
     kind: /^gif: libvips shows another picture: pixels/,
     name: /: picture block \(\d+\) shorter/,
-    because: 'The end code is missing: it is written, and libvips draws the last pixels, as Chromium does without it.',
+    because:
+      'The end code is missing: it is written, and libvips draws the last pixels, as Chromium does without it.',
   },
   {
     kind: /^jpeg: libvips shows another picture: pixels/,
