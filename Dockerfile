@@ -10,8 +10,10 @@ COPY package.json package-lock.json ./
 RUN npm ci
 COPY nest-cli.json tsconfig.json tsconfig.build.json ./
 COPY src ./src
+COPY client/src ./client/src
+COPY demo ./demo
 # What only developers start is kept apart.
-RUN npm run build:service && mv dist/dev ./dev
+RUN npm run build:service && mv dist/dev ./dev && npm run build:demo && mv dist/demo ./demo-page
 
 # Apart from the build, so that a change of the source does not install again. npm keeps the compiler, which the build
 # plug-in of @nestjs/swagger may use; the service never does.
@@ -36,9 +38,10 @@ HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \
 # seconds only: `docker run --stop-timeout 35` waits for SHUTDOWN_DELAY_MS and SHUTDOWN_TIMEOUT_MS.
 CMD ["node", "dist/main.js"]
 
-# For docker-compose: the service, and the commands that add sample data and print tokens.
+# For docker-compose: the service, the demo, and the commands that add sample data and print tokens.
 FROM service AS development
 COPY --from=build /app/dev ./dist/dev
+COPY --from=build /app/demo-page ./dist/demo
 
 # The image of production. It is last, so it is built where no other stage is named.
 FROM service

@@ -46,7 +46,7 @@ const roomRules = ROOMS.map((room, index) => ({
 export default tseslint.config(
   { ignores: ['**/dist', 'coverage', '.local', 'client/src/api-types.ts'] },
   {
-    files: ['**/*.ts'],
+    files: ['**/*.ts', '**/*.tsx'],
     extends: [...tseslint.configs.strictTypeChecked, ...tseslint.configs.stylisticTypeChecked],
     languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
     rules: {

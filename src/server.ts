@@ -1,4 +1,4 @@
-import { type DynamicModule, Module } from '@nestjs/common';
+import { type DynamicModule, Module, type Type } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import type { NestExpressApplication } from '@nestjs/platform-express';
 import type { NextFunction, Request, Response } from 'express';
@@ -59,14 +59,19 @@ const CLOCK = preparedStatement('clock', DATABASE_CLOCK);
 /** The application as a server: with scheduled upkeep, which commands do not run. */
 @Module({})
 class ServerModule {
-  static with(settings: Settings, logger: Logger): DynamicModule {
-    return { module: ServerModule, imports: [AppModule.with(settings, logger), UpkeepScheduleModule] };
+  static with(settings: Settings, logger: Logger, others: readonly Type[]): DynamicModule {
+    return {
+      module: ServerModule,
+      imports: [AppModule.with(settings, logger), UpkeepScheduleModule, ...others],
+    };
   }
 }
 
 /** Creates the application, ready to listen. */
 export async function createApp(settings: Settings, logger: Logger): Promise<NestExpressApplication> {
-  const module = ServerModule.with(settings, logger);
+  // Not in the image of production.
+  const demo = settings.demoEnabled ? await import('./dev/demo/demo.module.js') : undefined;
+  const module = ServerModule.with(settings, logger, demo ? [demo.DemoModule] : []);
   const app = await NestFactory.create<NestExpressApplication>(module, new LeanExpressAdapter(), {
     logger: new NestLogger(logger),
     // No route needs a parsed body. The upload route parses its own multipart body.
@@ -94,6 +99,7 @@ export async function createApp(settings: Settings, logger: Logger): Promise<Nes
     });
   }
   if (settings.swaggerEnabled) serveSwaggerPage(app);
+  demo?.serveDemoPage(app);
   const server: Server = app.getHttpServer();
   server.keepAliveTimeout = KEEP_ALIVE_TIMEOUT_MS;
   server.requestTimeout = REQUEST_TIMEOUT_MS;

@@ -73,6 +73,10 @@ export const environmentSchema = z.object({
   SHUTDOWN_DELAY_MS: optionalWholeNumber(0, 120_000, 5000),
   SHUTDOWN_TIMEOUT_MS: wholeNumber(0, 600_000, 25_000),
   SWAGGER_ENABLED: z.enum(['true', 'false'], 'must be true or false').optional(),
+  DEMO_ENABLED: z
+    .enum(['true', 'false'], 'must be true or false')
+    .transform((value) => value === 'true')
+    .default(false),
   CORS_ORIGINS: z
     .string()
     .transform(listOf)
@@ -322,6 +326,8 @@ export type Settings = {
   /** Deadline for the process to end after the delay. */
   readonly shutdownTimeoutMs: number;
   readonly swaggerEnabled: boolean;
+  /** Whether the demo is served, which gives everybody the tokens of its users. Never in production. */
+  readonly demoEnabled: boolean;
   readonly corsOrigins: readonly string[];
   /** Express' `trust proxy`: the number or the addresses of proxies whose `X-Forwarded-For` is trusted. */
   readonly trustProxy: number | string;
@@ -402,6 +408,16 @@ export function loadSettings(environment: NodeJS.ProcessEnv): Settings {
       path: ['JWT_JWKS_URL'],
       message: 'must be an https URL in production: an attacker on the network could replace the keys',
       when: () => true,
+    })
+    .refine((values) => values.NODE_ENV !== 'production' || !values.DEMO_ENABLED, {
+      path: ['DEMO_ENABLED'],
+      message: 'must not be true in production: the demo gives everybody the tokens of its users',
+      when: () => true,
+    })
+    .refine((values) => values.JWT_ALGORITHM === 'HS256' || !values.DEMO_ENABLED, {
+      path: ['DEMO_ENABLED'],
+      message: 'must not be true without JWT_ALGORITHM=HS256: the demo signs the tokens of its users',
+      when: () => true,
     });
   const env = parse(schema, environment);
   return {
@@ -414,6 +430,7 @@ export function loadSettings(environment: NodeJS.ProcessEnv): Settings {
     shutdownTimeoutMs: env.SHUTDOWN_TIMEOUT_MS,
     swaggerEnabled:
       env.SWAGGER_ENABLED === undefined ? env.NODE_ENV !== 'production' : env.SWAGGER_ENABLED === 'true',
+    demoEnabled: env.DEMO_ENABLED,
     corsOrigins: env.CORS_ORIGINS,
     trustProxy: env.TRUST_PROXY,
     database: databaseSettings(env),

@@ -34,7 +34,7 @@ await runCommand(async () => {
       'Local mode is for development and does not start with NODE_ENV=production. Use npm start.',
     );
   }
-  const { reset } = readArguments();
+  const { reset, urlSeconds } = readArguments();
   await stopLeftover();
   if (reset) await dropEverything();
   await mkdir(DIRECTORY, { recursive: true });
@@ -43,7 +43,11 @@ await runCommand(async () => {
   const postgres = await startEmbeddedPostgres({ directory: DATABASE_DIRECTORY, password: secrets.database });
   try {
     await writeFile(PID_FILE, String(process.pid));
-    const settings = localSettings(environment, await postgres.database('chat_images'), secrets);
+    const settings = localSettings(
+      urlSeconds === undefined ? environment : { ...environment, SIGNED_URL_EXPIRES_SECONDS: urlSeconds },
+      await postgres.database('chat_images'),
+      secrets,
+    );
     const logger = createLogger(settings.logLevel, { pretty: true });
     await migrate(settings);
     await addSampleData(settings, logger);
@@ -57,12 +61,15 @@ await runCommand(async () => {
   say('Stopped. The pictures and the database stay; npm run local -- --reset drops them.');
 });
 
-function readArguments(): { reset: boolean } {
+function readArguments(): { reset: boolean; urlSeconds: string | undefined } {
   try {
-    return parseArgs({ options: { reset: { type: 'boolean', default: false } } }).values;
+    const { values } = parseArgs({
+      options: { reset: { type: 'boolean', default: false }, 'url-seconds': { type: 'string' } },
+    });
+    return { reset: values.reset, urlSeconds: values['url-seconds'] };
   } catch {
     throw new UsageError(
-      'Usage: npm run local [-- --reset]   (--reset drops the database and the pictures first)',
+      'Usage: npm run local [-- --reset --url-seconds 10]   (--reset drops the database and the pictures first; --url-seconds is how long a signed URL works)',
     );
   }
 }
@@ -131,6 +138,8 @@ function localSettings(environment: NodeJS.ProcessEnv, databaseUrl: string, secr
     LOG_LEVEL: environment.LOG_LEVEL,
     CORS_ORIGINS: environment.CORS_ORIGINS,
     TEXT_SESSIONS: environment.TEXT_SESSIONS,
+    SIGNED_URL_EXPIRES_SECONDS: environment.SIGNED_URL_EXPIRES_SECONDS,
+    DEMO_ENABLED: 'true',
     APP_URL: `http://localhost:${port}`,
     DATABASE_URL: databaseUrl,
     JWT_SECRET: secrets.jwt,
@@ -154,6 +163,7 @@ function welcome({ appUrl, jwt }: Settings, directory: string): string {
   return `
 The image store is running.
 
+  Demo chat    ${appUrl}/demo
   Swagger UI   ${appUrl}/api/docs
   API          ${appUrl}/api
   Database     ${directory}

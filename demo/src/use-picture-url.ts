@@ -1,0 +1,102 @@
+import { ChatImagesError, type Image } from 'chat-image-store-client';
+import { useRef, useState } from 'preact/hooks';
+import type { Phone } from './phone.js';
+import { useTicks } from './ticks.js';
+
+const THUMBNAIL = { variant: 'thumbnail' } as const;
+
+/** The URL that an image view shows, and what is known of it. */
+export type PictureUrl = {
+  readonly url: string | undefined;
+  /** Seconds until the URL expires. */
+  readonly secondsLeft: number | undefined;
+  /** A sentence about the last end of a URL. */
+  readonly story: string | undefined;
+  readonly error: unknown;
+  /** Whether the URL is left to expire. */
+  readonly isHeld: boolean;
+  /** Lets the URL expire, and then asks the storage with it once more. */
+  readonly letExpire: () => void;
+  readonly retry: () => void;
+};
+
+/**
+ * The URL of a picture's thumbnail, renewed while the picture is on the screen. A new URL is shown when its picture is
+ * loaded, so the view never flickers.
+ */
+export function usePictureUrl(phone: Phone, image: Image, isOnScreen: boolean): PictureUrl {
+  const [url, setUrl] = useState<string>();
+  const [secondsLeft, setSecondsLeft] = useState<number>();
+  const [story, setStory] = useState<string>();
+  const [error, setError] = useState<unknown>();
+  const [isHeld, setHeld] = useState(false);
+  const isBusy = useRef(false);
+  const { pictures } = phone;
+
+  /** Shows the picture with a URL, or with the URL that comes in its place when it has expired. */
+  const show = async (wanted: string): Promise<void> => {
+    let working = wanted;
+    if (!(await isShown(wanted))) {
+      working = await pictures.onExpired(image, wanted, THUMBNAIL);
+      setStory('The storage has refused the expired URL. A new one is in its place.');
+      if (!(await isShown(working))) working = await pictures.onExpired(image, working, THUMBNAIL);
+    }
+    setUrl(working);
+  };
+
+  const run = async (work: () => Promise<void>): Promise<void> => {
+    if (isBusy.current) return;
+    isBusy.current = true;
+    try {
+      await work();
+    } catch (failure) {
+      setError(failure);
+    } finally {
+      isBusy.current = false;
+    }
+  };
+
+  useTicks(() => {
+    const lifeMs = pictures.urlLifeMs(image, THUMBNAIL);
+    setSecondsLeft(lifeMs === undefined ? undefined : Math.ceil(lifeMs / 1000));
+    if (isHeld) {
+      if (url === undefined || lifeMs !== 0) return;
+      void run(async () => {
+        await show(url);
+        setHeld(false);
+      });
+    } else if (error === undefined) {
+      void run(async () => {
+        const current = await pictures.url(image, THUMBNAIL);
+        if (current !== url) await show(current);
+      });
+    }
+  }, isOnScreen);
+
+  return {
+    url,
+    secondsLeft,
+    story,
+    error,
+    isHeld,
+    letExpire: () => {
+      setStory(undefined);
+      setHeld(true);
+    },
+    retry: () => setError(undefined),
+  };
+}
+
+async function isShown(url: string): Promise<boolean> {
+  const view = new Image();
+  view.src = url;
+  return view.decode().then(
+    () => true,
+    () => false,
+  );
+}
+
+/** What to tell people of an error. */
+export function sentence(error: unknown): string {
+  return error instanceof ChatImagesError || error instanceof Error ? error.message : String(error);
+}
