@@ -181,7 +181,7 @@ function WholePicture({
       ) : (
         <div
           class="whole"
-          style={{ width: `${image.width}px`, aspectRatio: `${image.width} / ${image.height}` }}
+          style={{ '--width': `${image.width}px`, '--ratio': String(image.width / image.height) }}
         >
           <Placeholder hash={hashOf(image.thumb_hash)} />
           {url !== undefined && (

@@ -1,5 +1,7 @@
 import {
   ChatImages,
+  ChatImagesError,
+  type ErrorCode,
   type Image,
   indexedDbStorage,
   type QueuedUpload,
@@ -12,6 +14,9 @@ import { type Role, type Session, tokenOf, type TrailEntry } from './session.js'
 
 const PAGE_SIZE = 20;
 const POLL_MS = 1500;
+
+type Answer =
+  { readonly trail: readonly TrailEntry[] } | { readonly error_code: ErrorCode; readonly message: string };
 
 /** The phone of a user: an app that uses the client package, and a network that can be taken away. */
 export class Phone {
@@ -122,8 +127,9 @@ export class Phone {
       headers: { Authorization: `Bearer ${await this.token()}` },
       signal: new AbortController().signal,
     });
-    const answer = JSON.parse(body) as { trail: TrailEntry[]; message: string };
-    if (status !== 200) throw new Error(answer.message);
+    const answer = JSON.parse(body) as Answer;
+    if (!('trail' in answer))
+      throw new ChatImagesError({ code: answer.error_code, message: answer.message, status });
     return answer.trail;
   }
 

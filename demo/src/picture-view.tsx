@@ -67,8 +67,8 @@ function Life({
         ) : (
           <>
             <span class={secondsLeft === 0 ? 'expired' : 'alive'} />
-            {secondsLeft === 0 ? 'The URL has expired' : `The URL works for ${duration(secondsLeft)}`}
-            {isHeld && ', and is not renewed'}
+            {isHeld ? 'The URL of the whole picture' : 'The URL'}
+            {secondsLeft === 0 ? ' has expired' : ` works for ${duration(secondsLeft)}`}
             {canExpire && !isHeld && <Link onClick={shown.letExpire}>Let it expire</Link>}
           </>
         )}

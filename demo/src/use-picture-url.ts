@@ -13,9 +13,9 @@ export type PictureUrl = {
   /** A sentence about the last end of a URL. */
   readonly story: string | undefined;
   readonly error: unknown;
-  /** Whether the URL is left to expire. */
+  /** Whether a URL of the whole picture is left to expire: `secondsLeft` is its life then. */
   readonly isHeld: boolean;
-  /** Lets the URL expire, and then asks the storage with it once more. */
+  /** Gets a URL of the whole picture, and opens it when it has expired. */
   readonly letExpire: () => void;
   readonly retry: () => void;
 };
@@ -29,19 +29,27 @@ export function usePictureUrl(phone: Phone, image: Image, isOnScreen: boolean): 
   const [secondsLeft, setSecondsLeft] = useState<number>();
   const [story, setStory] = useState<string>();
   const [error, setError] = useState<unknown>();
-  const [isHeld, setHeld] = useState(false);
+  const [held, setHeld] = useState<string>();
   const isBusy = useRef(false);
   const { pictures } = phone;
 
-  /** Shows the picture with a URL, or with the URL that comes in its place when it has expired. */
+  /** Shows the picture with a URL, or with the URL that comes in its place when it does not work. */
   const show = async (wanted: string): Promise<void> => {
     let working = wanted;
-    if (!(await isShown(wanted))) {
-      working = await pictures.onExpired(image, wanted, THUMBNAIL);
-      setStory('The storage has refused the expired URL. A new one is in its place.');
-      if (!(await isShown(working))) working = await pictures.onExpired(image, working, THUMBNAIL);
-    }
+    // The client ends this with an error when a fresh URL does not work either.
+    while (!(await isShown(working))) working = await pictures.onExpired(image, working, THUMBNAIL);
     setUrl(working);
+  };
+
+  /** Opens the whole picture with an expired URL, as a view does that was asleep. */
+  const openExpired = async (expired: string): Promise<void> => {
+    if (await isShown(expired)) setStory('The browser had kept the picture of this URL.');
+    else {
+      const working = await pictures.onExpired(image, expired);
+      if (await isShown(working)) setUrl(working);
+      setStory('The storage has refused the expired URL. A new one is in its place.');
+    }
+    setHeld(undefined);
   };
 
   const run = async (work: () => Promise<void>): Promise<void> => {
@@ -57,14 +65,11 @@ export function usePictureUrl(phone: Phone, image: Image, isOnScreen: boolean): 
   };
 
   useTicks(() => {
-    const lifeMs = pictures.urlLifeMs(image, THUMBNAIL);
+    const lifeMs = pictures.urlLifeMs(image, held === undefined ? THUMBNAIL : {});
     setSecondsLeft(lifeMs === undefined ? undefined : Math.ceil(lifeMs / 1000));
-    if (isHeld) {
-      if (url === undefined || lifeMs !== 0) return;
-      void run(async () => {
-        await show(url);
-        setHeld(false);
-      });
+    if (held !== undefined) {
+      // The client forgets URLs that have expired.
+      if (!lifeMs) void run(() => openExpired(held));
     } else if (error === undefined) {
       void run(async () => {
         const current = await pictures.url(image, THUMBNAIL);
@@ -78,10 +83,10 @@ export function usePictureUrl(phone: Phone, image: Image, isOnScreen: boolean): 
     secondsLeft,
     story,
     error,
-    isHeld,
+    isHeld: held !== undefined,
     letExpire: () => {
       setStory(undefined);
-      setHeld(true);
+      void run(async () => setHeld(await pictures.url(image)));
     },
     retry: () => setError(undefined),
   };

@@ -42,6 +42,7 @@ describe('loadSettings', () => {
       port: 3000,
       appUrl: 'https://api.example.com',
       swaggerEnabled: false,
+      demoEnabled: false,
       corsOrigins: [],
       trustProxy: 0,
       signedUrlExpiresSeconds: 3600,
@@ -59,6 +60,24 @@ describe('loadSettings', () => {
 
   it('has an UPLOAD_DEDUPE_SECONDS longer than three tries of 60 s each', () => {
     expect(loadSettings(COMPLETE).uploads.dedupeSeconds).toBeGreaterThan(3 * 60);
+  });
+
+  it('refuses the demo in production, and where it can not sign tokens', () => {
+    expect(problemsOf({ ...COMPLETE, DEMO_ENABLED: 'true' })).toEqual([
+      'DEMO_ENABLED must not be true in production: the demo gives everybody the tokens of its users',
+    ]);
+    const development = { ...COMPLETE, NODE_ENV: 'development', DEMO_ENABLED: 'true' };
+    expect(loadSettings(development).demoEnabled).toBe(true);
+    expect(
+      problemsOf({
+        ...development,
+        JWT_ALGORITHM: 'ES256',
+        JWT_SECRET: undefined,
+        JWT_PUBLIC_KEY: pem('ec'),
+      }),
+    ).toEqual([
+      'DEMO_ENABLED must not be true without JWT_ALGORITHM=HS256: the demo signs the tokens of its users',
+    ]);
   });
 
   it('enables the Swagger page outside production, unless SWAGGER_ENABLED=false', () => {

@@ -3,6 +3,7 @@ import { Controller, Get, Module, RequestMethod, type Type } from '@nestjs/commo
 import { ModulesContainer, NestFactory } from '@nestjs/core';
 import type { OpenAPIObject } from '@nestjs/swagger';
 import { Validator } from '@seriousme/openapi-schema-validator';
+import { get } from 'node:http';
 import { ACCESS } from '../../src/access/access.guard.js';
 import { AppModule } from '../../src/app.module.js';
 import { PUBLIC } from '../../src/auth/public.decorator.js';
@@ -52,7 +53,7 @@ describe('the routes', () => {
   let routes: Route[];
 
   beforeAll(async () => {
-    test = await TestApp.start({ TEXT_SESSIONS: 'true' });
+    test = await TestApp.start({ TEXT_SESSIONS: 'true', DEMO_ENABLED: 'true' });
     routes = routesOf(test);
   });
 
@@ -69,6 +70,8 @@ describe('the routes', () => {
       'GET /api/images/chat_images/text_session_:textSessionId/:filename',
       'GET /api/local-storage/*key',
       'GET /api/text-sessions/:textSessionId/chat-images',
+      'GET /demo/images/:id/trail',
+      'GET /demo/session.json',
       'GET /storage/chat_images/appointment_:appointmentId/:filename',
       'GET /storage/chat_images/text_session_:textSessionId/:filename',
       'HEAD /api/appointments/:appointmentId/chat-images',
@@ -81,6 +84,25 @@ describe('the routes', () => {
       'POST /api/chat-images/signed-urls',
       'POST /api/upload/chat-image',
     ]);
+  });
+
+  it('of the demo are there with DEMO_ENABLED only, and give tokens to no page of another name', async () => {
+    expect((await test.fetch('/demo/session.json')).status).toBe(200);
+    // The name that a browser sends for a page whose owner has pointed its name at this machine.
+    const asOther = await new Promise<number | undefined>((resolve, reject) =>
+      get(`${test.url}/demo/session.json`, { headers: { host: 'elsewhere.example.com' } }, ({ statusCode }) =>
+        resolve(statusCode),
+      ).on('error', reject),
+    );
+    expect(asOther).toBe(403);
+    const without = await TestApp.start();
+    try {
+      expect(routesOf(without).filter(({ path }) => path.startsWith('/demo'))).toEqual([]);
+      for (const path of ['/demo', '/demo/session.json', '/demo/images/1/trail'])
+        expect([path, (await without.fetch(path, { as: PATIENT })).status]).toEqual([path, 404]);
+    } finally {
+      await without.stop();
+    }
   });
 
   it('all declare their authentication: public with a reason, or participants only', () => {

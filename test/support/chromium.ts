@@ -46,6 +46,17 @@ function chromiumPath(): string | undefined {
     });
 }
 
+/** Starts Chromium without a window. */
+export function startChromium(): Promise<Browser> {
+  return chromium.launch({
+    executablePath: chromiumPath(),
+    // The sandbox of Chromium does not start for root.
+    chromiumSandbox: process.getuid?.() !== 0,
+    // A screenshot has the pixels of the picture.
+    args: ['--disable-gpu', '--force-color-profile=srgb'],
+  });
+}
+
 /** A real Chromium without a window, which looks at pictures. */
 export class Chromium {
   private constructor(
@@ -54,12 +65,7 @@ export class Chromium {
   ) {}
 
   static async start(): Promise<Chromium> {
-    const browser = await chromium.launch({
-      executablePath: chromiumPath(),
-      // The sandbox of Chromium does not start for root.
-      chromiumSandbox: process.getuid?.() !== 0,
-      args: ['--disable-gpu', '--force-color-profile=srgb'],
-    });
+    const browser = await startChromium();
     const page = await browser.newPage();
     // Only secure pages decode single frames.
     await page.route('**/*', (route) => route.fulfill({ contentType: 'text/html', body: '' }));

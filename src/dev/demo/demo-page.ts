@@ -22,6 +22,7 @@ export function serveDemoPage(app: NestExpressApplication): void {
   app.use(
     '/demo',
     helmet({
+      xFrameOptions: { action: 'deny' },
       contentSecurityPolicy: {
         useDefaults: false,
         directives: {
