@@ -2,12 +2,12 @@ import type { NestExpressApplication } from '@nestjs/platform-express';
 import express from 'express';
 import helmet from 'helmet';
 import { existsSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { UsageError } from '../../commands/run-command.js';
 import { SETTINGS, type Settings } from '../../config/settings.js';
 
 /** The built page. */
-const FOLDER = resolve('dist/demo');
+const FOLDER = fileURLToPath(new URL('../../../dist/demo', import.meta.url));
 
 /**
  * Serves the demo's page at `/demo`.
