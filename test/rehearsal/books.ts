@@ -247,10 +247,7 @@ export class Books {
         knownFrom === 'manifest' ? createdAtOf(path) : new Date(secondsOf(path) * 1000).toISOString();
       findings.same('books', `the time of ${path}`, row?.createdAt.toISOString(), time);
     }
-    const known = new Set([
-      ...rows.flatMap(({ path, mimeType }) => [path, thumbnailKey(path, mimeType)]),
-      ...this.objectsBefore,
-    ]);
+    const known = new Set([...rows.flatMap(objectsOf), ...this.objectsBefore]);
     const objects = await this.place.objects();
     findings.same(
       'books',
@@ -300,7 +297,7 @@ export class Books {
         this.findings.add('untouched', `${path} was "${facts}", and is "${now.get(path) ?? 'gone'}".`);
     }
     this.findings.count('files and folders that were not touched', untouched);
-    const ours = new Set((await this.images()).map(({ path }) => path));
+    const ours = new Set((await this.images()).flatMap(objectsOf));
     for (const path of now.keys())
       if (!this.before.has(path) && !(this.place.inPlace && ours.has(path)))
         this.findings.add('untouched', `${path} has come.`);
@@ -346,3 +343,6 @@ export class Books {
     );
   }
 }
+
+/** The keys of the objects that the service may have for an image. */
+const objectsOf = ({ path, mimeType }: ImageRow): string[] => [path, thumbnailKey(path, mimeType)];
