@@ -159,7 +159,7 @@ export class SignedUrls {
   }
 }
 
-/** A picture in the body of the request. The service has no variants yet: each shows the original. */
+/** An entry of the request's `ids`. The service has no thumbnails yet, so both variants show the original. */
 function batchEntry({ id }: Wanted): number | string {
   return id;
 }

@@ -50,7 +50,7 @@ export class ImagePreparer {
   }
 
   /**
-   * @param keepBytes checks the picture as any other, and keeps the bytes as they are sent
+   * @param keepBytes stores the sent bytes, with their metadata. The picture is checked and decoded all the same.
    * @throws PictureError
    */
   async prepare(pieces: BytePieces, { userId, left }: Sender, keepBytes = false): Promise<PreparedImage> {
