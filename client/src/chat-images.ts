@@ -95,7 +95,7 @@ export class ChatImages {
       signal,
     });
     if (file instanceof Blob) onProgress?.({ loaded: file.size, total: file.size });
-    // Whoever keeps the image must not keep a URL that opens it.
+    // Apps store the image. A stored signed URL would open the picture to anybody until it expires.
     const { signed_url, ...image } = data;
     return image;
   }

@@ -156,7 +156,7 @@ function failure({ status, header }: HttpResponse, body: Body | undefined): Chat
       fields: body.errors as FieldErrors | undefined,
     });
   }
-  // Whoever has answered, the service has not: a proxy that finds no service, or the log-in page of a public network.
+  // The response is not the service's: it comes from a proxy without a service, or from the log-in page of a public network.
   const isRefusal = status >= 400 && status < 500 && status !== 408 && status !== 429;
   return new ChatImagesError({
     ...details,

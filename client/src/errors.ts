@@ -16,7 +16,7 @@ export type ClientErrorCode =
 
 export type ErrorCode = ServiceErrorCode | ClientErrorCode;
 
-/** What was wrong, per field of the request: `{ field: [sentence, …] }`. */
+/** Validation errors by field of the request: `{ field: [sentence, …] }`. */
 export type FieldErrors = Readonly<Record<string, readonly string[]>>;
 
 type ErrorDetails = {

@@ -2,7 +2,7 @@ import type { components } from './api-types.js';
 
 type Schemas = components['schemas'];
 
-/** What the service knows of a picture. `media_url` is stable, and may be stored in messages. */
+/** A stored picture, as the service describes it. `media_url` is stable, and may be stored in messages. */
 export type Image = Schemas['ChatImageDto'];
 
 /** A page of a conversation's pictures, newest first. `next_cursor` is `null` on the last page. */

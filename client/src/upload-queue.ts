@@ -5,7 +5,7 @@ import { newIdempotencyKey } from './upload-form.js';
 import { memoryStorage, type StoredUpload, type UploadStorage } from './upload-storage.js';
 import { pause, pauseMs } from './waiting.js';
 
-/** A picture of the queue, at one moment. */
+/** A snapshot of a picture in the queue. */
 export type QueuedUpload = StoredUpload & {
   readonly state:
     /** For its turn, for the network, or for a service that is down: `error` has the last reason. */
@@ -197,7 +197,7 @@ export class UploadQueue {
     return this.queued.find((upload) => upload.key === key);
   }
 
-  /** What is not named is over: progress, and the last error. */
+  /** Replaces state, progress, image and error together. A field that is left out is cleared. */
   private change(key: string, { state, progress, image, error }: Change): void {
     const upload = this.find(key);
     if (!upload) return;

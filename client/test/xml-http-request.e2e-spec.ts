@@ -9,7 +9,7 @@ import { clientOf, rejection, storedImages } from './support.js';
 
 const PAGE = 'https://app.example.com';
 
-/** What a page has, and Node.js has not, or has of its own. */
+/** Globals of a page. Node.js lacks them, or has its own versions. */
 const PAGE_GLOBALS = ['XMLHttpRequest', 'FormData', 'Blob', 'File'] as const;
 
 describe('an upload by XMLHttpRequest, from a page of another origin', () => {

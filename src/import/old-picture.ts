@@ -1,7 +1,7 @@
 import type { Conversation } from '../conversations/conversation.js';
 import { parseId } from '../database/parse-id.js';
 
-/** A picture of the previous system. All is read from its path. */
+/** A picture of the previous system. Every field is read from its path. */
 export type OldPicture = {
   /** The path in the source, and in this service's storage: `chat_images/appointment_145/1762379401_YoxmX4UUfE.jpg`. */
   readonly filePath: string;

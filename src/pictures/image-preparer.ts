@@ -29,7 +29,7 @@ export type PreparedImage = InspectedImage & {
 };
 
 export type PrepareOptions = {
-  /** Checks the picture as any other, and keeps the bytes as they are sent. */
+  /** Stores the sent bytes, with their metadata. The picture is checked and decoded all the same. */
   readonly keepBytes?: boolean;
   readonly withThumbnail?: boolean;
 };

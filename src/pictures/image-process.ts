@@ -25,7 +25,7 @@ export type PictureTask = {
   readonly length: number;
   /** Memory limit for decoding. */
   readonly memoryBytes: number;
-  /** Checks the picture as any other, and returns the sent bytes: nothing is removed. */
+  /** Whether to return the sent bytes, with their metadata. The picture is checked and decoded all the same. */
   readonly keepBytes: boolean;
   readonly withThumbnail: boolean;
 };

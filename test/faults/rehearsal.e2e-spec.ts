@@ -41,7 +41,7 @@ describe.each(possibleForms())(`a migration of ${FILES} files: %s`, (form) => {
     const { counts } = report;
     expect(counts['runs killed']).toBeGreaterThanOrEqual(3);
     expect(counts['pictures half done']).toBeGreaterThan(0);
-    // Of a few files, one run may have claimed all before the other begins.
+    // In the short form, the first run may claim all files before the second begins.
     if (FILES >= 1000) expect(counts['two runs have stored pictures at once']).toBe(1);
     expect(report.findings('commands')).toEqual([]);
   });
