@@ -181,6 +181,7 @@ describe('reconcile', () => {
       for (const { id, filePath } of [gone, shorter, changed]) {
         await instances.healthy.database.query('DELETE FROM chat_images WHERE id = $1', [id]);
         await instances.storage.delete(filePath);
+        await instances.storage.delete(thumbnailKey(filePath, contentType));
       }
     }
   });
