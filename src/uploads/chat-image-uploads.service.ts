@@ -77,7 +77,7 @@ export class ChatImageUploadsService {
 
   private async store(user: AuthenticatedUser, image: ChatImage, prepared: PreparedImage): Promise<void> {
     try {
-      await Promise.all([this.putPicture(image, prepared), this.putThumbnail(image, prepared)]);
+      await this.put(image, prepared);
       if (await this.claims.commitStored(user, image)) return;
     } catch (error) {
       await this.claims.abandon(image);
@@ -88,6 +88,12 @@ export class ChatImageUploadsService {
     await this.claims.abandon(image);
     await this.claims.leaveTombstone(image);
     throw new AppError('OVERLOADED');
+  }
+
+  /** Ends when both have ended: nothing is written after the upload was abandoned. */
+  private async put(image: ChatImage, prepared: PreparedImage): Promise<void> {
+    const puts = [this.putPicture(image, prepared), this.putThumbnail(image, prepared)];
+    for (const put of await Promise.allSettled(puts)) if (put.status === 'rejected') throw put.reason;
   }
 
   private putPicture({ filePath, mimeType }: ChatImage, prepared: PreparedImage): Promise<void> {

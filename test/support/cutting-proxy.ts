@@ -65,7 +65,10 @@ export class CuttingProxy {
     return `${HOST}:${(this.server.address() as AddressInfo).port}`;
   }
 
-  /** The number of connections that only their clients have closed, so that a request may still take effect. */
+  /**
+   * The number of connections with a request that may still take effect, though its client may have left: it is held, or
+   * forwarded and not answered, or only the client has closed the connection.
+   */
   get givenUp(): number {
     return [...this.connections].filter(({ isGivenUp }) => isGivenUp).length;
   }
@@ -129,6 +132,8 @@ class Connection {
   private forwarded = 0;
   /** The last bytes from the client, for a text that comes in two parts. */
   private tail = '';
+  /** Whether a request was held and is not answered. That its client has left shows only after the held bytes. */
+  private isHeld = false;
 
   constructor(
     private readonly client: Socket,
@@ -138,7 +143,7 @@ class Connection {
   ) {}
 
   get isGivenUp(): boolean {
-    return this.client.readableEnded || this.client.destroyed;
+    return this.isHeld || this.client.readableEnded || this.client.destroyed;
   }
 
   run(): void {
@@ -180,6 +185,7 @@ class Connection {
           this.backend.destroy();
           break;
         case 'hold':
+          this.isHeld = true;
           await phase.over;
           await write(this.backend, chunk);
           break;
@@ -189,14 +195,20 @@ class Connection {
           await write(this.backend, chunk);
       }
     }
-    this.backend.end();
+    // A backend that sees the end before it has answered may close the connection first, and do the request afterwards.
+    if (!this.isHeld) this.backend.end();
   }
 
   private async fromBackend(): Promise<void> {
     for await (const chunk of this.backend as AsyncIterable<Buffer>) {
       const phase = this.phase();
       const fault = this.hitBy === phase ? phase.fault : undefined;
-      if (fault && chunk.toString('latin1', 0, INTERIM_ANSWER.length) !== INTERIM_ANSWER) {
+      const isInterim = chunk.toString('latin1', 0, INTERIM_ANSWER.length) === INTERIM_ANSWER;
+      if (!isInterim && this.isHeld) {
+        this.isHeld = false;
+        if (this.client.readableEnded) this.backend.end();
+      }
+      if (fault && !isInterim) {
         if (fault.how === 'cut after') {
           this.cut();
           return;
