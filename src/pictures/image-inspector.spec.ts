@@ -23,7 +23,19 @@ const noise = (format: Format): Promise<Buffer> =>
     .toFormat(format)
     .toBuffer();
 
-const inspect = async (bytes: Buffer): Promise<InspectedImage> => inspectAs(bytes, detectFormat(bytes));
+/** Inspects a picture without and with its thumbnail, which must not change the verdict. */
+async function inspect(bytes: Buffer): Promise<InspectedImage> {
+  const format = detectFormat(bytes);
+  // One after the other, as libvips keeps the warnings of all pictures together.
+  const [alone] = await Promise.allSettled([inspectAs(bytes, format)]);
+  const [withThumbnail] = await Promise.allSettled([inspectAs(bytes, format, true)]);
+  if (alone.status === 'rejected') {
+    expect(withThumbnail).toEqual(alone);
+    throw alone.reason;
+  }
+  expect(withThumbnail).toMatchObject({ value: { image: alone.value.image } });
+  return alone.value.image;
+}
 
 describe('the image inspector', () => {
   it.each([

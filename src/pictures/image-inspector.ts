@@ -3,6 +3,7 @@ import { type ImageFormat, MAX_PIXELS } from './image-format.js';
 import { harmlessOddities, isProgressive } from './image-metadata/jpeg.js';
 import { IMAGE_LIMITS } from './image-metadata/image-limits.js';
 import { invalidPicture } from './picture-error.js';
+import { type Thumbnail, thumbnailOf } from './thumbnail.js';
 
 /**
  * Warnings of libjpeg for complete photographs of some phones. Any other warning means missing or corrupt image data. libvips
@@ -41,24 +42,34 @@ sharp.concurrency(1);
  * Reads the header of a picture, then decodes the whole picture once, with all frames, to find out whether it is complete.
  * For an animation, sharp builds a list of all frames on the event loop. The caller must have limited their number before.
  *
+ * @param withThumbnail whether to make the thumbnail of the decoded pixels, where that takes less time than to decode twice
  * @throws PictureError with a sentence that names the reason
  */
-export async function inspect(bytes: Buffer, format: ImageFormat): Promise<InspectedImage> {
+export async function inspect(
+  bytes: Buffer,
+  format: ImageFormat,
+  withThumbnail = false,
+): Promise<{ readonly image: InspectedImage; readonly thumbnail: Thumbnail | undefined }> {
   const header = await readHeader(bytes, format);
-  try {
-    if (format === 'jpeg') await decodeJpeg(bytes, header.height);
-    // The output is one pixel, which needs little memory, and is thrown away.
-    else await pictureOf(bytes, 'error').resize(1, 1, { fit: 'fill' }).raw().toBuffer();
-  } catch (error) {
-    throw invalidPicture('The image is damaged or incomplete. Please send it again.', error);
-  }
   const { width, height } = header.autoOrient;
-  return {
+  const image: InspectedImage = {
     mimeType: `image/${format}`,
     extension: format === 'jpeg' ? 'jpg' : format,
     width,
     height: header.pageHeight ?? height,
   };
+  if (withThumbnail && hasOneFrame(header) && header.space !== 'cmyk')
+    try {
+      return { image, thumbnail: await decodeToThumbnail(bytes, format, header) };
+    } catch {
+      // Whether the picture or only its thumbnail is the reason, shows without the thumbnail.
+    }
+  try {
+    await decode(bytes, format, header);
+  } catch (error) {
+    throw invalidPicture('The image is damaged or incomplete. Please send it again.', error);
+  }
+  return { image, thumbnail: undefined };
 }
 
 /** Reads the header of a picture without decoding pixels, and checks the size of the picture. */
@@ -90,20 +101,41 @@ function pictureOf(bytes: Buffer, failOn: FailOnOptions): Sharp {
   });
 }
 
-/**
- * Decodes a JPEG up to the first pixel of its last line. The decoder can't skip lines to get there. It does not shrink the
- * picture either: a shrinking decoder does not tell what is missing of the last lines. All warnings are judged: stopping at
- * the first one could hide another.
- */
-async function decodeJpeg(bytes: Buffer, height: number): Promise<void> {
-  const warnings: string[] = [];
-  await pictureOf(bytes, 'none')
-    .extract({ left: 0, top: height - 1, width: 1, height: 1 })
-    .raw()
-    .on('warning', (warning: string) => warnings.push(warning))
-    .toBuffer();
-  expectHarmless(warnings, bytes);
+/** Decodes a whole picture. The output is one pixel, which needs little memory, and is thrown away. */
+async function decode(bytes: Buffer, format: ImageFormat, { height }: Metadata): Promise<void> {
+  if (format !== 'jpeg') {
+    await pictureOf(bytes, 'error').resize(1, 1, { fit: 'fill' }).raw().toBuffer();
+    return;
+  }
+  // The decoder can't skip lines to get to the last one.
+  const lastLine = { left: 0, top: height - 1, width: 1, height: 1 };
+  await withoutHarm(bytes, (picture) => picture.extract(lastLine).raw().toBuffer());
 }
+
+/** Decodes a whole picture, and makes its thumbnail of the pixels. */
+function decodeToThumbnail(bytes: Buffer, format: ImageFormat, header: Metadata): Promise<Thumbnail> {
+  if (format !== 'jpeg') return thumbnailOf(pictureOf(bytes, 'error'), format, header);
+  const { width, height } = header;
+  return withoutHarm(bytes, (picture) =>
+    // With an extract, even of everything, sharp does not let libjpeg shrink the picture.
+    thumbnailOf(picture.extract({ left: 0, top: 0, width, height }), format, header),
+  );
+}
+
+/**
+ * Decodes a JPEG, and judges all warnings: stopping at the first one could hide another. The output must not shrink the
+ * picture while it is decoded: libjpeg does not tell then what is missing of the last lines. libvips keeps the warnings of a
+ * process together, so a process decodes one picture at a time.
+ */
+async function withoutHarm<T>(bytes: Buffer, output: (picture: Sharp) => Promise<T>): Promise<T> {
+  const warnings: string[] = [];
+  const picture = pictureOf(bytes, 'none').on('warning', (warning: string) => warnings.push(warning));
+  const result = await output(picture);
+  expectHarmless(warnings, bytes);
+  return result;
+}
+
+const hasOneFrame = ({ pages = 1 }: Metadata): boolean => pages === 1;
 
 /** @throws Error when a warning of libjpeg means that data of the picture are missing or corrupt */
 function expectHarmless(warnings: readonly string[], bytes: Buffer): void {

@@ -109,12 +109,13 @@ async function handleTask({
   try {
     const cleaned = clean(bytes, format);
     // The cleaned bytes are exactly the bytes that will be stored, but with `keepBytes`.
-    const image = await inspect(cleaned.bytes, format);
+    const { image, thumbnail } = await inspect(cleaned.bytes, format, withThumbnail);
     const stored = keepBytes ? { bytes, copies: [0, 0, length] } : cleaned;
     const sha256Sent = sha256Of(bytes);
     const sha256 = isWhole(stored, length) ? sha256Sent : sha256Of(stored.bytes);
     checked = { image, sha256Sent, edit: editOf(stored, sha256) };
-    return withThumbnail ? { ...checked, thumbnail: await thumbnailOf(cleaned.bytes, format) } : checked;
+    if (!withThumbnail) return checked;
+    return { ...checked, thumbnail: thumbnail ?? (await thumbnailOf(cleaned.bytes, format)) };
   } catch (error) {
     if (!(error instanceof PictureError))
       return { failure: isNativeError(error) ? error.message : 'unknown' };

@@ -3,7 +3,9 @@ import { readFile } from 'node:fs/promises';
 import sharp, { type Sharp } from 'sharp';
 import { thumbHashToAverageRGBA, thumbHashToRGBA } from 'thumbhash';
 import { phonePhoto } from '../../test/support/pictures.js';
-import { makeThumbnail, type Thumbnail, THUMBNAIL_PIXELS } from './thumbnail.js';
+import type { ImageFormat } from './image-format.js';
+import { inspect } from './image-inspector.js';
+import { makeThumbnail as makeAlone, type Thumbnail, THUMBNAIL_PIXELS } from './thumbnail.js';
 
 type Colour = { readonly r: number; readonly g: number; readonly b: number };
 
@@ -43,7 +45,18 @@ async function metadataOf(bytes: Buffer): Promise<unknown> {
   return { exif, icc, xmp, iptc, orientation, comments, tifftagPhotoshop };
 }
 
-describe('a thumbnail', () => {
+type MakeThumbnail = (bytes: Buffer, format: ImageFormat) => Promise<Thumbnail>;
+
+/** As an upload makes it: while the picture is decoded, or after it. */
+const makeOfUpload: MakeThumbnail = async (bytes, format) =>
+  (await inspect(bytes, format, true)).thumbnail ?? makeAlone(bytes, format);
+
+const WAYS: readonly (readonly [string, MakeThumbnail])[] = [
+  ['made alone', makeAlone],
+  ['made of an upload', makeOfUpload],
+];
+
+describe.each(WAYS)('a thumbnail %s', (_way, makeThumbnail) => {
   it.each([1, 2, 3, 4, 5, 6, 7, 8])('is upright for the orientation %i', async (orientation) => {
     // How a camera stores the picture that is upright with this orientation. sharp mirrors before it turns.
     const stored: Readonly<Record<number, (picture: Sharp) => Sharp>> = {
@@ -171,7 +184,7 @@ describe('a thumbnail', () => {
   );
 });
 
-describe('its hash', () => {
+describe.each(WAYS)('the hash of a thumbnail %s', (_way, makeThumbnail) => {
   const bytesOf = ({ hash }: Thumbnail): Buffer => Buffer.from(hash, 'base64');
 
   it.each([
@@ -205,5 +218,19 @@ describe('its hash', () => {
     const thumbnail = await makeThumbnail(picture, 'png');
     expect(thumbnail.hash.length).toBeLessThan(40);
     expect(Math.abs(thumbHashToAverageRGBA(bytesOf(thumbnail)).a - 0.5)).toBeLessThan(0.1);
+  });
+});
+
+describe('the thumbnail of a decoded picture', () => {
+  it.each([
+    ['a JPEG', (picture: Sharp) => picture.jpeg(), 'jpeg', true],
+    ['a JPEG with a profile', (picture: Sharp) => picture.withIccProfile('p3').jpeg(), 'jpeg', true],
+    ['a PNG', (picture: Sharp) => picture.png(), 'png', true],
+    ['a WebP', (picture: Sharp) => picture.webp(), 'webp', true],
+    ['a CMYK JPEG', (picture: Sharp) => picture.toColourspace('cmyk').jpeg(), 'jpeg', false],
+  ] as const)('of %s is made on the way, where it can be', async (_, write, format, isMade) => {
+    const bytes = await write(await quartered()).toBuffer();
+    const { thumbnail } = await inspect(bytes, format, true);
+    expect(thumbnail !== undefined).toBe(isMade);
   });
 });

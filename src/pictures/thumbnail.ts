@@ -1,5 +1,5 @@
 import { rgbaToThumbHash } from 'thumbhash';
-import sharp from 'sharp';
+import sharp, { type Metadata, type Sharp } from 'sharp';
 import type { ImageFormat } from './image-format.js';
 import { IMAGE_LIMITS } from './image-metadata/image-limits.js';
 
@@ -26,24 +26,43 @@ export type Thumbnail = {
   readonly hash: string;
 };
 
-/**
- * Makes the thumbnail of a picture that has been decoded in full. A second decoding that shrinks takes less time than
- * making the thumbnail of the decoded pixels: colours are converted after the shrinking.
- */
+/** Makes the thumbnail of a picture that is known to be whole. */
 export async function makeThumbnail(bytes: Buffer, format: ImageFormat): Promise<Thumbnail> {
-  // Complaints of the decoder were judged before.
-  const small = sharp(bytes, {
+  const picture = sharp(bytes, {
+    // Complaints of the decoder were judged before.
     failOn: 'none',
     sequentialRead: true,
     pages: 1,
     limitInputPixels: IMAGE_LIMITS.animationPixels,
-  })
-    .autoOrient()
-    .resize(THUMBNAIL_PIXELS, THUMBNAIL_PIXELS, { fit: 'inside', withoutEnlargement: true })
-    .toColourspace('srgb');
-  const { data, info } = await (format === 'jpeg' ? small.jpeg(JPEG) : small.webp(WEBP)).toBuffer({
-    resolveWithObject: true,
   });
+  return encode(shrink(picture), format);
+}
+
+/**
+ * Makes the thumbnail of a picture while it is decoded.
+ *
+ * @param picture ignores its colour profile. Colours are converted after the shrinking, which takes a fraction of the time.
+ */
+export async function thumbnailOf(
+  picture: Sharp,
+  format: ImageFormat,
+  { hasProfile }: Metadata,
+): Promise<Thumbnail> {
+  const small = shrink(picture);
+  if (!hasProfile) return encode(small, format);
+  return makeThumbnail(await small.keepIccProfile().png({ compressionLevel: 0 }).toBuffer(), format);
+}
+
+function shrink(picture: Sharp): Sharp {
+  return picture
+    .autoOrient()
+    .resize(THUMBNAIL_PIXELS, THUMBNAIL_PIXELS, { fit: 'inside', withoutEnlargement: true });
+}
+
+async function encode(small: Sharp, format: ImageFormat): Promise<Thumbnail> {
+  const coloured = small.toColourspace('srgb');
+  const encoded = format === 'jpeg' ? coloured.jpeg(JPEG) : coloured.webp(WEBP);
+  const { data, info } = await encoded.toBuffer({ resolveWithObject: true });
   return {
     bytes: data,
     mimeType: format === 'jpeg' ? 'image/jpeg' : 'image/webp',
