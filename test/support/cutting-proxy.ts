@@ -158,7 +158,7 @@ class Connection {
   }
 
   private async fromClient(): Promise<void> {
-    for await (const chunk of this.client as AsyncIterable<Buffer>) {
+    for await (const chunk of chunksOf(this.client)) {
       const phase = this.phase();
       const { fault } = phase;
       if (!this.isHit(phase, chunk) || !fault) {
@@ -200,7 +200,7 @@ class Connection {
   }
 
   private async fromBackend(): Promise<void> {
-    for await (const chunk of this.backend as AsyncIterable<Buffer>) {
+    for await (const chunk of chunksOf(this.backend)) {
       const phase = this.phase();
       const fault = this.hitBy === phase ? phase.fault : undefined;
       const isInterim = chunk.toString('latin1', 0, INTERIM_ANSWER.length) === INTERIM_ANSWER;
@@ -232,6 +232,11 @@ class Connection {
     this.onHit();
     return true;
   }
+}
+
+/** The other direction stays open after the last chunk. */
+function chunksOf(socket: Socket): AsyncIterable<Buffer> {
+  return socket.iterator({ destroyOnReturn: false });
 }
 
 function newPhase(fault?: Fault): Phase {
