@@ -1,6 +1,7 @@
 /*
  * The bare reference for uploads: a server that pipes every body to the storage and answers, without a check. It
- * reads no form, knows no user and no database, and keeps nothing in memory.
+ * reads no form, knows no user, and keeps nothing in memory. With BENCH_ROWS it is the least that a store of pictures without
+ * any check of them does: one row is committed before the object is written, and another one after it.
  */
 import { S3Client, PutObjectCommand } from '@aws-sdk/client-s3';
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
@@ -10,8 +11,9 @@ import { mkdir } from 'node:fs/promises';
 import { Agent, createServer, type IncomingMessage, request } from 'node:http';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
+import pg from 'pg';
 
-const { PORT, STORAGE_DRIVER, LOCAL_STORAGE_DIR = '.' } = process.env;
+const { PORT, STORAGE_DRIVER, LOCAL_STORAGE_DIR = '.', DATABASE_URL, BENCH_ROWS } = process.env;
 const agent = new Agent({ keepAlive: true, maxSockets: 64 });
 
 async function toDisk(body: IncomingMessage): Promise<void> {
@@ -51,8 +53,23 @@ async function toBucket(): Promise<(body: IncomingMessage) => Promise<void>> {
   };
 }
 
+async function withRows(
+  store: (body: IncomingMessage) => Promise<void>,
+): Promise<(body: IncomingMessage) => Promise<void>> {
+  const pool = new pg.Pool({ connectionString: DATABASE_URL, max: 10 });
+  await pool.query('CREATE TABLE IF NOT EXISTS bench_rows (id bigserial PRIMARY KEY, name text NOT NULL)');
+  const commitRow = (name: string): Promise<unknown> =>
+    pool.query({ name: 'row', text: 'INSERT INTO bench_rows (name) VALUES ($1)', values: [name] });
+  return async (body) => {
+    await commitRow('begun');
+    await store(body);
+    await commitRow('stored');
+  };
+}
+
 await mkdir(LOCAL_STORAGE_DIR, { recursive: true });
-const store = STORAGE_DRIVER === 's3' ? await toBucket() : toDisk;
+const toStorage = STORAGE_DRIVER === 's3' ? await toBucket() : toDisk;
+const store = BENCH_ROWS ? await withRows(toStorage) : toStorage;
 const server = createServer((incoming, response) => {
   store(incoming).then(
     () => response.setHeader('content-type', 'application/json').end('{"success":true}'),

@@ -1,6 +1,6 @@
 /*
  * npm run bench:upload: uploads per second and peak memory of the service, in production mode with all features,
- * beside bare-upload-server.ts, interleaved in one run. Uses the S3 server of S3_ENDPOINT when it is set,
+ * with thumbnails and without them, beside bare-upload-server.ts without and with rows, interleaved in one run. Uses the S3 server of S3_ENDPOINT when it is set,
  * else the local disk.
  */
 import { once } from 'node:events';
@@ -12,6 +12,9 @@ const WARM_UP_MS = 1000;
 const MEASURE_MS = Number(process.env.BENCH_MS ?? 4000);
 const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 3);
 const CONCURRENCIES = [1, 8, 32];
+
+/** The place of the bare server among the servers. */
+const BARE = 2;
 
 type Result = {
   readonly perSecond: number;
@@ -65,9 +68,15 @@ const bench = await Bench.open();
 try {
   const servers = [
     await bench.start('this service', 'dist/main.js'),
-    await bench.start('bare node:http', 'dist/bench/test/bench/bare-upload-server.js'),
+    await bench.start('no thumbnails', 'dist/main.js', { THUMBNAILS: 'false' }),
+    await bench.start('bare', 'dist/bench/test/bench/bare-upload-server.js'),
+    await bench.start('bare, two rows', 'dist/bench/test/bench/bare-upload-server.js', { BENCH_ROWS: '1' }),
   ];
-  const photos = { '200 KB': await photograph(1278, 720, 82), '3 MB': await photograph(4000, 3000, 93) };
+  const photos = {
+    '200 KB': await photograph(1278, 720, 82),
+    '1 MB': await photograph(2560, 1440, 91),
+    '3 MB': await photograph(4000, 3000, 93),
+  };
   console.log(`storage: ${bench.storage}; medians of ${ROUNDS} rounds of ${MEASURE_MS} ms`);
   const rows: Record<string, string>[] = [];
   for (const [size, photo] of Object.entries(photos)) {
@@ -78,23 +87,19 @@ try {
           results[index]?.push(await measure(server, photo, concurrency, bench.tokenOf(1)));
         }
       }
-      const [service, bare] = results.map((all) => ({
-        perSecond: median(all.map(({ perSecond }) => perSecond)),
-        cpuMs: median(all.map(({ cpuMs }) => cpuMs)),
-        peakMiB: Math.max(...all.map(({ peakMiB: peak }) => peak)),
-      }));
-      if (!service || !bare) throw new Error('Nothing was measured.');
-      rows.push({
-        photo: `${size} (${Math.round(photo.length / 1000)} kB)`,
-        concurrency: String(concurrency),
-        'uploads/s': service.perSecond.toFixed(1),
-        'bare uploads/s': bare.perSecond.toFixed(1),
-        ratio: `${Math.round((100 * service.perSecond) / bare.perSecond)} %`,
-        'CPU ms': service.cpuMs.toFixed(1),
-        'bare CPU ms': bare.cpuMs.toFixed(1),
-        'peak MiB': service.peakMiB.toFixed(0),
-        'bare peak MiB': bare.peakMiB.toFixed(0),
-      });
+      const bare = results[BARE]?.map(({ perSecond }) => perSecond) ?? [];
+      for (const [index, all] of results.entries()) {
+        const perSecond = median(all.map((result) => result.perSecond));
+        rows.push({
+          photo: `${size} (${Math.round(photo.length / 1000)} kB)`,
+          concurrency: String(concurrency),
+          server: servers[index]?.name ?? '',
+          'uploads/s': perSecond.toFixed(1),
+          'of bare': `${Math.round((100 * perSecond) / median(bare))} %`,
+          'CPU ms': median(all.map(({ cpuMs }) => cpuMs)).toFixed(1),
+          'peak MiB': Math.max(...all.map((result) => result.peakMiB)).toFixed(0),
+        });
+      }
     }
   }
   console.table(rows);
