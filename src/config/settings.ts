@@ -29,6 +29,9 @@ const optionalWholeNumber = (min: number, max: number, example: number) =>
 const wholeNumber = (min: number, max: number, fallback: number) =>
   optionalWholeNumber(min, max, fallback).default(fallback);
 
+/** The most that UPLOAD_MAX_FILE_MIB may allow. */
+export const LARGEST_FILE_MIB = 25;
+
 /** Default of DECODE_PROCESSES: one per processor, at least two so that no user occupies all, at most four. */
 const DEFAULT_DECODE_PROCESSES = Math.min(Math.max(availableParallelism(), 2), 4);
 
@@ -187,6 +190,7 @@ export const environmentSchema = z.object({
   MIGRATE_SOURCE_ENDPOINT: httpUrl('https://fra1.digitaloceanspaces.com').optional(),
   MIGRATE_SOURCE_REGION: text('the region of the bucket with the old pictures, e.g. fra1').optional(),
 
+  UPLOAD_MAX_FILE_MIB: wholeNumber(10, LARGEST_FILE_MIB, 10),
   UPLOAD_MEMORY_MIB: wholeNumber(128, 65_536, 256),
   UPLOAD_WAIT_MS: wholeNumber(0, 120_000, 10_000),
   DECODE_PROCESSES: optionalWholeNumber(1, 64, 3),
@@ -345,6 +349,8 @@ export type Settings = {
   readonly uploads: {
     /** Memory limit for all uploads of this process together. */
     readonly memoryBytes: number;
+    /** The largest file. The picture in it is at most 10 MiB. */
+    readonly maxFileBytes: number;
     /** Maximum wait of an upload for memory, and again for decoding. */
     readonly waitMs: number;
     /** Number of decoding processes. One user's pictures never occupy all of them, unless there is only one. */
@@ -404,6 +410,11 @@ export function loadSettings(environment: NodeJS.ProcessEnv): Settings {
       path: ['SIGNED_URL_WINDOW_SECONDS'],
       message: 'must be at most half of SIGNED_URL_EXPIRES_SECONDS, so that no URL is handed out as it ends',
     })
+    .refine((values) => values.UPLOAD_MAX_FILE_MIB * 10 + 4 <= values.UPLOAD_MEMORY_MIB, {
+      path: ['UPLOAD_MEMORY_MIB'],
+      message:
+        'must be more than ten times UPLOAD_MAX_FILE_MIB: a file counts five times, and a user has half of the memory',
+    })
     .refine((values) => values.NODE_ENV !== 'production' || !isUnencrypted(values.JWT_JWKS_URL), {
       path: ['JWT_JWKS_URL'],
       message: 'must be an https URL in production: an attacker on the network could replace the keys',
@@ -441,6 +452,7 @@ export function loadSettings(environment: NodeJS.ProcessEnv): Settings {
     revocationCacheSeconds: env.REVOCATION_CACHE_SECONDS,
     storage: storageSettings(env),
     uploads: {
+      maxFileBytes: env.UPLOAD_MAX_FILE_MIB * 1024 * 1024,
       memoryBytes: env.UPLOAD_MEMORY_MIB * 1024 * 1024,
       waitMs: env.UPLOAD_WAIT_MS,
       decodeProcesses: env.DECODE_PROCESSES ?? DEFAULT_DECODE_PROCESSES,

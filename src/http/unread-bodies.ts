@@ -1,6 +1,7 @@
 import type { Request, Response } from 'express';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
-import { MAX_FILE_BYTES, MAX_FORM_OVERHEAD_BYTES } from '../uploads/upload-form.js';
+import { LARGEST_FILE_MIB } from '../config/settings.js';
+import { MAX_FORM_OVERHEAD_BYTES } from '../uploads/upload-form.js';
 
 declare global {
   // Express' types are extended by merging.
@@ -13,7 +14,7 @@ declare global {
 }
 
 /** Limits for the rest of a body after the response. A client that sends more, or for longer, is cut off. */
-const MAX_UNREAD_BYTES = 2 * (MAX_FILE_BYTES + MAX_FORM_OVERHEAD_BYTES);
+const MAX_UNREAD_BYTES = 2 * (LARGEST_FILE_MIB * 1024 * 1024 + MAX_FORM_OVERHEAD_BYTES);
 const MAX_UNREAD_MS = 30_000;
 
 /** The limit where the response closes the connection: enough for bytes that are on their way. */

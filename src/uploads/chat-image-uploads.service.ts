@@ -10,7 +10,7 @@ import { ImagePreparer, type PreparedImage } from '../pictures/image-preparer.js
 import { PictureError } from '../pictures/picture-error.js';
 import { StorageProvider } from '../storage/storage-provider.js';
 import { UploadClaims } from './upload-claims.js';
-import type { UploadForm } from './upload-form.js';
+import { MAX_FILE_BYTES, type UploadForm } from './upload-form.js';
 import { UploadLeases } from './upload-leases.js';
 
 /** The longest time that a duplicate waits for the upload of its picture. */
@@ -45,7 +45,7 @@ export class ChatImageUploadsService {
    * time, or with the same `Idempotency-Key`.
    *
    * @returns the image; the audit row of its URL is committed
-   * @throws AppError INVALID_IMAGE with a sentence that names the reason, IDEMPOTENCY_KEY_REUSED, APPOINTMENT_NOT_FOUND when the conversation was just deleted,
+   * @throws AppError INVALID_IMAGE with a sentence that names the reason, FILE_TOO_LARGE for a picture over 10 MiB, IDEMPOTENCY_KEY_REUSED, APPOINTMENT_NOT_FOUND when the conversation was just deleted,
    *   OVERLOADED when another upload of the same picture does not end
    */
   async upload(user: AuthenticatedUser, form: UploadForm): Promise<UploadedImage> {
@@ -54,6 +54,7 @@ export class ChatImageUploadsService {
     const prepared = await this.preparer.prepare(form.pieces, sender, options).catch((error: unknown) => {
       throw error instanceof PictureError ? toAppError(error) : error;
     });
+    if (prepared.size > MAX_FILE_BYTES) throw new AppError('FILE_TOO_LARGE');
     const deadline = performance.now() + DUPLICATE_WAIT_MS;
     for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(2 * pause, LONGEST_PAUSE_MS)) {
       const claim = await this.claims.claim(user, form, prepared);

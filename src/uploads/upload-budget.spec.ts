@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { RESERVED_BYTES, UploadBudget, type UploadMemory } from './upload-budget.js';
+import { reservedBytes, UploadBudget, type UploadMemory } from './upload-budget.js';
 
 const MIB = 1024 * 1024;
 const SOON_MS = 20;
@@ -18,8 +18,9 @@ async function waits(promise: Promise<unknown>): Promise<boolean> {
 
 describe('UploadBudget', () => {
   /** Memory for two pictures of 10 MiB besides the reserve. */
+  const RESERVED_BYTES = reservedBytes(10 * MIB);
   const CAPACITY = RESERVED_BYTES + 100 * MIB;
-  const newBudget = (maxWaitMs = 5000): UploadBudget => new UploadBudget(CAPACITY, maxWaitMs);
+  const newBudget = (maxWaitMs = 5000): UploadBudget => new UploadBudget(CAPACITY, RESERVED_BYTES, maxWaitMs);
 
   let users = 0;
   /** An upload of a user without other uploads. */
@@ -141,7 +142,7 @@ describe('UploadBudget', () => {
     });
 
     it('is a large picture until the appointment is authorised', async () => {
-      const budget = new UploadBudget(8 * RESERVED_BYTES, 5000);
+      const budget = new UploadBudget(8 * RESERVED_BYTES, RESERVED_BYTES, 5000);
       const first = await uploadOf(budget, USER);
       const second = uploadOf(budget, USER);
       expect(await waits(second)).toBe(true);

@@ -6,8 +6,12 @@ import { AppError, uploadGivenUp } from '../errors/app-error.js';
  */
 const BYTES_PER_RECEIVED_BYTE = 5;
 
-/** The reserve for the one upload that may continue when the rest is spent: a picture of the largest size. */
-export const RESERVED_BYTES = 52 * 1024 * 1024;
+/** What a form adds to its file. */
+const FORM_BYTES = 2 * 1024 * 1024;
+
+/** The reserve for the one upload that may continue when the rest is spent: a file of the largest size. */
+export const reservedBytes = (maxFileBytes: number): number =>
+  maxFileBytes * BYTES_PER_RECEIVED_BYTE + FORM_BYTES;
 
 /** The most uploads of one user at the same time. The app sends one or a few. */
 const MAX_UPLOADS_PER_USER = 16;
@@ -54,11 +58,13 @@ export class UploadBudget {
   private readonly bytesPerUser: number;
 
   /**
-   * @param capacity bytes of memory, at least twice {@link RESERVED_BYTES}
+   * @param capacity bytes of memory, at least twice `reserved`
+   * @param reserved {@link reservedBytes}
    * @param maxWaitMs how long one upload may wait for memory, all its waits together
    */
   constructor(
     private readonly capacity: number,
+    readonly reserved: number,
     readonly maxWaitMs: number,
   ) {
     this.bytesPerUser = capacity / 2;
@@ -86,7 +92,7 @@ export class UploadBudget {
     const admitted =
       share.uploads < MAX_UPLOADS_PER_USER &&
       share.bytes + bytes <= this.bytesPerUser &&
-      share.unauthorizedBytes + bytes <= RESERVED_BYTES;
+      share.unauthorizedBytes + bytes <= this.reserved;
     if (!admitted) return false;
     share.uploads += 1;
     share.bytes += bytes;
@@ -105,7 +111,7 @@ export class UploadBudget {
 
   /** @internal called by {@link UploadMemory} */
   take(upload: UploadMemory, bytes: number): boolean {
-    const limit = upload === this.privileged ? this.capacity : this.capacity - RESERVED_BYTES;
+    const limit = upload === this.privileged ? this.capacity : this.capacity - this.reserved;
     if (this.used + bytes > limit) return false;
     this.used += bytes;
     return true;
@@ -136,7 +142,7 @@ export class UploadBudget {
 
   private admitWaiters(): void {
     // While the reserve is untouched, the right to use it can pass on.
-    if (this.used <= this.capacity - RESERVED_BYTES) this.privileged = undefined;
+    if (this.used <= this.capacity - this.reserved) this.privileged = undefined;
     admitFrom(this.line);
     if (this.privileged || this.line.length === 0) return;
     this.privileged = this.line[0]?.upload;
@@ -184,7 +190,7 @@ export class UploadMemory {
    * @throws AppError TOO_MANY_REQUESTS when it has waited too long for other uploads of the same user
    */
   async enter(bytes: number): Promise<void> {
-    const needed = Math.min(bytes * BYTES_PER_RECEIVED_BYTE, RESERVED_BYTES);
+    const needed = Math.min(bytes * BYTES_PER_RECEIVED_BYTE, this.budget.reserved);
     const share = this.budget.shareOf(this.userId);
     await this.wait('TOO_MANY_REQUESTS', share, () => {
       const admitted = this.budget.takeShare(share, needed);

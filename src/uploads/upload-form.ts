@@ -10,7 +10,7 @@ import { UploadFieldsDto } from './upload-chat-image.dto.js';
 import type { UploadMemory } from './upload-budget.js';
 import { watchUploadPace } from './upload-pace.js';
 
-/** The seed's `max:10240`. */
+/** The largest picture: the seed's `max:10240`. UPLOAD_MAX_FILE_MIB may allow a larger file, whose picture is not larger. */
 export const MAX_FILE_BYTES = 10 * 1024 * 1024;
 
 /** The most bytes that boundaries, part headers and fields may add to the file in `Content-Length`. */
@@ -27,7 +27,6 @@ const PART_BUFFER_BYTES = 128 * 1024;
 
 const LIMITS = {
   files: 1,
-  fileSize: MAX_FILE_BYTES,
   fields: 8,
   fieldSize: 1024,
   fieldNameSize: 100,
@@ -65,6 +64,8 @@ type Reading = {
   readonly authorize: (named: NamedConversation) => Promise<GrantedConversation>;
   /** TEXT_SESSIONS. */
   readonly textSessions: boolean;
+  /** UPLOAD_MAX_FILE_MIB, in bytes. */
+  readonly maxFileBytes: number;
 };
 
 /**
@@ -76,13 +77,13 @@ type Reading = {
  */
 export async function readUploadForm(
   request: Request,
-  { memory, left, slowSeconds, authorize, textSessions }: Reading,
+  { memory, left, slowSeconds, authorize, textSessions, maxFileBytes }: Reading,
 ): Promise<UploadForm> {
   const { 'content-type': type = '', 'content-encoding': encoding = 'identity' } = request.headers;
   if (!/^multipart\/form-data(;|\s|$)/i.test(type) || encoding !== 'identity') {
     throw new AppError('UNSUPPORTED_MEDIA_TYPE');
   }
-  const mostBytes = MAX_FILE_BYTES + MAX_FORM_OVERHEAD_BYTES;
+  const mostBytes = maxFileBytes + MAX_FORM_OVERHEAD_BYTES;
   const announced = Number(request.headers['content-length'] ?? mostBytes);
   if (announced > mostBytes) throw new AppError('FILE_TOO_LARGE');
   const idempotencyKey = idempotencyKeyOf(request);
@@ -96,7 +97,7 @@ export async function readUploadForm(
 
   let endWatch: (() => void) | undefined;
 
-  const parser = createParser(request);
+  const parser = createParser(request, maxFileBytes);
   try {
     await new Promise<void>((resolve, reject) => {
       parser.on('field', (name: string, value: string, _nameTruncated: boolean, truncated: boolean) => {
@@ -182,11 +183,11 @@ function acceptBody(request: Request): void {
   if (/100-continue/i.test(request.headers.expect ?? '')) request.res?.writeContinue();
 }
 
-function createParser(request: Request): BusboyInstance {
+function createParser(request: Request, maxFileBytes: number): BusboyInstance {
   try {
     return new Busboy({
       headers: request.headers as BusboyHeaders,
-      limits: LIMITS,
+      limits: { ...LIMITS, fileSize: maxFileBytes },
       isPartAFile,
       fileHwm: PART_BUFFER_BYTES,
     });

@@ -34,6 +34,7 @@ export class UploadRoute implements RouteAccess<UploadForm> {
       left: left.signal,
       slowSeconds: this.settings.uploads.slowSeconds,
       textSessions: this.settings.textSessions,
+      maxFileBytes: this.settings.uploads.maxFileBytes,
       authorize: async (named) =>
         grantedConversation(await this.access.decideConversation(user, named), named, 'send images to'),
     });

@@ -5,7 +5,7 @@ import { DatabaseModule } from '../database/database.module.js';
 import { PicturesModule } from '../pictures/pictures.module.js';
 import { StorageModule } from '../storage/storage.module.js';
 import { ChatImageUploadsService } from './chat-image-uploads.service.js';
-import { UploadBudget } from './upload-budget.js';
+import { reservedBytes, UploadBudget } from './upload-budget.js';
 import { UploadClaims } from './upload-claims.js';
 import { UploadLeases } from './upload-leases.js';
 import { UploadRoute } from './upload.route.js';
@@ -20,7 +20,8 @@ import { UploadRoute } from './upload.route.js';
     {
       provide: UploadBudget,
       inject: [SETTINGS],
-      useFactory: ({ uploads }: Settings) => new UploadBudget(uploads.memoryBytes, uploads.waitMs),
+      useFactory: ({ uploads }: Settings) =>
+        new UploadBudget(uploads.memoryBytes, reservedBytes(uploads.maxFileBytes), uploads.waitMs),
     },
   ],
   exports: [ChatImageUploadsService, UploadRoute],

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import { createHash } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import sharp from 'sharp';
 import type { UploadedChatImageResponseDto } from '../../src/chat-images/dto/uploaded-chat-image.dto.js';
@@ -92,5 +92,46 @@ describe('the stored picture', () => {
         [data.id],
       ),
     ).toEqual([{ sent: digest(photo), stored: digest(object), size: object.length }]);
+  });
+});
+
+describe('a motion photo, where UPLOAD_MAX_FILE_MIB is 25', () => {
+  const MIB = 1024 * 1024;
+  let test: TestApp;
+
+  beforeAll(async () => {
+    test = await TestApp.start({ UPLOAD_MAX_FILE_MIB: '25' });
+  });
+
+  afterAll(() => test.stop());
+
+  const refusal = async (bytes: Buffer): Promise<unknown> => {
+    const response = await test.upload(bytes);
+    return [response.status, await response.json()];
+  };
+
+  it('is stored without its film, which does not count', async () => {
+    const photo = await phonePhoto();
+    const film = Buffer.concat([Buffer.from('\0\0\0\x18ftypmp42'), Buffer.alloc(20 * MIB, 'film')]);
+    const response = await test.upload(Buffer.concat([photo, film]));
+    expect(response.status).toBe(200);
+    const { data } = (await response.json()) as UploadedChatImageResponseDto;
+    const object = Buffer.from(await (await fetch(data.signed_url)).arrayBuffer());
+    expect(data.size).toBe(object.length);
+    expect(object.length).toBeLessThanOrEqual(photo.length);
+    expect((await pixels(object)).equals(await pixels(photo))).toBe(true);
+  });
+
+  it('is refused when its picture has more than 10 MiB, or the file more than 25', async () => {
+    const large = await sharp(randomBytes(1950 * 1900 * 3), {
+      raw: { width: 1950, height: 1900, channels: 3 },
+    })
+      .png({ compressionLevel: 0 })
+      .toBuffer();
+    expect([large.length > 10 * MIB, large.length < 12 * MIB]).toEqual([true, true]);
+    const tooLarge = [413, expect.objectContaining({ error_code: 'FILE_TOO_LARGE' })];
+    expect(await refusal(large)).toEqual(tooLarge);
+    expect(await refusal(Buffer.alloc(25 * MIB + 1))).toEqual(tooLarge);
+    expect(await test.database.query('SELECT FROM chat_images WHERE size > 10485760')).toEqual([]);
   });
 });
