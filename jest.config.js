@@ -9,12 +9,8 @@ export default {
   moduleNameMapper: {
     '^(\\.{1,2}/.*)\\.js$': '$1',
   },
-  // The chaos test takes minutes: `npm run test:s3` runs it. `npm run test:browser` runs the tests of the demo.
-  testPathIgnorePatterns: [
-    '/node_modules/',
-    ...(process.env.CHAOS ? [] : ['/test/faults/chaos\\.']),
-    ...(process.env.BROWSER ? [] : ['/test/browser/']),
-  ],
+  // The chaos test takes minutes: `npm run test:s3` runs it.
+  testPathIgnorePatterns: ['/node_modules/', ...(process.env.CHAOS ? [] : ['/test/faults/chaos\\.'])],
   transform: { '\\.ts$': ['ts-jest', { useESM: true, diagnostics: false }] },
   maxWorkers: 2,
   // A busy machine needs longer than Jest's 500 ms to free the memory of a worker that has nothing left to do. A worker that

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { StorageProvider } from '../../src/storage/storage-provider.js';
+import { CuttingProxy } from '../../test/support/cutting-proxy.js';
 import { eventually } from '../../test/support/eventually.js';
 import { APPOINTMENT, DOCTOR, OUTSIDER, PATIENT, TestApp } from '../../test/support/test-app.js';
 import { ChatImagesError, type ChatImagesOptions, type Image, type ImageName, send } from '../src/index.js';
@@ -59,6 +60,21 @@ describe('the URLs of pictures', () => {
     const asked = Array.from({ length: 150 }, (_, index) => rejection(client.url(1_000_000 + index)));
     for (const error of await Promise.all(asked)) expect(error).toMatchObject({ code: 'IMAGE_NOT_FOUND' });
     expect(sent.batches.sort()).toEqual([100, 50]);
+  });
+
+  it('come in one request, beside a try that the network has lost', async () => {
+    const network = await CuttingProxy.start({ host: '127.0.0.1', port: service.settings.port });
+    try {
+      network.fail({ how: 'cut before', at: 'POST /api/chat-images/signed-urls' });
+      const asked = doctor({ baseUrl: `http://${network.address}` }).url(image);
+      await eventually(() => network.hits > 0, 'a cut');
+      network.pass();
+      expect((await fetch(await asked)).status).toBe(200);
+      expect(sent.all.length).toBeGreaterThan(1);
+      expect(sent.batches).toEqual([1]);
+    } finally {
+      await network.stop();
+    }
   });
 
   it('come from memory the next time', async () => {

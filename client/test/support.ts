@@ -19,15 +19,23 @@ export function clientOf(
 /** The requests that a client sends. */
 export class SentRequests {
   readonly all: HttpRequest[] = [];
+  private readonly failed = new Set<HttpRequest>();
 
-  readonly send: Send = (request) => {
+  readonly send: Send = async (request) => {
     this.all.push(request);
-    return send(request);
+    this.failed.add(request);
+    const response = await send(request);
+    if (response.status < 500) this.failed.delete(request);
+    return response;
   };
 
-  /** The numbers of pictures in the requests for URLs. */
+  /**
+   * The numbers of pictures in the requests for URLs. The client repeats a request that fails on a busy machine: such a try
+   * does not count.
+   */
   get batches(): number[] {
-    return this.all.map(({ body }) => (JSON.parse(body as string) as { ids: unknown[] }).ids.length);
+    const answered = this.all.filter((request) => !this.failed.has(request));
+    return answered.map(({ body }) => (JSON.parse(body as string) as { ids: unknown[] }).ids.length);
   }
 
   get idempotencyKeys(): (string | undefined)[] {

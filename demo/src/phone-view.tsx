@@ -106,10 +106,7 @@ function Chat({
     >
       {phone.error !== undefined && phone.isOnline && <p class="notice">{sentence(phone.error)}</p>}
       {!phone.isOnline && <p class="notice">No network. Pictures wait here, and leave when it is back.</p>}
-      {phone.hasOlder && <p class="older">Loads older pictures …</p>}
-      {phone.isLoaded && images.length + uploads.length === 0 && (
-        <p class="older">No pictures yet. Send the first.</p>
-      )}
+      <p class="older">{beginning(phone)}</p>
       <ol>
         {images.map((image) => (
           <PictureView key={image.id} phone={phone} image={image} onOpen={onOpen} />
@@ -120,6 +117,13 @@ function Chat({
       </ol>
     </div>
   );
+}
+
+/** What is above the pictures: always one line, so that nothing moves when the last page has come. */
+function beginning({ images, uploads, isLoaded, hasOlder }: Phone): string {
+  if (!isLoaded) return 'Loads the chat …';
+  if (hasOlder) return 'Loads older pictures …';
+  return images.length + uploads.length === 0 ? 'No pictures yet. Send the first.' : 'The chat begins here.';
 }
 
 /** A picture that is on its way. */
@@ -139,6 +143,7 @@ function Upload({ phone, upload }: { readonly phone: Phone; readonly upload: Que
         {state === 'uploading' && <progress value={percent} max="100" aria-label={`Upload of ${name}`} />}
       </div>
       <p class="life">
+        <span class="visually-hidden">Picture {name}: </span>
         {state === 'failed' ? (
           <>
             {sentence(error)} <Link onClick={() => phone.retry(key)}>Try again</Link>{' '}

@@ -5,6 +5,12 @@ import { useTicks } from './ticks.js';
 
 const THUMBNAIL = { variant: 'thumbnail' } as const;
 
+/** A URL works this much longer than the client says, at most: the client's clock is never late, but up to a second early. */
+const CLOCK_MARGIN_MS = 1500;
+
+/** A URL that is left to expire. */
+type HeldUrl = { readonly url: string; readonly expiresAt: number };
+
 /** The URL that an image view shows, and what is known of it. */
 export type PictureUrl = {
   readonly url: string | undefined;
@@ -29,7 +35,7 @@ export function usePictureUrl(phone: Phone, image: Image, isOnScreen: boolean): 
   const [secondsLeft, setSecondsLeft] = useState<number>();
   const [story, setStory] = useState<string>();
   const [error, setError] = useState<unknown>();
-  const [held, setHeld] = useState<string>();
+  const [held, setHeld] = useState<HeldUrl>();
   const isBusy = useRef(false);
   const { pictures } = phone;
 
@@ -43,7 +49,7 @@ export function usePictureUrl(phone: Phone, image: Image, isOnScreen: boolean): 
 
   /** Opens the whole picture with an expired URL, as a view does that was asleep. */
   const openExpired = async (expired: string): Promise<void> => {
-    if (await isShown(expired)) setStory('The browser had kept the picture of this URL.');
+    if (await isShown(expired)) setStory('The expired URL has shown the picture: the browser had kept it.');
     else {
       const working = await pictures.onExpired(image, expired);
       if (await isShown(working)) setUrl(working);
@@ -65,11 +71,11 @@ export function usePictureUrl(phone: Phone, image: Image, isOnScreen: boolean): 
   };
 
   useTicks(() => {
-    const lifeMs = pictures.urlLifeMs(image, held === undefined ? THUMBNAIL : {});
-    setSecondsLeft(lifeMs === undefined ? undefined : Math.ceil(lifeMs / 1000));
-    if (held !== undefined) {
-      // The client forgets URLs that have expired.
-      if (!lifeMs) void run(() => openExpired(held));
+    // The client forgets URLs that have expired.
+    const lifeMs = held ? held.expiresAt - Date.now() : pictures.urlLifeMs(image, THUMBNAIL);
+    setSecondsLeft(lifeMs === undefined ? undefined : Math.max(0, Math.ceil(lifeMs / 1000)));
+    if (held) {
+      if (Date.now() > held.expiresAt + CLOCK_MARGIN_MS) void run(() => openExpired(held.url));
     } else if (error === undefined) {
       void run(async () => {
         const current = await pictures.url(image, THUMBNAIL);
@@ -86,7 +92,13 @@ export function usePictureUrl(phone: Phone, image: Image, isOnScreen: boolean): 
     isHeld: held !== undefined,
     letExpire: () => {
       setStory(undefined);
-      void run(async () => setHeld(await pictures.url(image)));
+      // Not in `run`: a click during a renewal counts too.
+      pictures
+        .url(image)
+        .then(
+          (given) => setHeld({ url: given, expiresAt: Date.now() + (pictures.urlLifeMs(image) ?? 0) }),
+          setError,
+        );
     },
     retry: () => setError(undefined),
   };
