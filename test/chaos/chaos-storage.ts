@@ -69,7 +69,7 @@ async function startBucket(environment: NodeJS.ProcessEnv): Promise<ChaosStorage
       proxies[instance]?.fail(fault);
       return () => proxies[instance]?.pass();
     },
-    underWay: () => proxies.reduce((sum, { givenUp }) => sum + givenUp, 0),
+    underWay: () => proxies.reduce((sum, { underWay }) => sum + underWay, 0),
     keys,
     stop: async () => {
       for (const proxy of proxies) await proxy.stop();

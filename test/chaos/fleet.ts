@@ -173,7 +173,7 @@ export class Fleet {
 
   /** The number of cancelled requests to database and storage that may still take effect. */
   underWay(): number {
-    return this.storage.underWay() + this.proxies.reduce((sum, { givenUp }) => sum + givenUp, 0);
+    return this.storage.underWay() + this.proxies.reduce((sum, { underWay }) => sum + underWay, 0);
   }
 
   /** Uses a direct database connection, apart from all instances. */

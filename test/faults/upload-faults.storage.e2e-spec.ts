@@ -132,7 +132,7 @@ describe('uploads, when the storage fails', () => {
   /** A held put may arrive before, during or after a sweep, so the tombstone stays until then. */
   async function untilTidy(): Promise<void> {
     // The test shifts the time of the tombstone, which must not happen before the put has ended.
-    await eventually(() => instances.proxy.givenUp === 0);
+    await eventually(() => instances.proxy.underWay === 0);
     await eventually(async () => {
       await instances.letGraceTimePass();
       await instances.sweep();

@@ -143,7 +143,7 @@ describe('the lease of a pending upload', () => {
     expect(status).toBe(200);
     // The statement of the dead process arrives late.
     proxy.pass();
-    await eventually(() => proxy.givenUp === 0);
+    await eventually(() => proxy.underWay === 0);
     expect(await statesOf(bytes)).toEqual(['abandoned', 'stored']);
     expect(await upload(test.url, bytes, { key })).toMatchObject({ status: 200, id });
     await startOther();

@@ -65,12 +65,14 @@ export class CuttingProxy {
     return `${HOST}:${(this.server.address() as AddressInfo).port}`;
   }
 
-  /**
-   * The number of connections with a request that may still take effect, though its client may have left: it is held, or
-   * forwarded and not answered, or only the client has closed the connection.
-   */
+  /** The number of connections that only their clients have closed. */
   get givenUp(): number {
     return [...this.connections].filter(({ isGivenUp }) => isGivenUp).length;
+  }
+
+  /** The number of connections with a request that may still take effect: it is held, or its client has left. */
+  get underWay(): number {
+    return [...this.connections].filter(({ isGivenUp, isHeld }) => isGivenUp || isHeld).length;
   }
 
   /** Begins a fault, which lasts until {@link pass} or another fault. */
@@ -127,13 +129,13 @@ export class CuttingProxy {
 
 /** The connection of a client, and its connection to the backend. */
 class Connection {
+  /** Whether a request was held and is not answered. That its client has left shows only after the held bytes. */
+  isHeld = false;
   /** The fault that has hit this connection. Another fault must hit it again. */
   private hitBy: Phase | undefined;
   private forwarded = 0;
   /** The last bytes from the client, for a text that comes in two parts. */
   private tail = '';
-  /** Whether a request was held and is not answered. That its client has left shows only after the held bytes. */
-  private isHeld = false;
 
   constructor(
     private readonly client: Socket,
@@ -143,7 +145,7 @@ class Connection {
   ) {}
 
   get isGivenUp(): boolean {
-    return this.isHeld || this.client.readableEnded || this.client.destroyed;
+    return this.client.readableEnded || this.client.destroyed;
   }
 
   run(): void {
