@@ -2,6 +2,7 @@ import { Module } from '@nestjs/common';
 import { AccessModule } from '../access/access.module.js';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { DatabaseModule } from '../database/database.module.js';
+import { METRICS, type Metrics } from '../observability/metrics.js';
 import { PicturesModule } from '../pictures/pictures.module.js';
 import { StorageModule } from '../storage/storage.module.js';
 import { ChatImageUploadsService } from './chat-image-uploads.service.js';
@@ -19,8 +20,12 @@ import { UploadRoute } from './upload.route.js';
     UploadRoute,
     {
       provide: UploadBudget,
-      inject: [SETTINGS],
-      useFactory: ({ uploads }: Settings) => new UploadBudget(uploads.memoryBytes, uploads.waitMs),
+      inject: [SETTINGS, METRICS],
+      useFactory: ({ uploads }: Settings, metrics: Metrics) => {
+        const budget = new UploadBudget(uploads.memoryBytes, uploads.waitMs);
+        metrics?.watchUploadMemory(uploads.memoryBytes, budget);
+        return budget;
+      },
     },
   ],
   exports: [ChatImageUploadsService, UploadRoute],
