@@ -13,6 +13,7 @@ import { dataSourceOptions } from './database/data-source-options.js';
 import { UPKEEP_CONNECTIONS } from './database/request-database.js';
 import { HealthModule } from './health/health.module.js';
 import { HttpModule } from './http/http.module.js';
+import type { Metrics } from './observability/metrics.js';
 import { ProcessModule } from './observability/process.module.js';
 import { RateLimitsModule } from './rate-limits/rate-limits.module.js';
 import { UserRateLimitGuard } from './rate-limits/user-rate-limit.guard.js';
@@ -22,11 +23,12 @@ import { UpkeepModule } from './upkeep/upkeep.module.js';
 /** The whole service, of one set of settings. */
 @Module({})
 export class AppModule {
-  static with(settings: Settings, logger: Logger): DynamicModule {
+  /** @param metrics only of a server: commands count nothing */
+  static with(settings: Settings, logger: Logger, metrics?: Metrics): DynamicModule {
     return {
       module: AppModule,
       imports: [
-        ProcessModule.with(settings, logger),
+        ProcessModule.with(settings, logger, metrics),
         TypeOrmModule.forRoot({
           ...dataSourceOptions({ ...settings.database, poolSize: UPKEEP_CONNECTIONS }, ENTITIES),
           retryAttempts: 3,

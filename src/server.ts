@@ -18,6 +18,7 @@ import { AppError } from './errors/app-error.js';
 import { preparedStatement, RequestDatabase } from './database/request-database.js';
 import { LeanExpressAdapter } from './http/lean-express.adapter.js';
 import { NestLogger } from './observability/logger.js';
+import type { Metrics } from './observability/metrics.js';
 import { RequestLog } from './http/request-log.js';
 import { serveSwaggerPage } from './http/swagger/swagger-page.js';
 import { answerExpectations, readAwayUnreadBody } from './http/unread-bodies.js';
@@ -59,10 +60,10 @@ const CLOCK = preparedStatement('clock', DATABASE_CLOCK);
 /** The application as a server: with scheduled upkeep, which commands do not run. */
 @Module({})
 class ServerModule {
-  static with(settings: Settings, logger: Logger, others: readonly Type[]): DynamicModule {
+  static with(settings: Settings, logger: Logger, metrics: Metrics, others: readonly Type[]): DynamicModule {
     return {
       module: ServerModule,
-      imports: [AppModule.with(settings, logger), UpkeepScheduleModule, ...others],
+      imports: [AppModule.with(settings, logger, metrics), UpkeepScheduleModule, ...others],
     };
   }
 }
@@ -71,7 +72,15 @@ class ServerModule {
 export async function createApp(settings: Settings, logger: Logger): Promise<NestExpressApplication> {
   // Not in the image of production.
   const demo = settings.demoEnabled ? await import('./dev/demo/demo.module.js') : undefined;
-  const module = ServerModule.with(settings, logger, demo ? [demo.DemoModule] : []);
+  // Without METRICS_PORT the library is not loaded.
+  const metrics = settings.metrics && {
+    ...(await import('./observability/prometheus-metrics.js')),
+    ...(await import('./observability/metrics-server.js')),
+  };
+  const module = ServerModule.with(settings, logger, metrics && new metrics.PrometheusMetrics(), [
+    ...(demo ? [demo.DemoModule] : []),
+    ...(metrics ? [metrics.MetricsServerModule] : []),
+  ]);
   const app = await NestFactory.create<NestExpressApplication>(module, new LeanExpressAdapter(), {
     logger: new NestLogger(logger),
     // No route needs a parsed body. The upload route parses its own multipart body.
@@ -114,7 +123,7 @@ export async function createApp(settings: Settings, logger: Logger): Promise<Nes
  * 1. Readiness is false, and each response closes its connection.
  * 2. After SHUTDOWN_DELAY_MS the port is closed.
  * 3. Running requests finish within SHUTDOWN_TIMEOUT_MS.
- * 4. The connection pool is closed.
+ * 4. The connection pool and the port of the metrics are closed.
  * After the timeout the process exits with 1.
  *
  * @returns when the server listens; `stopped` resolves when the server has stopped

@@ -28,6 +28,7 @@ import type { RowName } from '../database/held-rows.js';
 import { preparedStatement, RequestDatabase, type RunStatement } from '../database/request-database.js';
 import { StatementBatcher } from '../database/statement-batcher.js';
 import { AppError, type ErrorCode } from '../errors/app-error.js';
+import { METRICS, type Metrics } from '../observability/metrics.js';
 import { type AccessStatements, accessStatements, COUNT_REDIRECT } from './permission-rule.js';
 
 /** An image at a stable address. */
@@ -172,19 +173,22 @@ export class ImageAccess implements OnModuleInit {
   private readonly activeColumn: string | undefined;
   private readonly textSessions: boolean;
   private statements: AccessStatements;
-  private readonly batcher = new StatementBatcher(
-    (requests: readonly AccessRequest[]) =>
-      this.decideWith((statement, values) => this.database.runShared(statement, values), requests),
-    // The lock of a whole table concerns every request, the lock of a row only the requests for that row.
-    (error) => concernsEveryStatement(error) || (isLockFailure(error) && lockedTable(error) === undefined),
-    BATCH_LIMITS,
-    (request) => this.database.isHeld(auditedRows(request)),
-  );
+  private readonly batcher: StatementBatcher<AccessRequest, DecidedRow>;
 
   constructor(
     private readonly database: RequestDatabase,
     @Inject(SETTINGS) { usersActiveColumn, textSessions }: Settings,
+    @Inject(METRICS) metrics?: Metrics,
   ) {
+    this.batcher = new StatementBatcher(
+      (requests) =>
+        this.decideWith((statement, values) => this.database.runShared(statement, values), requests),
+      // The lock of a whole table concerns every request, the lock of a row only the requests for that row.
+      (error) => concernsEveryStatement(error) || (isLockFailure(error) && lockedTable(error) === undefined),
+      BATCH_LIMITS,
+      (request) => this.database.isHeld(auditedRows(request)),
+      metrics && ((items, waitedMs) => metrics.statementShared(items, waitedMs)),
+    );
     this.activeColumn = usersActiveColumn;
     this.textSessions = textSessions;
     this.statements = accessStatements(EVERY_USER, textSessions);

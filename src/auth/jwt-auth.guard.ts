@@ -2,10 +2,11 @@ import { type ExecutionContext, Inject, Injectable } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
 import { AuthGuard } from '@nestjs/passport';
 import type { Request } from 'express';
-import { SETTINGS, type Settings } from '../config/settings.js';
+import { type MigrationPhase, SETTINGS, type Settings } from '../config/settings.js';
 import { AppError } from '../errors/app-error.js';
 import { PHASE_RULES } from '../config/migration-phase.js';
 import { clientNetwork } from '../rate-limits/client-network.js';
+import { METRICS, type Metrics } from '../observability/metrics.js';
 import { RateLimits } from '../rate-limits/rate-limits.js';
 import type { AuthenticatedUser } from './token-verifier.js';
 import { OPEN_BY_LINK } from './open-by-link.decorator.js';
@@ -20,23 +21,28 @@ const NO_TOKEN = /^(Bearer)? *$/i;
  */
 @Injectable()
 export class JwtAuthGuard extends AuthGuard('jwt') {
+  private readonly phase: MigrationPhase;
   private readonly opensLinks: boolean;
 
   constructor(
     private readonly reflector: Reflector,
     private readonly limits: RateLimits,
     @Inject(SETTINGS) { migration }: Settings,
+    @Inject(METRICS) private readonly metrics: Metrics,
   ) {
     super();
+    this.phase = migration.phase;
     this.opensLinks = PHASE_RULES[migration.phase].withoutToken === 'opened by link';
   }
 
   override async canActivate(context: ExecutionContext): Promise<boolean> {
     if (isPublic(this.reflector, context)) return true;
     const request = context.switchToHttp().getRequest<Request>();
-    if (this.isOpenByLink(context, request)) return true;
+    if (this.opensLinks && this.isWithoutToken(context, request)) return true;
     await super.canActivate(context);
     if (request.user) return true;
+    if (request.method === 'GET' && this.isWithoutToken(context, request))
+      this.metrics?.openedWithoutToken(this.phase, 'refused');
     await this.limits.consume('unauthenticated', clientNetwork(request));
     throw new AppError('UNAUTHENTICATED');
   }
@@ -67,9 +73,9 @@ export class JwtAuthGuard extends AuthGuard('jwt') {
     return user;
   }
 
-  private isOpenByLink(context: ExecutionContext, { headers }: Request): boolean {
+  /** Whether a stable address is opened without a token. */
+  private isWithoutToken(context: ExecutionContext, { headers }: Request): boolean {
     return (
-      this.opensLinks &&
       NO_TOKEN.test(headers.authorization ?? '') &&
       this.reflector.get<boolean | undefined>(OPEN_BY_LINK, context.getHandler()) === true
     );

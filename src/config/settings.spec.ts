@@ -52,6 +52,17 @@ describe('loadSettings', () => {
     });
   });
 
+  it('has no metrics without METRICS_PORT, and then on 127.0.0.1 only', () => {
+    expect(loadSettings(COMPLETE).metrics).toBeUndefined();
+    const environment = { ...COMPLETE, METRICS_PORT: '9464' };
+    expect(loadSettings(environment).metrics).toEqual({ port: 9464, host: '127.0.0.1' });
+    expect(loadSettings({ ...environment, METRICS_HOST: '::' }).metrics?.host).toBe('::');
+    expect(problemsOf({ ...environment, METRICS_HOST: 'localhost' })).toHaveLength(1);
+    expect(problemsOf({ ...environment, PORT: '9464' })).toEqual([
+      'METRICS_PORT must be another port than PORT: the metrics are not public',
+    ]);
+  });
+
   it('has a SHUTDOWN_DELAY_MS of 5 s in production, and 0 elsewhere', () => {
     expect(loadSettings(COMPLETE).shutdownDelayMs).toBe(5000);
     expect(loadSettings({ ...COMPLETE, NODE_ENV: 'development' }).shutdownDelayMs).toBe(0);

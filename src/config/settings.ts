@@ -73,6 +73,11 @@ export const environmentSchema = z.object({
       'must be fatal, error, warn, info, debug or silent',
     )
     .default('info'),
+  METRICS_PORT: optionalWholeNumber(1, 65_535, 9464),
+  METRICS_HOST: z
+    .string()
+    .refine((value) => isIP(value) !== 0, 'must be an IP address of this machine, e.g. 127.0.0.1 or 0.0.0.0')
+    .default('127.0.0.1'),
   SHUTDOWN_DELAY_MS: optionalWholeNumber(0, 120_000, 5000),
   SHUTDOWN_TIMEOUT_MS: wholeNumber(0, 600_000, 25_000),
   SWAGGER_ENABLED: z.enum(['true', 'false'], 'must be true or false').optional(),
@@ -325,6 +330,8 @@ export type Settings = {
   /** The service's public address, without trailing slash. */
   readonly appUrl: string;
   readonly logLevel: Environment['LOG_LEVEL'];
+  /** Where the metrics are served; `undefined` for nowhere. */
+  readonly metrics: { readonly port: number; readonly host: string } | undefined;
   /** How long the port stays open after SIGTERM, with readiness false. */
   readonly shutdownDelayMs: number;
   /** Deadline for the process to end after the delay. */
@@ -415,6 +422,11 @@ export function loadSettings(environment: NodeJS.ProcessEnv): Settings {
       message:
         'must be more than ten times UPLOAD_MAX_FILE_MIB: a file counts five times, and a user has half of the memory',
     })
+    .refine((values) => values.METRICS_PORT === undefined || values.METRICS_PORT !== values.PORT, {
+      path: ['METRICS_PORT'],
+      message: 'must be another port than PORT: the metrics are not public',
+      when: () => true,
+    })
     .refine((values) => values.NODE_ENV !== 'production' || !isUnencrypted(values.JWT_JWKS_URL), {
       path: ['JWT_JWKS_URL'],
       message: 'must be an https URL in production: an attacker on the network could replace the keys',
@@ -436,6 +448,7 @@ export function loadSettings(environment: NodeJS.ProcessEnv): Settings {
     port: env.PORT,
     appUrl: env.APP_URL,
     logLevel: env.LOG_LEVEL,
+    metrics: env.METRICS_PORT === undefined ? undefined : { port: env.METRICS_PORT, host: env.METRICS_HOST },
     shutdownDelayMs:
       env.SHUTDOWN_DELAY_MS ?? (env.NODE_ENV === 'production' ? SHUTDOWN_DELAY_IN_PRODUCTION_MS : 0),
     shutdownTimeoutMs: env.SHUTDOWN_TIMEOUT_MS,

@@ -1,6 +1,7 @@
 import { Inject, Injectable, Logger, type OnApplicationShutdown, type OnModuleInit } from '@nestjs/common';
 import pg from 'pg';
 import { SETTINGS, type Settings } from '../config/settings.js';
+import { METRICS, type Metrics } from '../observability/metrics.js';
 import { connectionOptions, connectionTarget } from './connection.js';
 import {
   concernsEveryStatement,
@@ -82,7 +83,7 @@ export class RequestDatabase implements OnModuleInit, OnApplicationShutdown {
   /** The SQL that begins a transaction with the short or the long lock timeout. */
   private readonly begin: { readonly short: string; readonly long: string };
 
-  constructor(@Inject(SETTINGS) { database }: Settings) {
+  constructor(@Inject(SETTINGS) { database }: Settings, @Inject(METRICS) metrics?: Metrics) {
     const { pooled, poolSize, connectTimeoutMs, statementTimeoutMs } = database;
     this.pooled = pooled;
     this.statementTimeoutMs = statementTimeoutMs;
@@ -112,6 +113,7 @@ export class RequestDatabase implements OnModuleInit, OnApplicationShutdown {
               .join(' '),
           }),
     });
+    metrics?.watchConnections('requests', this.pool, connections);
     const logger = new Logger(RequestDatabase.name);
     // Without an `error` listener the process would end. A connection lost while in use fails its statement anyway.
     this.pool.on('connect', (client) => client.on('error', () => undefined));

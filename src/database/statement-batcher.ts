@@ -41,12 +41,14 @@ export class StatementBatcher<Item, Result> {
    * @param concernsAll whether an error concerns every item, so that retrying each item alone is useless
    * @param isHeld whether the item's row is known to be locked. Such an item is not retried: it fails with the error of its
    *   batch.
+   * @param onBatch called when a statement begins, with its number of items and the wait of its first item
    */
   constructor(
     private readonly run: (items: readonly Item[]) => Promise<readonly Result[]>,
     private readonly concernsAll: (error: unknown) => boolean,
     private readonly limits: BatchLimits,
     private readonly isHeld: (item: Item) => boolean = () => false,
+    private readonly onBatch?: (items: number, waitedMs: number) => void,
   ) {}
 
   submit(item: Item): Promise<Result> {
@@ -68,6 +70,7 @@ export class StatementBatcher<Item, Result> {
     while (this.waiting.length > 0 && this.inFlight < this.limits.maxInFlight) {
       const batch = this.waiting.splice(0, this.limits.maxItems);
       this.inFlight += 1;
+      if (this.onBatch && batch[0]) this.onBatch(batch.length, performance.now() - batch[0].since);
       void this.settle(batch).finally(() => {
         this.inFlight -= 1;
         this.start();

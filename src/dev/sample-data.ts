@@ -56,6 +56,7 @@ export async function addSampleData(settings: Settings, logger: Logger): Promise
           name,
           idempotencyKey: undefined,
           left: new AbortController().signal,
+          waitedMs: 0,
         },
       );
     }

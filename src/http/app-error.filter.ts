@@ -77,6 +77,7 @@ export class AppErrorFilter implements ExceptionFilter, OnApplicationShutdown {
   private answer(exception: unknown, response: Response): void {
     const error = toAppError(exception);
     const { requestId = '' } = response;
+    response.errorCode = error.code;
     if (error.status >= 500 && !error.logged) this.log(requestId, error.code, exception);
     if (response.headersSent) {
       // The response has begun. Cutting it is the only way to say that it is incomplete.

@@ -5,6 +5,7 @@ import type { Logger } from 'pino';
 import { clientNetwork } from '../rate-limits/client-network.js';
 import { FloodSummary } from '../observability/flood-summary.js';
 import { LOGGER } from '../observability/logger.js';
+import { METRICS, type Metrics } from '../observability/metrics.js';
 
 /** The status in the log when the client left before its response: the number that nginx uses. */
 const CLIENT_GONE = 499;
@@ -26,13 +27,16 @@ type RequestLine = {
   readonly code?: string | undefined;
 };
 
-/** Writes a line for each request. Floods of the same refusal or failure are summed up, successes never are. */
+/** Writes a line for each request, and counts it. Floods of the same refusal or failure are summed up, successes never are. */
 @Injectable()
 export class RequestLog implements OnApplicationShutdown {
   private readonly refusals: FloodSummary;
   private readonly failures: FloodSummary;
 
-  constructor(@Inject(LOGGER) private readonly logger: Logger) {
+  constructor(
+    @Inject(LOGGER) private readonly logger: Logger,
+    @Inject(METRICS) private readonly metrics?: Metrics,
+  ) {
     this.refusals = new FloodSummary(logger);
     this.failures = new FloodSummary(logger);
   }
@@ -50,7 +54,7 @@ export class RequestLog implements OnApplicationShutdown {
     // Read now: a closed connection has no address.
     const { ip } = request;
     response.on('close', () => {
-      this.write({
+      const ended: RequestLine = {
         requestId,
         userId: request.user?.id,
         network: clientNetwork({ ip }),
@@ -61,12 +65,15 @@ export class RequestLog implements OnApplicationShutdown {
         // A proxy closes its connection when it has the whole response, also during an upload that was refused.
         status: response.writableEnded || response.answered ? response.statusCode : CLIENT_GONE,
         ms: Math.round((performance.now() - started) * 10) / 10,
-      });
+      };
+      this.write(ended, response.errorCode);
     });
   }
 
-  write(line: RequestLine): void {
-    const { status, route, network, userId } = line;
+  /** @param errorCode the code of the error catalogue in the response, if any */
+  write(line: RequestLine, errorCode?: string): void {
+    const { status, route, network, userId, method = 'other', ms = 0 } = line;
+    this.metrics?.requestEnded({ method, route, status, errorCode, seconds: ms / 1000 });
     if (status < 400) this.logger.info(line, 'request');
     // Failures of the service are of one kind, for all users.
     else if (status >= 500) {

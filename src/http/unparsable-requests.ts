@@ -40,7 +40,8 @@ export function answerUnparsableRequests(server: Server, log: RequestLog): void 
     const requestId = randomUUID();
     // The address may be a proxy's: the headers with the client's address could not be read.
     const network = clientNetwork({ ip: socket.remoteAddress });
-    log.write({ requestId, network, route: 'none', status: refusal.status, code: error.code });
+    const line = { requestId, network, route: 'none', status: refusal.status, code: error.code };
+    log.write(line, refusal.code);
     socket.end(lastAnswer(refusal, requestId));
     if (underWay) socket.destroySoon();
   });

@@ -12,6 +12,8 @@ declare global {
     interface Response {
       /** Names the request in its response and in the logs. */
       requestId?: string;
+      /** The code of the error in the response, for the metrics. */
+      errorCode?: string;
     }
   }
 }

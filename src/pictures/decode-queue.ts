@@ -29,17 +29,36 @@ export class DecodeQueue {
 
   constructor(private readonly limits: DecodeQueueLimits) {}
 
+  /** Number of pictures that wait. */
+  get waitingCount(): number {
+    let count = 0;
+    for (const ofUser of this.waiting.values()) count += ofUser.length;
+    return count;
+  }
+
+  /** Number of pictures that are decoded now. */
+  get runningCount(): number {
+    return this.slotsTaken;
+  }
+
   /**
    * Runs the work when its turn comes.
    *
    * @param bytes memory that the work needs
    * @param senderLeft aborted when the client has disconnected; waiting work is then dropped
+   * @param work gets the time that it has waited
    * @throws PictureError after the maximum wait, or when the client has disconnected
    */
-  async run<T>(user: number, bytes: number, senderLeft: AbortSignal, work: () => Promise<T>): Promise<T> {
+  async run<T>(
+    user: number,
+    bytes: number,
+    senderLeft: AbortSignal,
+    work: (waitedMs: number) => Promise<T>,
+  ): Promise<T> {
+    const since = performance.now();
     await this.turn(user, bytes, senderLeft);
     try {
-      return await work();
+      return await work(performance.now() - since);
     } finally {
       this.slotsTaken -= 1;
       if (bytes > this.limits.lightBytes) this.heavyBytesTaken -= bytes;

@@ -5,7 +5,8 @@ import { decodeMemory, LIGHT_DECODE_BYTES, MAX_DECODE_BYTES } from './decode-mem
 import { DecodeQueue } from './decode-queue.js';
 import { detectFormat } from './image-format.js';
 import type { InspectedImage } from './image-inspector.js';
-import type { CheckedPicture, ImageEdit } from './image-process.js';
+import { METRICS, type Metrics } from '../observability/metrics.js';
+import type { CheckedPicture, ImageEdit, PictureTimes } from './image-process.js';
 import { ImageProcesses } from './image-processes.js';
 import { MAX_ADDED_BYTES } from './image-metadata/kept-bytes.js';
 import { invalidPicture } from './picture-error.js';
@@ -14,6 +15,9 @@ import type { Thumbnail } from './thumbnail.js';
 /** A thumbnail of more bytes, or with a longer hash, comes from a decoder that was taken over. */
 const MAX_THUMBNAIL_BYTES = 1024 * 1024;
 const MAX_HASH_LENGTH = 40;
+
+/** More than any step takes. A decoder that was taken over could say anything. */
+const MAX_STEP_MS = 60_000;
 
 /** The checked picture without metadata, as it will be stored. No pixel is changed. */
 export type PreparedImage = InspectedImage & {
@@ -26,6 +30,7 @@ export type PreparedImage = InspectedImage & {
   readonly sha256Sent: string;
   /** Where one was asked for and could be made. */
   readonly thumbnail: Thumbnail | undefined;
+  readonly times: PictureTimes & { readonly waitedMs: number };
 };
 
 export type PrepareOptions = {
@@ -53,6 +58,7 @@ export class ImagePreparer {
   constructor(
     private readonly processes: ImageProcesses,
     @Inject(SETTINGS) { uploads }: Settings,
+    @Inject(METRICS) private readonly metrics?: Metrics,
   ) {
     this.queue = new DecodeQueue({
       slots: uploads.decodeProcesses,
@@ -61,6 +67,7 @@ export class ImagePreparer {
       heavyBytes: MAX_DECODE_BYTES,
       maxWaitMs: uploads.waitMs,
     });
+    metrics?.watchDecodeQueue(uploads.decodeProcesses, this.queue);
   }
 
   /** @throws PictureError */
@@ -73,15 +80,19 @@ export class ImagePreparer {
     const memoryBytes = decodeMemory(pieces, format);
     if (memoryBytes > MAX_DECODE_BYTES)
       throw invalidPicture('The image takes too much memory to read. Please send it as JPEG.');
-    const result = await this.queue.run(userId, memoryBytes, left, () =>
-      this.processes.run(pieces, { format, memoryBytes, keepBytes, withThumbnail }),
-    );
+    let waitedMs = 0;
+    const result = await this.queue.run(userId, memoryBytes, left, (waited) => {
+      waitedMs = waited;
+      this.metrics?.decodeWaited(waited);
+      return this.processes.run(pieces, { format, memoryBytes, keepBytes, withThumbnail });
+    });
     if ('failure' in result) throw new Error(result.failure);
     if ('refusal' in result) throw invalidPicture(result.refusal, new Error(result.detail));
     const { image, sha256Sent, edit } = result;
     const { length: size, sha256 } = edit;
     const thumbnail = withThumbnail ? this.thumbnailOf(result) : undefined;
-    return { ...image, pieces: applyEdit(pieces, edit), size, sha256, sha256Sent, thumbnail };
+    const times = { ...boundedTimes(result.times), waitedMs };
+    return { ...image, pieces: applyEdit(pieces, edit), size, sha256, sha256Sent, thumbnail, times };
   }
 
   private thumbnailOf({ thumbnail }: CheckedPicture): Thumbnail | undefined {
@@ -93,6 +104,15 @@ export class ImagePreparer {
     this.logger.warn(`a picture gets no thumbnail: ${thumbnail?.failure ?? 'a decoding process ended'}`);
     return undefined;
   }
+}
+
+function boundedTimes({ cleanMs, decodeMs, thumbnailMs }: PictureTimes): PictureTimes {
+  const bounded = (ms: number): number => Math.min(Math.max(ms, 0) || 0, MAX_STEP_MS);
+  return {
+    cleanMs: bounded(cleanMs),
+    decodeMs: bounded(decodeMs),
+    ...(thumbnailMs === undefined ? {} : { thumbnailMs: bounded(thumbnailMs) }),
+  };
 }
 
 /**

@@ -36,10 +36,19 @@ export type CheckedPicture = {
   /** SHA-256 of the picture as sent by the client, in hexadecimal. */
   readonly sha256Sent: string;
   readonly edit: ImageEdit;
+  readonly times: PictureTimes;
   /** Where one was asked for: the thumbnail, or why the picture gets none. */
   readonly thumbnail?: Thumbnail | { readonly failure: string };
   /** The process ends after this message. */
   readonly isLast?: true;
+};
+
+/** How long the steps have taken, in milliseconds. Decoding is the check of every pixel. */
+export type PictureTimes = {
+  readonly cleanMs: number;
+  readonly decodeMs: number;
+  /** Where a thumbnail was made. */
+  readonly thumbnailMs?: number;
 };
 
 /** Message to the service. */
@@ -107,15 +116,26 @@ async function handleTask({
   let checked: CheckedPicture | undefined;
   const limitCheck = enforceLimits(memoryBytes, () => checked);
   try {
+    const began = performance.now();
     const cleaned = clean(bytes, format);
+    const cleanedAt = performance.now();
     // The cleaned bytes are exactly the bytes that will be stored, but with `keepBytes`.
     const { image, thumbnail } = await inspect(cleaned.bytes, format, withThumbnail);
+    const decodedAt = performance.now();
+    const times = { cleanMs: cleanedAt - began, decodeMs: decodedAt - cleanedAt };
     const stored = keepBytes ? { bytes, copies: [0, 0, length] } : cleaned;
     const sha256Sent = sha256Of(bytes);
     const sha256 = isWhole(stored, length) ? sha256Sent : sha256Of(stored.bytes);
-    checked = { image, sha256Sent, edit: editOf(stored, sha256) };
+    checked = { image, sha256Sent, edit: editOf(stored, sha256), times };
     if (!withThumbnail) return checked;
-    return { ...checked, thumbnail: thumbnail ?? (await thumbnailOf(cleaned.bytes, format)) };
+    if (thumbnail) return { ...checked, thumbnail };
+    const thumbnailFrom = performance.now();
+    const later = await thumbnailOf(cleaned.bytes, format);
+    return {
+      ...checked,
+      thumbnail: later,
+      times: { ...times, thumbnailMs: performance.now() - thumbnailFrom },
+    };
   } catch (error) {
     if (!(error instanceof PictureError))
       return { failure: isNativeError(error) ? error.message : 'unknown' };

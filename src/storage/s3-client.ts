@@ -3,6 +3,9 @@ import { NodeHttpHandler } from '@smithy/node-http-handler';
 import type { Agent as HttpAgent } from 'node:http';
 import type { Agent as HttpsAgent } from 'node:https';
 import type { S3Settings } from '../config/settings.js';
+import { systemCode } from '../errors/system-code.js';
+import type { Metrics } from '../observability/metrics.js';
+import { storageFailureOf } from './storage-failure.js';
 
 /** The most connections to the storage. Further requests wait for one of them. */
 const MAX_SOCKETS = 64;
@@ -18,8 +21,19 @@ type ConnectionSettings = Pick<
   | 'maxAttempts'
 >;
 
+/** Operations by method. A GET may also be a list. */
+const OPERATIONS: Readonly<Record<string, string>> = {
+  PUT: 'put',
+  GET: 'get',
+  HEAD: 'head',
+  DELETE: 'delete',
+};
+
 /** A client of an S3 server, and the connections that it uses. */
-export function createS3Client(settings: ConnectionSettings): {
+export function createS3Client(
+  settings: ConnectionSettings,
+  metrics?: Metrics,
+): {
   readonly client: S3Client;
   readonly requestHandler: NodeHttpHandler;
 } {
@@ -27,7 +41,7 @@ export function createS3Client(settings: ConnectionSettings): {
     typeof HttpAgent
   >[0] &
     ConstructorParameters<typeof HttpsAgent>[0];
-  const requestHandler = new NodeHttpHandler({
+  const requestHandler = new (metrics ? countedHandler(metrics) : NodeHttpHandler)({
     connectionTimeout: settings.connectTimeoutMs,
     requestTimeout: settings.requestTimeoutMs,
     socketTimeout: settings.requestTimeoutMs,
@@ -47,4 +61,27 @@ export function createS3Client(settings: ConnectionSettings): {
     requestHandler,
   });
   return { client, requestHandler };
+}
+
+/** A handler that counts each try of a request. */
+function countedHandler(metrics: NonNullable<Metrics>): typeof NodeHttpHandler {
+  return class extends NodeHttpHandler {
+    override async handle(
+      ...given: Parameters<NodeHttpHandler['handle']>
+    ): ReturnType<NodeHttpHandler['handle']> {
+      const [{ method, query }] = given;
+      const operation = 'list-type' in query ? 'list' : (OPERATIONS[method] ?? 'other');
+      const started = performance.now();
+      try {
+        const answer = await super.handle(...given);
+        const { statusCode } = answer.response;
+        metrics.storageAnswered(operation, String(statusCode), performance.now() - started);
+        return answer;
+      } catch (error) {
+        const failure = storageFailureOf({ status: undefined, code: systemCode(error) });
+        metrics.storageAnswered(operation, failure, performance.now() - started);
+        throw error;
+      }
+    }
+  };
 }

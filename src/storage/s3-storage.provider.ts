@@ -14,6 +14,7 @@ import type { OnApplicationShutdown } from '@nestjs/common';
 import type { S3Settings } from '../config/settings.js';
 import type { BytePieces } from './byte-pieces.js';
 import { systemCode } from '../errors/system-code.js';
+import type { Metrics } from '../observability/metrics.js';
 import { ObjectExistsError, ObjectNotFoundError, StorageUnavailableError } from './storage-errors.js';
 import { createS3Client } from './s3-client.js';
 import { ObjectRefusedError, S3ObjectWriter } from './s3-object-writer.js';
@@ -35,9 +36,12 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
   private readonly signer: S3UrlSigner;
   private readonly writer: S3ObjectWriter;
 
-  constructor(private readonly settings: S3Settings) {
+  constructor(
+    private readonly settings: S3Settings,
+    private readonly metrics?: Metrics,
+  ) {
     super();
-    const { client, requestHandler } = createS3Client(settings);
+    const { client, requestHandler } = createS3Client(settings, metrics);
     this.client = client;
     this.signer = new S3UrlSigner(settings.publicUrl, settings, this.client.config.sha256);
     this.writer = new S3ObjectWriter(this.client, requestHandler, settings);
@@ -132,15 +136,7 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
       return await this.request(send);
     } catch (error) {
       const cause = error instanceof StorageUnavailableError ? error.cause : undefined;
-      // The response to a HEAD has no body, so the status decides. A missing bucket is known by the error's name, where there
-      // is one.
-      if (
-        cause instanceof S3ServiceException &&
-        cause.$metadata.httpStatusCode === 404 &&
-        cause.name !== 'NoSuchBucket'
-      ) {
-        throw new ObjectNotFoundError('There is no such object.', { cause });
-      }
+      if (isNotFound(cause)) throw new ObjectNotFoundError('There is no such object.', { cause });
       throw error;
     }
   }
@@ -156,13 +152,26 @@ export class S3StorageProvider extends StorageProvider implements OnApplicationS
     } catch (error) {
       if (error instanceof ObjectExistsError) throw error;
       const answer = answerOf(error);
-      throw new StorageUnavailableError(
-        'The storage did not answer as it should.',
-        storageFailureOf(answer),
-        { answer, cause: error },
-      );
+      const failure = storageFailureOf(answer);
+      if (!isNotFound(error)) this.metrics?.storageFailed(failure);
+      throw new StorageUnavailableError('The storage did not answer as it should.', failure, {
+        answer,
+        cause: error,
+      });
     }
   }
+}
+
+/**
+ * Whether an object is missing. The response to a HEAD has no body, so the status decides. A missing bucket is known by the
+ * error's name, where there is one.
+ */
+function isNotFound(error: unknown): boolean {
+  return (
+    error instanceof S3ServiceException &&
+    error.$metadata.httpStatusCode === 404 &&
+    error.name !== 'NoSuchBucket'
+  );
 }
 
 function sha256Of(pieces: BytePieces): string {

@@ -1,5 +1,6 @@
 import { Module } from '@nestjs/common';
 import { SETTINGS, type Settings } from '../config/settings.js';
+import { METRICS, type Metrics } from '../observability/metrics.js';
 import { LocalStorageController } from './local-storage.controller.js';
 import { LocalStorageProvider } from './local-storage.provider.js';
 import { S3StorageProvider } from './s3-storage.provider.js';
@@ -10,9 +11,11 @@ import { StorageProvider } from './storage-provider.js';
   providers: [
     {
       provide: StorageProvider,
-      inject: [SETTINGS],
-      useFactory: ({ storage, appUrl }: Settings): StorageProvider =>
-        storage.driver === 's3' ? new S3StorageProvider(storage) : new LocalStorageProvider(storage, appUrl),
+      inject: [SETTINGS, METRICS],
+      useFactory: ({ storage, appUrl }: Settings, metrics: Metrics): StorageProvider =>
+        storage.driver === 's3'
+          ? new S3StorageProvider(storage, metrics)
+          : new LocalStorageProvider(storage, appUrl),
     },
   ],
   exports: [StorageProvider],

@@ -9,10 +9,13 @@ import { setTimeout } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { DataSource } from 'typeorm';
 import { SETTINGS, type Settings } from '../config/settings.js';
+import { DatabaseModule } from '../database/database.module.js';
 import { LOGGER } from '../observability/logger.js';
+import { METRICS, type Metrics } from '../observability/metrics.js';
+import { Backlog } from './backlog.js';
 import { StorageReconciler } from './storage-reconciler.js';
 import { UpkeepModule } from './upkeep.module.js';
-import { UploadSweeper } from './upload-sweeper.service.js';
+import { type Sweep, UploadSweeper } from './upload-sweeper.service.js';
 
 /** Interval of comparing the whole bucket with the rows, and the retry delay after a failure. */
 const RECONCILE_INTERVAL_SECONDS = 24 * 3600;
@@ -34,11 +37,13 @@ export class UpkeepSchedule implements OnApplicationBootstrap, BeforeApplication
     private readonly reconciler: StorageReconciler,
     @Inject(SETTINGS) private readonly settings: Settings,
     @Inject(LOGGER) private readonly logger: Logger,
+    @Inject(METRICS) private readonly metrics: Metrics,
   ) {}
 
   onApplicationBootstrap(): void {
     const { sweepIntervalSeconds } = this.settings.uploads;
     if (sweepIntervalSeconds === 0) return;
+    this.metrics?.sweepingBegins();
     this.timer = setInterval(() => {
       this.running = this.running.then(() => (this.stopping.signal.aborted ? undefined : this.run()));
     }, sweepIntervalSeconds * 1000);
@@ -60,7 +65,7 @@ export class UpkeepSchedule implements OnApplicationBootstrap, BeforeApplication
   async run(): Promise<void> {
     const { signal } = this.stopping;
     try {
-      const swept = await this.sweeper.sweep(signal);
+      const swept = await this.sweep(signal);
       if (swept.uploads + swept.objects + swept.failures > 0) this.logger.info(swept, 'sweeper: done');
       if (!signal.aborted && (await this.claimDueTask('reconcile', RECONCILE_INTERVAL_SECONDS)))
         await this.reconcile(signal);
@@ -72,11 +77,24 @@ export class UpkeepSchedule implements OnApplicationBootstrap, BeforeApplication
     }
   }
 
+  private async sweep(signal: AbortSignal): Promise<Sweep> {
+    const started = performance.now();
+    try {
+      const swept = await this.sweeper.sweep(signal);
+      this.metrics?.swept(swept, performance.now() - started);
+      return swept;
+    } catch (error) {
+      this.metrics?.sweepFailed();
+      throw error;
+    }
+  }
+
   /** Only reports. An object without a row may belong to another application. */
   private async reconcile(signal: AbortSignal): Promise<void> {
     try {
       const { objects, images, thumbnails, missing, unknown } = await this.reconciler.compare({ signal });
       const counts = { objects, images, thumbnails, missing: missing.count, unknown: unknown.count };
+      this.metrics?.reconciled(counts);
       if (missing.count > 0) this.logger.error(counts, 'reconcile: images have lost their objects');
       else this.logger.info(counts, 'reconcile: the storage is compared with the rows');
     } catch (error) {
@@ -101,5 +119,5 @@ export class UpkeepSchedule implements OnApplicationBootstrap, BeforeApplication
 }
 
 /** The schedule, for the server only: commands that start the application run no scheduled upkeep. */
-@Module({ imports: [UpkeepModule], providers: [UpkeepSchedule] })
+@Module({ imports: [DatabaseModule, UpkeepModule], providers: [Backlog, UpkeepSchedule] })
 export class UpkeepScheduleModule {}

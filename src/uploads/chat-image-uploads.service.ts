@@ -6,8 +6,10 @@ import { thumbnailKey } from '../chat-images/entities/chat-image-path.js';
 import type { ChatImage, ThumbnailColumns } from '../chat-images/entities/chat-image.entity.js';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { AppError, uploadGivenUp } from '../errors/app-error.js';
+import { METRICS, type Metrics } from '../observability/metrics.js';
 import { ImagePreparer, type PreparedImage } from '../pictures/image-preparer.js';
 import { PictureError } from '../pictures/picture-error.js';
+import { lengthOf } from '../storage/byte-pieces.js';
 import { StorageProvider } from '../storage/storage-provider.js';
 import { UploadClaims } from './upload-claims.js';
 import { MAX_FILE_BYTES, type UploadForm } from './upload-form.js';
@@ -38,6 +40,7 @@ export class ChatImageUploadsService {
     private readonly preparer: ImagePreparer,
     private readonly access: ImageAccess,
     @Inject(SETTINGS) private readonly settings: Settings,
+    @Inject(METRICS) private readonly metrics: Metrics,
   ) {}
 
   /**
@@ -55,6 +58,7 @@ export class ChatImageUploadsService {
       throw error instanceof PictureError ? toAppError(error) : error;
     });
     if (prepared.size > MAX_FILE_BYTES) throw new AppError('FILE_TOO_LARGE');
+    this.countPrepared(form, prepared);
     const deadline = performance.now() + DUPLICATE_WAIT_MS;
     for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(2 * pause, LONGEST_PAUSE_MS)) {
       const claim = await this.claims.claim(user, form, prepared);
@@ -78,8 +82,14 @@ export class ChatImageUploadsService {
 
   private async store(user: AuthenticatedUser, image: ChatImage, prepared: PreparedImage): Promise<void> {
     try {
+      const putAt = performance.now();
       await this.put(image, prepared);
-      if (await this.claims.commitStored(user, image)) return;
+      const committedAt = performance.now();
+      this.metrics?.uploadPassed('put', committedAt - putAt, bytesOf(prepared));
+      if (await this.claims.commitStored(user, image)) {
+        this.metrics?.uploadPassed('committed', performance.now() - committedAt, bytesOf(prepared));
+        return;
+      }
     } catch (error) {
       await this.claims.abandon(image);
       throw error;
@@ -89,6 +99,15 @@ export class ChatImageUploadsService {
     await this.claims.abandon(image);
     await this.claims.leaveTombstone(image);
     throw new AppError('OVERLOADED');
+  }
+
+  private countPrepared(form: UploadForm, { times, size, thumbnail }: PreparedImage): void {
+    if (!this.metrics) return;
+    this.metrics.uploadPassed('waited', form.waitedMs + times.waitedMs, lengthOf(form.pieces));
+    this.metrics.uploadPassed('cleaned', times.cleanMs, size);
+    this.metrics.uploadPassed('decoded', times.decodeMs, size);
+    if (times.thumbnailMs !== undefined && thumbnail)
+      this.metrics.uploadPassed('thumbnail', times.thumbnailMs, thumbnail.bytes.length);
   }
 
   /** Ends when both have ended: nothing is written after the upload was abandoned. */
@@ -107,6 +126,11 @@ export class ChatImageUploadsService {
     const key = thumbnailKey(filePath, mimeType);
     await this.storage.put(key, [thumbnail.bytes], { contentType: thumbnail.mimeType });
   }
+}
+
+/** Bytes of the picture and its thumbnail. */
+function bytesOf({ size, thumbnail }: PreparedImage): number {
+  return size + (thumbnail?.bytes.length ?? 0);
 }
 
 /** What the row says of the thumbnail as soon as it is stored. */

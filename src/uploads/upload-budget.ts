@@ -80,6 +80,13 @@ export class UploadBudget {
     return this.used;
   }
 
+  /** Number of uploads that wait, for memory or for their user's share. */
+  get waitingCount(): number {
+    let count = this.line.length;
+    for (const share of this.shares.values()) count += share.line.length;
+    return count;
+  }
+
   /** @internal called by {@link UploadMemory}, right before it takes from the share or waits for it */
   shareOf(userId: number): Share {
     const share = this.shares.get(userId) ?? { userId, uploads: 0, bytes: 0, unauthorizedBytes: 0, line: [] };
@@ -177,6 +184,11 @@ export class UploadMemory {
     private readonly budget: UploadBudget,
     private readonly userId: number,
   ) {}
+
+  /** How long the upload has waited, in milliseconds. */
+  get waitedMs(): number {
+    return this.waited;
+  }
 
   /** Whether the upload waits now: then its socket is not read. */
   get waits(): boolean {

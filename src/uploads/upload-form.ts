@@ -46,6 +46,8 @@ export type UploadForm = {
   readonly idempotencyKey: string | undefined;
   /** Aborted when the client has gone. */
   readonly left: AbortSignal;
+  /** How long the upload has waited for memory, in milliseconds. */
+  readonly waitedMs: number;
 };
 
 type UploadedFile = Pick<UploadForm, 'pieces' | 'name'>;
@@ -158,7 +160,7 @@ export async function readUploadForm(
         ...(picture === undefined ? { file: ['A picture is required, in the field named file.'] } : {}),
       });
     }
-    return { conversation, idempotencyKey, left, ...picture };
+    return { conversation, idempotencyKey, left, waitedMs: memory.waitedMs, ...picture };
   } catch (error) {
     // The received bytes are not held while the rest of the body is read and thrown away.
     fileStream?.destroy();

@@ -5,6 +5,8 @@ import { grantedConversation, ImageAccess } from '../access/image-access.js';
 import type { AuthenticatedUser } from '../auth/token-verifier.js';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { AppError } from '../errors/app-error.js';
+import { METRICS, type Metrics } from '../observability/metrics.js';
+import { lengthOf } from '../storage/byte-pieces.js';
 import { UploadBudget } from './upload-budget.js';
 import { readUploadForm, type UploadForm } from './upload-form.js';
 
@@ -18,6 +20,7 @@ export class UploadRoute implements RouteAccess<UploadForm> {
     private readonly access: ImageAccess,
     private readonly budget: UploadBudget,
     @Inject(SETTINGS) private readonly settings: Settings,
+    @Inject(METRICS) private readonly metrics: Metrics,
   ) {}
 
   async grant(request: Request, user: AuthenticatedUser): Promise<UploadForm> {
@@ -29,7 +32,8 @@ export class UploadRoute implements RouteAccess<UploadForm> {
       memory.release();
       left.abort();
     });
-    return readUploadForm(request, {
+    const started = performance.now();
+    const form = await readUploadForm(request, {
       memory,
       left: left.signal,
       slowSeconds: this.settings.uploads.slowSeconds,
@@ -38,5 +42,11 @@ export class UploadRoute implements RouteAccess<UploadForm> {
       authorize: async (named) =>
         grantedConversation(await this.access.decideConversation(user, named), named, 'send images to'),
     });
+    this.metrics?.uploadPassed(
+      'received',
+      performance.now() - started - form.waitedMs,
+      lengthOf(form.pieces),
+    );
+    return form;
   }
 }

@@ -2,6 +2,7 @@ import { Module } from '@nestjs/common';
 import { AccessModule } from '../access/access.module.js';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { DatabaseModule } from '../database/database.module.js';
+import { METRICS, type Metrics } from '../observability/metrics.js';
 import { PicturesModule } from '../pictures/pictures.module.js';
 import { StorageModule } from '../storage/storage.module.js';
 import { ChatImageUploadsService } from './chat-image-uploads.service.js';
@@ -19,9 +20,13 @@ import { UploadRoute } from './upload.route.js';
     UploadRoute,
     {
       provide: UploadBudget,
-      inject: [SETTINGS],
-      useFactory: ({ uploads }: Settings) =>
-        new UploadBudget(uploads.memoryBytes, reservedBytes(uploads.maxFileBytes), uploads.waitMs),
+      inject: [SETTINGS, METRICS],
+      useFactory: ({ uploads }: Settings, metrics: Metrics) => {
+        const { memoryBytes, maxFileBytes, waitMs } = uploads;
+        const budget = new UploadBudget(memoryBytes, reservedBytes(maxFileBytes), waitMs);
+        metrics?.watchUploadMemory(memoryBytes, budget);
+        return budget;
+      },
     },
   ],
   exports: [ChatImageUploadsService, UploadRoute],

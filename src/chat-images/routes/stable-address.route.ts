@@ -16,6 +16,7 @@ import type { AuthenticatedUser } from '../../auth/token-verifier.js';
 import { PHASE_RULES, type PhaseRules } from '../../config/migration-phase.js';
 import { SETTINGS, type Settings } from '../../config/settings.js';
 import { AppError } from '../../errors/app-error.js';
+import { METRICS, type Metrics } from '../../observability/metrics.js';
 import { clientNetwork } from '../../rate-limits/client-network.js';
 import { RateLimits } from '../../rate-limits/rate-limits.js';
 import type { Variant } from '../entities/chat-image.entity.js';
@@ -36,7 +37,7 @@ abstract class StableAddress<Image extends GrantedImage> implements RouteAccess<
   constructor(
     protected readonly access: ImageAccess,
     private readonly limits: RateLimits,
-    @Inject(SETTINGS) private readonly settings: Settings,
+    @Inject(SETTINGS) protected readonly settings: Settings,
   ) {
     this.phase = PHASE_RULES[settings.migration.phase];
   }
@@ -111,8 +112,16 @@ export class StableAddressRoute extends StableAddress<RecordedAccess> {
     limits: RateLimits,
     @Inject(SETTINGS) settings: Settings,
     private readonly urls: ImageUrls,
+    @Inject(METRICS) private readonly metrics: Metrics,
   ) {
     super(access, limits, settings);
+  }
+
+  override async grantByLink(request: Request): Promise<RecordedAccess | LegacyAddress> {
+    const opened = await super.grantByLink(request);
+    const result = 'legacyUrl' in opened ? 'redirected' : 'opened';
+    this.metrics?.openedWithoutToken(this.settings.migration.phase, result);
+    return opened;
   }
 
   protected override decide(
