@@ -106,12 +106,11 @@ export class ImagePreparer {
   }
 }
 
-function boundedTimes({ cleanMs, decodeMs, thumbnailMs }: PictureTimes): PictureTimes {
+function boundedTimes({ cleanMs, decodeMs }: PictureTimes): PictureTimes {
   const bounded = (ms: number): number => Math.min(Math.max(ms, 0) || 0, MAX_STEP_MS);
   return {
     cleanMs: bounded(cleanMs),
     decodeMs: bounded(decodeMs),
-    ...(thumbnailMs === undefined ? {} : { thumbnailMs: bounded(thumbnailMs) }),
   };
 }
 

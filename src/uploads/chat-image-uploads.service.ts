@@ -101,13 +101,11 @@ export class ChatImageUploadsService {
     throw new AppError('OVERLOADED');
   }
 
-  private countPrepared(form: UploadForm, { times, size, thumbnail }: PreparedImage): void {
+  private countPrepared(form: UploadForm, { times, size }: PreparedImage): void {
     if (!this.metrics) return;
     this.metrics.uploadPassed('waited', form.waitedMs + times.waitedMs, lengthOf(form.pieces));
     this.metrics.uploadPassed('cleaned', times.cleanMs, size);
     this.metrics.uploadPassed('decoded', times.decodeMs, size);
-    if (times.thumbnailMs !== undefined && thumbnail)
-      this.metrics.uploadPassed('thumbnail', times.thumbnailMs, thumbnail.bytes.length);
   }
 
   /** Ends when both have ended: nothing is written after the upload was abandoned. */
