@@ -10,8 +10,9 @@ import { ImagePreparer, type PreparedImage } from '../pictures/image-preparer.js
 import { PictureError } from '../pictures/picture-error.js';
 import { StorageProvider } from '../storage/storage-provider.js';
 import { UploadClaims } from './upload-claims.js';
-import { MAX_FILE_BYTES, type UploadForm } from './upload-form.js';
+import type { UploadForm } from './upload-form.js';
 import { UploadLeases } from './upload-leases.js';
+import { MAX_FILE_BYTES } from './upload-limits.js';
 
 /** The longest time that a duplicate waits for the upload of its picture. */
 const DUPLICATE_WAIT_MS = 25_000;
