@@ -58,13 +58,12 @@ export async function startEmbeddedPostgres(options: Options): Promise<EmbeddedD
   const password = persistent ? options.password : THROWAWAY_PASSWORD;
   const settings = persistent ? options.settings : THROWAWAY_SETTINGS;
   const directory = persistent ? await dataDirectory(options.directory) : await temporaryDirectory();
-  const port = (persistent ? options.port : undefined) ?? (await freePort());
   let output = '';
   const Server = await loadEmbeddedPostgres();
-  const serverIn = (databaseDir: string): EmbeddedPostgres =>
+  const serverIn = (databaseDir: string, listenTo: { port?: number } = {}): EmbeddedPostgres =>
     new Server({
       databaseDir,
-      port,
+      ...listenTo,
       user: USER,
       password,
       authMethod: 'scram-sha-256',
@@ -79,15 +78,19 @@ export async function startEmbeddedPostgres(options: Options): Promise<EmbeddedD
       onLog: (message) => (output = `${output}${message}`.slice(-4000)),
       onError: (error) => (output = `${output}${String(error)}`.slice(-4000)),
     });
-  const server = serverIn(directory);
-  const url = (name: string): string => `postgres://${USER}:${password}@${HOST}:${port}/${name}`;
+  let port: number;
+  let server: EmbeddedPostgres;
   try {
     if (!persistent) await copyTemplate(directory, (template) => serverIn(template).initialise());
-    else if (!(await exists(join(directory, 'PG_VERSION')))) await server.initialise();
+    else if (!(await exists(join(directory, 'PG_VERSION')))) await serverIn(directory).initialise();
+    // Not earlier: another process may take a free port meanwhile.
+    port = (persistent ? options.port : undefined) ?? (await freePort());
+    server = serverIn(directory, { port });
     await server.start();
   } catch (error) {
     throw new Error(`PostgreSQL did not start in ${directory}:\n${output}`, { cause: error });
   }
+  const url = (name: string): string => `postgres://${USER}:${password}@${HOST}:${port}/${name}`;
   return {
     port,
     directory,
