@@ -13,6 +13,7 @@ export default {
   testPathIgnorePatterns: ['/node_modules/', ...(process.env.CHAOS ? [] : ['/test/faults/chaos\\.'])],
   transform: { '\\.ts$': ['ts-jest', { useESM: true, diagnostics: false }] },
   maxWorkers: 2,
+  testSequencer: '<rootDir>/test/support/longest-first.js',
   // A busy machine needs longer than Jest's 500 ms to free the memory of a worker that has nothing left to do. A worker that
   // is ended by force all the same has a handle that a suite has left open.
   workerGracefulExitTimeout: 15_000,

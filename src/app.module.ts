@@ -17,7 +17,7 @@ import type { Metrics } from './observability/metrics.js';
 import { ProcessModule } from './observability/process.module.js';
 import { RateLimitsModule } from './rate-limits/rate-limits.module.js';
 import { UserRateLimitGuard } from './rate-limits/user-rate-limit.guard.js';
-import { LocalStorageModule } from './storage/storage.module.js';
+import { LocalStorageModule } from './storage/local-storage.module.js';
 import { UpkeepModule } from './upkeep/upkeep.module.js';
 
 /** The whole service, of one set of settings. */

@@ -15,7 +15,8 @@ import { UpkeepSchedule, UpkeepScheduleModule } from './upkeep/upkeep-schedule.j
 import type { Settings } from './config/settings.js';
 import { settingsWarnings } from './config/settings-warnings.js';
 import { AppError } from './errors/app-error.js';
-import { preparedStatement, RequestDatabase } from './database/request-database.js';
+import { preparedStatement } from './database/prepared-statement.js';
+import { RequestDatabase } from './database/request-database.js';
 import { LeanExpressAdapter } from './http/lean-express.adapter.js';
 import { NestLogger } from './observability/logger.js';
 import type { Metrics } from './observability/metrics.js';

@@ -25,7 +25,8 @@ import {
   sqlState,
 } from '../database/database-failure.js';
 import type { RowName } from '../database/held-rows.js';
-import { preparedStatement, RequestDatabase, type RunStatement } from '../database/request-database.js';
+import { preparedStatement } from '../database/prepared-statement.js';
+import { RequestDatabase, type RunStatement } from '../database/request-database.js';
 import { StatementBatcher } from '../database/statement-batcher.js';
 import { AppError, type ErrorCode } from '../errors/app-error.js';
 import { METRICS, type Metrics } from '../observability/metrics.js';

@@ -1,6 +1,6 @@
 import { MAKEABLE_THUMBNAIL } from '../chat-images/entities/chat-image.entity.js';
 import type { UserRule } from '../conversations/user-columns.js';
-import { preparedStatement, type PreparedStatement } from '../database/request-database.js';
+import { preparedStatement, type PreparedStatement } from '../database/prepared-statement.js';
 
 /** The settings and columns from which the statements are built. */
 type Rule = UserRule & {

@@ -2,13 +2,10 @@ import { Inject, Injectable, Logger, type OnModuleInit } from '@nestjs/common';
 import { LRUCache } from 'lru-cache';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { concernsEveryStatement, sqlState } from '../database/database-failure.js';
-import { preparedStatement, type PreparedStatement, RequestDatabase } from '../database/request-database.js';
+import { preparedStatement, type PreparedStatement } from '../database/prepared-statement.js';
+import { RequestDatabase } from '../database/request-database.js';
 import { StatementBatcher } from '../database/statement-batcher.js';
-
-/** The role of DATABASE_URL has no right to read the main application's table `user_sessions`. */
-export class UnreadableSessionsError extends Error {
-  override readonly name = 'UnreadableSessionsError';
-}
+import { UnreadableSessionsError } from './unreadable-sessions-error.js';
 
 /** Size of the cache of looked-up tokens. */
 const REMEMBERED_TOKENS = 50_000;

@@ -3,7 +3,8 @@ import { type GrantedConversation, grantedOf, type RecordedAccess } from '../acc
 import { namesAnObject } from '../access/permission-rule.js';
 import type { AuthenticatedUser } from '../auth/token-verifier.js';
 import type { Conversation } from '../conversations/conversation.js';
-import { type PreparedStatement, preparedStatement, RequestDatabase } from '../database/request-database.js';
+import { type PreparedStatement, preparedStatement } from '../database/prepared-statement.js';
+import { RequestDatabase } from '../database/request-database.js';
 import { RateLimits } from '../rate-limits/rate-limits.js';
 import { CHAT_IMAGE_COLUMNS, type ChatImage } from './entities/chat-image.entity.js';
 import type { ListQueryDto } from './dto/list-query.dto.js';

@@ -1,7 +1,8 @@
 import { Inject, Injectable } from '@nestjs/common';
 import type { GrantedImage, RecordedAccess } from '../access/image-access.js';
 import { SETTINGS, type Settings } from '../config/settings.js';
-import { preparedStatement, RequestDatabase } from '../database/request-database.js';
+import { preparedStatement } from '../database/prepared-statement.js';
+import { RequestDatabase } from '../database/request-database.js';
 import { AppError } from '../errors/app-error.js';
 import { type SignedUrl, StorageProvider } from '../storage/storage-provider.js';
 import { CHAT_IMAGE_COLUMNS, type ChatImage } from './entities/chat-image.entity.js';

@@ -1,14 +1,15 @@
 import { Injectable, Logger } from '@nestjs/common';
 import pLimit from 'p-limit';
 import { setTimeout } from 'node:timers/promises';
-import { preparedStatement, RequestDatabase } from '../database/request-database.js';
+import { preparedStatement } from '../database/prepared-statement.js';
+import { RequestDatabase } from '../database/request-database.js';
 import { ImagePreparer, type Sender } from '../pictures/image-preparer.js';
 import { PictureError } from '../pictures/picture-error.js';
 import type { Thumbnail } from '../pictures/thumbnail.js';
 import { type BytePieces, PieceCollector } from '../storage/byte-pieces.js';
 import { ObjectNotFoundError } from '../storage/storage-errors.js';
 import { StorageProvider } from '../storage/storage-provider.js';
-import { MAX_FILE_BYTES } from '../uploads/upload-form.js';
+import { MAX_FILE_BYTES } from '../uploads/upload-limits.js';
 import { thumbnailKey } from './entities/chat-image-path.js';
 import {
   type ChatImage,

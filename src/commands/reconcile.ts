@@ -1,7 +1,7 @@
 import { NestFactory } from '@nestjs/core';
 import { parseArgs } from 'node:util';
-import { AppModule } from '../app.module.js';
 import { StorageReconciler, type UnknownKind, type UnknownObject } from '../upkeep/storage-reconciler.js';
+import { UpkeepCommandsModule } from '../upkeep/upkeep-commands.module.js';
 import { loadSettings, readEnvironment, type Settings } from '../config/settings.js';
 import { createLogger, NestLogger } from '../observability/logger.js';
 import { confirm, parseAge } from './ask.js';
@@ -25,7 +25,7 @@ await runCommand(async () => {
   const options = readArguments();
   const settings = loadSettings(readEnvironment());
   const logger = createLogger('warn');
-  const app = await NestFactory.createApplicationContext(AppModule.with(settings, logger), {
+  const app = await NestFactory.createApplicationContext(UpkeepCommandsModule.with(settings, logger), {
     logger: new NestLogger(logger),
     abortOnError: false,
   });

@@ -1,4 +1,4 @@
-import { UnreadableSessionsError } from '../auth/session-revocations.js';
+import { UnreadableSessionsError } from '../auth/unreadable-sessions-error.js';
 import { StorageUnavailableError } from '../storage/storage-errors.js';
 import { storageAdvice } from '../storage/storage-failure.js';
 import { SettingsError } from '../config/settings.js';

@@ -1,7 +1,7 @@
 import { NestFactory } from '@nestjs/core';
 import { parseArgs } from 'node:util';
-import { AppModule } from '../app.module.js';
 import { StoredImageVerifier } from '../upkeep/stored-image-verifier.js';
+import { UpkeepCommandsModule } from '../upkeep/upkeep-commands.module.js';
 import { loadSettings, readEnvironment } from '../config/settings.js';
 import { createLogger, NestLogger } from '../observability/logger.js';
 import { endProgress, showProgress } from './progress.js';
@@ -13,7 +13,7 @@ await runCommand(async () => {
   const since = readArguments();
   const settings = loadSettings(readEnvironment());
   const logger = createLogger('warn');
-  const app = await NestFactory.createApplicationContext(AppModule.with(settings, logger), {
+  const app = await NestFactory.createApplicationContext(UpkeepCommandsModule.with(settings, logger), {
     logger: new NestLogger(logger),
     abortOnError: false,
   });

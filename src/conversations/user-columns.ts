@@ -1,4 +1,4 @@
-import { preparedStatement } from '../database/request-database.js';
+import { preparedStatement } from '../database/prepared-statement.js';
 
 /** A column of the main application's table `users` that says whether a user is deleted or switched off. */
 export type UserColumn = {

@@ -1,5 +1,4 @@
-import { driverError, sqlState } from './database-failure.js';
-import { PooledAddressError } from './request-database.js';
+import { driverError, PooledAddressError, sqlState } from './database-failure.js';
 
 const UNREACHABLE =
   'The database does not answer: check the host and port in DATABASE_URL, and that it is running.';

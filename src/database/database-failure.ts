@@ -13,6 +13,11 @@ export class DatabaseUnavailableError extends Error {
   }
 }
 
+/** DATABASE_URL leads to a connection pooler, but DATABASE_POOLER is not set. */
+export class PooledAddressError extends Error {
+  override readonly name = 'PooledAddressError';
+}
+
 /**
  * SQLSTATE classes of server failures, independent of the statement:
  * - 08 connection, 25 transaction state such as read-only, 28 refused log-in, 3D unknown database

@@ -8,31 +8,17 @@ import {
   DatabaseUnavailableError,
   isLockFailure,
   lockedTable,
+  PooledAddressError,
   toDatabaseFailure,
 } from './database-failure.js';
 import { HeldRows, type RowName } from './held-rows.js';
-
-/** A statement that PostgreSQL parses and plans once per connection. */
-export type PreparedStatement = { readonly name: string; readonly text: string };
-
-/**
- * @param name unique; also a comment in the SQL, so that the statement can be recognized in pg_stat_activity
- * @param sql with the placeholders `$1`, `$2`, …
- */
-export function preparedStatement(name: string, sql: string): PreparedStatement {
-  return { name, text: `/* ${name} */ ${sql}` };
-}
+import { type PreparedStatement, preparedStatement } from './prepared-statement.js';
 
 /** Runs a statement and returns its rows. */
 export type RunStatement = <Row extends object>(
   statement: PreparedStatement,
   values: readonly unknown[],
 ) => Promise<Row[]>;
-
-/** DATABASE_URL leads to a connection pooler, but DATABASE_POOLER is not set. */
-export class PooledAddressError extends Error {
-  override readonly name = 'PooledAddressError';
-}
 
 /** Connections reserved for upkeep. Requests use the rest of DATABASE_POOL_SIZE. */
 export const UPKEEP_CONNECTIONS = 1;

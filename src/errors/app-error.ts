@@ -14,7 +14,10 @@ const CATALOGUE = {
     status: 409,
     message: 'This upload was sent before with another image. Please send it again.',
   },
-  FILE_TOO_LARGE: { status: 413, message: 'The image is too large. Please send one of at most 10 MB, without the film of a motion photo.' },
+  FILE_TOO_LARGE: {
+    status: 413,
+    message: 'The image is too large. Please send one of at most 10 MB, without the film of a motion photo.',
+  },
   UNSUPPORTED_MEDIA_TYPE: { status: 415, message: 'Please send the image as multipart/form-data.' },
   VALIDATION_FAILED: { status: 422, message: 'The request is not valid. Please check what was sent.' },
   INVALID_IMAGE: { status: 422, message: 'The file is not an acceptable image.' },

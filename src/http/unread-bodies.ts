@@ -1,7 +1,7 @@
 import type { Request, Response } from 'express';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { LARGEST_FILE_MIB } from '../config/settings.js';
-import { MAX_FORM_OVERHEAD_BYTES } from '../uploads/upload-form.js';
+import { MAX_FORM_OVERHEAD_BYTES } from '../uploads/upload-limits.js';
 
 declare global {
   // Express' types are extended by merging.

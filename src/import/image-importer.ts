@@ -13,7 +13,7 @@ import { PictureError } from '../pictures/picture-error.js';
 import { type BytePieces, lengthOf, rangeOf } from '../storage/byte-pieces.js';
 import { ObjectExistsError } from '../storage/storage-errors.js';
 import { StorageProvider } from '../storage/storage-provider.js';
-import { MAX_FILE_BYTES } from '../uploads/upload-form.js';
+import { MAX_FILE_BYTES } from '../uploads/upload-limits.js';
 import { BucketSource } from './bucket-source.js';
 import {
   type ClaimedFile,

@@ -1,7 +1,6 @@
 import { Module } from '@nestjs/common';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { METRICS, type Metrics } from '../observability/metrics.js';
-import { LocalStorageController } from './local-storage.controller.js';
 import { LocalStorageProvider } from './local-storage.provider.js';
 import { S3StorageProvider } from './s3-storage.provider.js';
 import { StorageProvider } from './storage-provider.js';
@@ -21,11 +20,3 @@ import { StorageProvider } from './storage-provider.js';
   exports: [StorageProvider],
 })
 export class StorageModule {}
-
-/** The route that serves the URLs of the local driver. The root module imports it with that driver only. */
-@Module({
-  imports: [StorageModule],
-  controllers: [LocalStorageController],
-  providers: [{ provide: LocalStorageProvider, useExisting: StorageProvider }],
-})
-export class LocalStorageModule {}

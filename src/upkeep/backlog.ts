@@ -3,7 +3,8 @@ import { setTimeout } from 'node:timers/promises';
 import type { Pool } from 'pg';
 import { DataSource } from 'typeorm';
 import type { PostgresDriver } from 'typeorm/driver/postgres/PostgresDriver.js';
-import { preparedStatement, RequestDatabase, UPKEEP_CONNECTIONS } from '../database/request-database.js';
+import { preparedStatement } from '../database/prepared-statement.js';
+import { RequestDatabase, UPKEEP_CONNECTIONS } from '../database/request-database.js';
 import { METRICS, type Metrics } from '../observability/metrics.js';
 import type { BacklogReading } from '../observability/prometheus-metrics.js';
 

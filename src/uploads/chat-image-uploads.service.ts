@@ -12,8 +12,9 @@ import { PictureError } from '../pictures/picture-error.js';
 import { lengthOf } from '../storage/byte-pieces.js';
 import { StorageProvider } from '../storage/storage-provider.js';
 import { UploadClaims } from './upload-claims.js';
-import { MAX_FILE_BYTES, type UploadForm } from './upload-form.js';
+import type { UploadForm } from './upload-form.js';
 import { UploadLeases } from './upload-leases.js';
+import { MAX_FILE_BYTES } from './upload-limits.js';
 
 /** The longest time that a duplicate waits for the upload of its picture. */
 const DUPLICATE_WAIT_MS = 25_000;

@@ -3,12 +3,8 @@ import type { AuthenticatedUser } from '../auth/token-verifier.js';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { type Conversation, conversationNotFound } from '../conversations/conversation.js';
 import { DatabaseUnavailableError, sqlState } from '../database/database-failure.js';
-import {
-  type PreparedStatement,
-  preparedStatement,
-  RequestDatabase,
-  type RunStatement,
-} from '../database/request-database.js';
+import { type PreparedStatement, preparedStatement } from '../database/prepared-statement.js';
+import { RequestDatabase, type RunStatement } from '../database/request-database.js';
 import { AppError } from '../errors/app-error.js';
 import { conversationFolder, newFilename, thumbnailKey } from '../chat-images/entities/chat-image-path.js';
 import {

@@ -8,13 +8,8 @@ import { type BytePieces, PieceCollector } from '../storage/byte-pieces.js';
 import { tidyName } from './client-file-name.js';
 import { UploadFieldsDto } from './upload-chat-image.dto.js';
 import type { UploadMemory } from './upload-budget.js';
+import { MAX_FORM_OVERHEAD_BYTES } from './upload-limits.js';
 import { watchUploadPace } from './upload-pace.js';
-
-/** The largest picture: the seed's `max:10240`. UPLOAD_MAX_FILE_MIB may allow a larger file, whose picture is not larger. */
-export const MAX_FILE_BYTES = 10 * 1024 * 1024;
-
-/** The most bytes that boundaries, part headers and fields may add to the file in `Content-Length`. */
-export const MAX_FORM_OVERHEAD_BYTES = 64 * 1024;
 
 /** Printable ASCII. */
 const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,255}$/;

@@ -1,5 +1,6 @@
 import { Injectable, Logger } from '@nestjs/common';
-import { preparedStatement, RequestDatabase } from '../database/request-database.js';
+import { preparedStatement } from '../database/prepared-statement.js';
+import { RequestDatabase } from '../database/request-database.js';
 
 /** The length of a lease, by the database's clock. A retry takes an upload over as soon as its lease has ended. */
 const LEASE_SECONDS = 8;

@@ -6,7 +6,7 @@
 import { once } from 'node:events';
 import { type IncomingMessage, request } from 'node:http';
 import { setTimeout } from 'node:timers/promises';
-import { MAX_FILE_BYTES } from '../../src/uploads/upload-form.js';
+import { MAX_FILE_BYTES } from '../../src/uploads/upload-limits.js';
 import type { LongestBlock } from './event-loop-probe.js';
 import {
   filled,

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { createServer, request as httpRequest, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { setTimeout } from 'node:timers/promises';
-import { MAX_FILE_BYTES } from '../../src/uploads/upload-form.js';
+import { MAX_FILE_BYTES } from '../../src/uploads/upload-limits.js';
 import { freePort } from '../../src/dev/embedded-postgres.js';
 import { hasNginx, NginxServer, SITE_FILE } from '../support/nginx-server.js';
 import { eventually } from '../support/eventually.js';

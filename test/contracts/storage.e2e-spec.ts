@@ -10,9 +10,9 @@ import { StorageUnavailableError } from '../../src/storage/storage-errors.js';
 import { StorageProvider } from '../../src/storage/storage-provider.js';
 import { loadSettings, type S3Settings } from '../../src/config/settings.js';
 import { describeStorageContract } from './storage-contract.js';
-import { STORAGES, TEST_ENVIRONMENT, TestApp } from '../support/test-app.js';
+import { REQUIRED_STORAGES, TEST_ENVIRONMENT, TestApp } from '../support/test-app.js';
 
-describe.each(STORAGES)('the $name storage', ({ name, environment }) => {
+describe.each(REQUIRED_STORAGES)('the $name storage', ({ name, environment }) => {
   if (!environment) {
     it.skip('keeps the contract of the StorageProvider (skipped without S3_ENDPOINT)', () => undefined);
     return;

@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, it, jest } from '@jest/globals';
 import jwt from 'jsonwebtoken';
 import { randomUUID } from 'node:crypto';
-import { UnreadableSessionsError } from '../../src/auth/session-revocations.js';
+import { UnreadableSessionsError } from '../../src/auth/unreadable-sessions-error.js';
 import { RequestDatabase } from '../../src/database/request-database.js';
 import { createLogger } from '../../src/observability/logger.js';
 import { createApp } from '../../src/server.js';

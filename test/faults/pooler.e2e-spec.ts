@@ -11,7 +11,8 @@ import { migrationDataSourceOptions } from '../../src/database/data-source-optio
 import { DatabaseUnavailableError, sqlState } from '../../src/database/database-failure.js';
 import { freePort } from '../../src/dev/embedded-postgres.js';
 import { migrateUp } from '../../src/database/migrate.js';
-import { preparedStatement, RequestDatabase } from '../../src/database/request-database.js';
+import { preparedStatement } from '../../src/database/prepared-statement.js';
+import { RequestDatabase } from '../../src/database/request-database.js';
 import type { UploadedChatImageResponseDto } from '../../src/chat-images/dto/uploaded-chat-image.dto.js';
 import { createLogger } from '../../src/observability/logger.js';
 import { createApp } from '../../src/server.js';

@@ -1,36 +1,24 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { type AddressInfo, createServer, type Server } from 'node:net';
 import { resolve } from 'node:path';
-import { S3StorageProvider } from '../../src/storage/s3-storage.provider.js';
-import { StorageUnavailableError } from '../../src/storage/storage-errors.js';
-import { loadSettings } from '../../src/config/settings.js';
-import { freePort } from '../../src/dev/embedded-postgres.js';
 import { picture } from '../support/pictures.js';
-import { RunningProcess } from '../support/run-process.js';
 import { refusal, S3Answers } from '../support/s3-answers.js';
-import { s3Environment } from '../support/s3-environment.js';
-import { TEST_ENVIRONMENT, TestApp } from '../support/test-app.js';
-
-/** Mistakes that a real server can detect, with the failure and the printed line. */
-const REAL_MISTAKES: readonly [what: string, over: NodeJS.ProcessEnv, failure: string, line: RegExp][] = [
-  ['the key', { DO_SPACES_KEY: 'no-such-key' }, 'wrong-key', /^DO_SPACES_KEY /m],
-  ['the secret', { DO_SPACES_SECRET: 'not-the-secret' }, 'wrong-secret', /^DO_SPACES_SECRET /m],
-  [
-    'the bucket',
-    { DO_SPACES_BUCKET: 'no-such-bucket-here', DO_SPACES_URL: 'http://localhost/no-such-bucket-here' },
-    'no-such-bucket',
-    /^DO_SPACES_BUCKET /m,
-  ],
-];
-
-const s3 = s3Environment();
-const onRealS3 = s3 ? it : it.skip;
+import {
+  closeStorages,
+  endServices,
+  expectRefusedStart,
+  failureOf,
+  ping,
+  put,
+  startService,
+  storageOf,
+} from '../support/storage-mistakes.js';
+import { TestApp } from '../support/test-app.js';
 
 let answers: S3Answers;
 /** A server that answers in plain HTTP at an https address. */
 let plain: Server;
 let plainUrl: string;
-const providers: S3StorageProvider[] = [];
 
 beforeAll(async () => {
   answers = await S3Answers.start();
@@ -46,33 +34,8 @@ afterAll(() => {
 
 afterEach(() => {
   answers.answerWith();
-  for (const provider of providers.splice(0)) provider.onApplicationShutdown();
+  closeStorages();
 });
-
-function storageOf(environment: NodeJS.ProcessEnv): S3StorageProvider {
-  const { storage } = loadSettings({
-    ...TEST_ENVIRONMENT,
-    DATABASE_URL: 'postgres://localhost/none',
-    ...environment,
-  });
-  if (storage.driver !== 's3') throw new Error('The settings are those of S3.');
-  const provider = new S3StorageProvider(storage);
-  providers.push(provider);
-  return provider;
-}
-
-const ping = (storage: S3StorageProvider): Promise<void> => storage.ping(AbortSignal.timeout(5000));
-const put = (storage: S3StorageProvider): Promise<void> =>
-  storage.put('chat_images/a.png', [Buffer.from('x')], { contentType: 'image/png' });
-
-async function failureOf(attempt: Promise<unknown>): Promise<string> {
-  const error = await attempt.then(
-    () => undefined,
-    (reason: unknown) => reason,
-  );
-  if (!(error instanceof StorageUnavailableError)) throw new Error(`not that failure: ${String(error)}`);
-  return error.failure;
-}
 
 describe('the S3 storage', () => {
   it.each([
@@ -127,11 +90,6 @@ describe('the S3 storage', () => {
     expect(await failureOf(put(storage))).toBe('acl-refused');
     expect(Date.now() - begun).toBeLessThan(3000);
   });
-
-  onRealS3.each(REAL_MISTAKES)('reports that %s is wrong, on a real server', async (_what, over, failure) => {
-    const storage = storageOf({ ...s3, ...over });
-    expect([await failureOf(ping(storage)), await failureOf(put(storage))]).toEqual([failure, failure]);
-  });
 });
 
 describe('DO_SPACES_OBJECT_ACL', () => {
@@ -163,23 +121,11 @@ describe('DO_SPACES_OBJECT_ACL', () => {
       await test.stop();
     }
   });
-
-  const onS3 = s3 ? it : it.skip;
-
-  onS3('with the value none keeps objects private, on a real server', async () => {
-    const storage = storageOf({ ...s3, DO_SPACES_OBJECT_ACL: 'none' });
-    await put(storage);
-    const { url } = await storage.signedUrl('chat_images/a.png', 60, new Date());
-    expect((await fetch(url)).status).toBe(200);
-    expect((await fetch(url.slice(0, url.indexOf('?')))).status).toBe(403);
-    await storage.delete('chat_images/a.png');
-  });
 });
 
 describe('npm start', () => {
   /** The tests use only its database. */
   let test: TestApp;
-  const running: RunningProcess[] = [];
 
   beforeAll(async () => {
     test = await TestApp.start();
@@ -187,33 +133,12 @@ describe('npm start', () => {
 
   afterAll(() => test.stop());
 
-  afterEach(async () => {
-    for (const child of running.splice(0)) {
-      child.signal('SIGKILL');
-      await child.exit;
-    }
-  });
+  afterEach(endServices);
 
-  async function start(environment: NodeJS.ProcessEnv): Promise<RunningProcess & { port: number }> {
-    const port = await freePort();
-    const env = {
-      ...TEST_ENVIRONMENT,
-      DATABASE_URL: test.settings.database.url,
-      SWEEP_INTERVAL_SECONDS: '0',
-      ...environment,
-      PORT: String(port),
-    };
-    const child = Object.assign(new RunningProcess(['main.js'], { env, cwd: '/' }), { port });
-    running.push(child);
-    return child;
-  }
-
-  async function expectRefused(environment: NodeJS.ProcessEnv, line: RegExp): Promise<void> {
-    const child = await start(environment);
-    expect(await child.exit).toBe(1);
-    expect(child.output).toMatch(line);
-    expect(child.output).not.toMatch(/"listening"|\n +at |the-secret|the-access-key/);
-  }
+  const start = (environment: NodeJS.ProcessEnv): ReturnType<typeof startService> =>
+    startService(test, environment);
+  const expectRefused = (environment: NodeJS.ProcessEnv, line: RegExp): Promise<void> =>
+    expectRefusedStart(test, environment, line);
 
   it.each([
     ['does not know the key', 403, 'InvalidAccessKeyId', /^DO_SPACES_KEY /m],
@@ -224,13 +149,6 @@ describe('npm start', () => {
     answers.answerWith(refusal(status, code));
     await expectRefused(answers.environment, line);
   });
-
-  onRealS3.each(REAL_MISTAKES)(
-    'exits with a line that names the variable when %s is wrong, on real S3',
-    async (_what, over, _failure, line) => {
-      await expectRefused({ ...s3, ...over }, line);
-    },
-  );
 
   it.each([
     ['denies listing', refusal(403, 'AccessDenied'), 'access-denied'],

@@ -1,6 +1,6 @@
 import { crc32, deflateSync } from 'node:zlib';
 import sharp, { type Sharp } from 'sharp';
-import { MAX_FILE_BYTES } from '../../src/uploads/upload-form.js';
+import { MAX_FILE_BYTES } from '../../src/uploads/upload-limits.js';
 
 /** The largest size of a picture. */
 const FIFTY_MEGAPIXELS = { width: 10_000, height: 5_000 };

@@ -34,11 +34,15 @@ export const TEST_ENVIRONMENT = {
   RATE_LIMIT_UNAUTHENTICATED_PER_MINUTE: '100000',
 } satisfies NodeJS.ProcessEnv;
 
+type TestStorage = { readonly name: string; readonly environment: NodeJS.ProcessEnv | undefined };
+
+const S3: TestStorage = { name: 's3', environment: s3Environment() };
+
 /** The storages of the suites. Without an S3 server its tests are skipped. */
-export const STORAGES: readonly { name: string; environment: NodeJS.ProcessEnv | undefined }[] = [
-  { name: 'local', environment: {} },
-  { name: 's3', environment: s3Environment() },
-];
+export const STORAGES: readonly TestStorage[] = [{ name: 'local', environment: {} }, S3];
+
+/** The same for the suites of `npm run test:s3`: with REQUIRE_S3, `npm test` is what tests the local storage. */
+export const REQUIRED_STORAGES: readonly TestStorage[] = process.env.REQUIRE_S3 ? [S3] : STORAGES;
 
 /** A running application with its own database and storage folder. */
 export class TestApp {
