@@ -234,3 +234,24 @@ describe('authentication with JWT_ISSUER', () => {
     }
   });
 });
+
+describe('a rotation of JWT_SECRET', () => {
+  it('logs nobody out before the last step, which ends all tokens of the old secret', async () => {
+    const leaked = `leaked ${JWT_SECRET}`;
+    const test = await TestApp.start({ JWT_SECRET: leaked });
+    const knockWithBoth = async (): Promise<readonly number[]> => [
+      await knock(test, `Bearer ${hs256(claims(), leaked)}`),
+      await knock(test, `Bearer ${hs256(claims(), JWT_SECRET)}`),
+    ];
+    try {
+      expect(await knockWithBoth()).toEqual([IN, OUT]);
+      // The main application changes its secret while both are accepted.
+      await test.restart({ JWT_SECRET, JWT_SECRET_PREVIOUS: leaked });
+      expect(await knockWithBoth()).toEqual([IN, IN]);
+      await test.restart({ JWT_SECRET_PREVIOUS: '' });
+      expect(await knockWithBoth()).toEqual([OUT, IN]);
+    } finally {
+      await test.stop();
+    }
+  });
+});
