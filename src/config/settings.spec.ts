@@ -90,6 +90,9 @@ describe('loadSettings', () => {
       caCert: expect.stringContaining('BEGIN CERTIFICATE'),
       timeoutMs: 250,
     });
+    expect(
+      problemsOf({ ...COMPLETE, REDIS_URL: 'rediss://localhost', REDIS_CA_CERT: 'no certificate' }),
+    ).toEqual([expect.stringMatching(/^REDIS_CA_CERT must be a CA certificate/)]);
     expect(problemsOf({ ...COMPLETE, REDIS_URL: 'redis://localhost', REDIS_CA_CERT })).toEqual([
       'REDIS_CA_CERT must not be set unless REDIS_URL begins with rediss://: without TLS nothing is verified',
     ]);
@@ -123,7 +126,6 @@ describe('loadSettings', () => {
     ['REDIS_URL', 'https://redis.example.com'],
     ['REDIS_URL', 'redis://redis.example.com/cache'],
     ['REDIS_URL', 'redis://redis.example.com/0?family=6'],
-    ['REDIS_CA_CERT', 'no certificate'],
     ['REDIS_TIMEOUT_MS', '0'],
     ['JWT_SECRET', 'too short'],
     ['JWT_ALGORITHM', 'none'],
