@@ -7,7 +7,7 @@ import { type Finding, ok, warning } from './finding.js';
 const ADVICE: Readonly<Record<string, string>> = {
   WRONGPASS: 'check the user and password in REDIS_URL',
   NOAUTH: 'add the password to REDIS_URL',
-  NOPERM: 'the user needs eval, evalsha, get, incrby, pttl and pexpire on keys chat-image-store:*',
+  NOPERM: 'the user needs eval, get, incrby, pttl and pexpire on keys chat-image-store:*',
   READONLY: 'REDIS_URL leads to a replica: use the address of the primary',
   OOM: 'its memory is full, and its maxmemory-policy removes nothing',
   MOVED: 'cluster mode is not supported: use a Redis without it',

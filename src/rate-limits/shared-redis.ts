@@ -3,6 +3,7 @@ import { Redis, type RedisOptions, ReplyError } from 'ioredis';
 import type { Logger } from 'pino';
 import { RateLimiterRedis } from 'rate-limiter-flexible';
 import { type RedisSettings, SETTINGS, type Settings } from '../config/settings.js';
+import { StatementBatcher } from '../database/statement-batcher.js';
 import { systemCode } from '../errors/system-code.js';
 import { LOGGER } from '../observability/logger.js';
 
@@ -13,21 +14,32 @@ export const KEY_PREFIX = 'chat-image-store:rate-limit';
 const RETRY_MS = 1000;
 
 /**
- * Counts the points of a request, unless they are over the budget: a refused request costs nothing, and a cheaper request may
- * still be served. Returns the points with this request, and the milliseconds until the budget begins anew.
+ * Counts the points of requests, unless they are over the budget: a refused request costs nothing, and a cheaper request may
+ * still be served. Returns for each the points with this request, and the milliseconds until the budget begins anew.
  *
- * Arguments of the library: the points of the request, the seconds of a budget, the points of the budget.
+ * Each key has three arguments: the points of the request, the seconds of a budget, the points of the budget.
  */
 const COUNT_SCRIPT = `
-local points = (tonumber(redis.call('get', KEYS[1])) or 0) + tonumber(ARGV[1])
-local ttl = redis.call('pttl', KEYS[1])
-if points <= tonumber(ARGV[3]) then redis.call('incrby', KEYS[1], ARGV[1]) end
-if ttl < 0 then
-  ttl = 1000 * tonumber(ARGV[2])
-  redis.call('pexpire', KEYS[1], ttl)
+local counts = {}
+for index, key in ipairs(KEYS) do
+  local cost, seconds, budget = ARGV[3 * index - 2], ARGV[3 * index - 1], ARGV[3 * index]
+  local points = (tonumber(redis.call('get', key)) or 0) + tonumber(cost)
+  local ttl = redis.call('pttl', key)
+  if points <= tonumber(budget) then redis.call('incrby', key, cost) end
+  if ttl < 0 then
+    ttl = 1000 * tonumber(seconds)
+    redis.call('pexpire', key, ttl)
+  end
+  counts[index] = {points, ttl}
 end
-return {points, ttl}
+return counts
 `;
+
+/** What the library counts: a key, and the arguments of the script. */
+type Count = readonly [key: string, ...arguments: string[]];
+
+/** Points, and milliseconds. */
+type Counted = readonly [points: number, ttl: number];
 
 /** `off` without REDIS_URL. `away` while the process counts by itself, since Redis does not count. */
 export type RedisState = 'off' | 'up' | 'away';
@@ -39,6 +51,7 @@ export type RedisState = 'off' | 'up' | 'away';
 @Injectable()
 export class SharedRedis implements OnModuleInit, OnApplicationShutdown {
   private readonly client: Redis | undefined;
+  private readonly batcher: StatementBatcher<Count, Counted>;
   private up = false;
   private failure: string | undefined;
   private started: () => void = () => undefined;
@@ -48,6 +61,11 @@ export class SharedRedis implements OnModuleInit, OnApplicationShutdown {
     @Inject(LOGGER) private readonly logger: Logger,
   ) {
     this.client = settings.redis && new Redis(redisOptions(settings.redis));
+    this.batcher = new StatementBatcher(
+      (counts) => this.count(counts),
+      () => true,
+      { maxItems: 500, maxInFlight: 2, maxWaitMs: 0 },
+    );
   }
 
   get state(): RedisState {
@@ -65,7 +83,7 @@ export class SharedRedis implements OnModuleInit, OnApplicationShutdown {
    * @returns counts in Redis, in one round trip with all that waits; nothing without REDIS_URL
    */
   limiter(name: string, points: number, seconds: number): RateLimiterRedis | undefined {
-    return this.client && limiterOf(this.client, name, points, seconds);
+    return this.client && this.limiterOf(name, points, seconds);
   }
 
   /** Redis did not count. The process counts by itself until Redis does. */
@@ -87,7 +105,7 @@ export class SharedRedis implements OnModuleInit, OnApplicationShutdown {
     const { client } = this;
     if (!client) return;
     // A budget that is never used up, so that each count writes.
-    const probe = limiterOf(client, 'probe', Number.MAX_SAFE_INTEGER, 1);
+    const probe = this.limiterOf('probe', Number.MAX_SAFE_INTEGER, 1);
     let faulty = false;
     client.on('error', (error) => {
       faulty = true;
@@ -123,6 +141,23 @@ export class SharedRedis implements OnModuleInit, OnApplicationShutdown {
     this.client?.disconnect();
   }
 
+  private limiterOf(name: string, points: number, seconds: number): RateLimiterRedis {
+    return new RateLimiterRedis({
+      // The only command of the library's that is used.
+      storeClient: { rlflxIncr: (count: Count) => this.batcher.submit(count) },
+      keyPrefix: `${KEY_PREFIX}:${name}`,
+      points,
+      duration: seconds,
+    });
+  }
+
+  private async count(counts: readonly Count[]): Promise<readonly Counted[]> {
+    if (!this.client) throw new Error('There is no Redis to count in.');
+    const keys = counts.map(([key]) => key);
+    const values = counts.flatMap(([, cost = '', seconds = '', budget = '']) => [cost, seconds, budget]);
+    return (await this.client.eval(COUNT_SCRIPT, keys.length, ...keys, ...values)) as readonly Counted[];
+  }
+
   private regain(): void {
     this.up = true;
     this.started();
@@ -143,7 +178,6 @@ function redisOptions({ url, caCert, timeoutMs }: RedisSettings): RedisOptions {
     db: Number(pathname.slice(1)),
     ...(protocol === 'rediss:' ? { tls: caCert === undefined ? {} : { ca: caCert } } : {}),
     lazyConnect: true,
-    enableAutoPipelining: true,
     enableOfflineQueue: false,
     autoResendUnfulfilledCommands: false,
     maxRetriesPerRequest: 0,
@@ -155,16 +189,6 @@ function redisOptions({ url, caCert, timeoutMs }: RedisSettings): RedisOptions {
     enableReadyCheck: false,
     disableClientInfo: true,
   };
-}
-
-function limiterOf(client: Redis, name: string, points: number, seconds: number): RateLimiterRedis {
-  return new RateLimiterRedis({
-    storeClient: client,
-    keyPrefix: `${KEY_PREFIX}:${name}`,
-    points,
-    duration: seconds,
-    customIncrTtlLuaScript: COUNT_SCRIPT,
-  });
 }
 
 /** A reply's first word, such as `READONLY` or `OOM`. The rest may hold values. */
