@@ -670,6 +670,19 @@ export interface components {
             /** @example 2025-11-05T21:50:01.000000Z */
             readonly timestamp: Record<string, never>;
         };
+        readonly ReadinessDto: {
+            /** @example ok */
+            readonly status: Record<string, never>;
+            /** @example The image store is running. */
+            readonly message: string;
+            /** @example 2025-11-05T21:50:01.000000Z */
+            readonly timestamp: Record<string, never>;
+            /**
+             * @description Only with REDIS_URL. While Redis is away, each process counts rate limits by itself, and is ready all the same.
+             * @enum {string}
+             */
+            readonly redis?: "up" | "away";
+        };
     };
     responses: never;
     parameters: never;
@@ -1451,7 +1464,7 @@ export interface operations {
                     readonly [name: string]: unknown;
                 };
                 content: {
-                    readonly "application/json": components["schemas"]["HealthDto"];
+                    readonly "application/json": components["schemas"]["ReadinessDto"];
                 };
             };
             /** @description `DATABASE_UNAVAILABLE` or `STORAGE_UNAVAILABLE` or `OVERLOADED` */

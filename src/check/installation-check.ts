@@ -5,6 +5,7 @@ import { checkBucket } from './bucket-check.js';
 import { checkDatabase } from './database-check.js';
 import { type Finding, ok, skipped, warning, wrong } from './finding.js';
 import { checkLocalStorage } from './local-storage-check.js';
+import { checkRedis } from './redis-check.js';
 import { checkTokens } from './token-check.js';
 
 /**
@@ -23,6 +24,7 @@ export async function* checkInstallation(environment: NodeJS.ProcessEnv): AsyncG
   yield* settings.storage.driver === 's3'
     ? checkBucket(settings, settings.storage)
     : checkLocalStorage(settings, settings.storage);
+  yield* checkRedis(settings);
   yield await checkTokens(settings);
   yield await checkAppUrl(settings);
 }

@@ -91,6 +91,24 @@ describe('loadSettings', () => {
     ]);
   });
 
+  it('has no Redis without REDIS_URL, and refuses REDIS_CA_CERT without TLS', () => {
+    expect(loadSettings(COMPLETE).redis).toBeUndefined();
+    const REDIS_CA_CERT = 'test/tls/ca.pem';
+    expect(
+      loadSettings({ ...COMPLETE, REDIS_URL: 'rediss://user:p%40ss@[::1]:6380/1', REDIS_CA_CERT }).redis,
+    ).toEqual({
+      url: 'rediss://user:p%40ss@[::1]:6380/1',
+      caCert: expect.stringContaining('BEGIN CERTIFICATE'),
+      timeoutMs: 250,
+    });
+    expect(
+      problemsOf({ ...COMPLETE, REDIS_URL: 'rediss://localhost', REDIS_CA_CERT: 'no certificate' }),
+    ).toEqual([expect.stringMatching(/^REDIS_CA_CERT must be a CA certificate/)]);
+    expect(problemsOf({ ...COMPLETE, REDIS_URL: 'redis://localhost', REDIS_CA_CERT })).toEqual([
+      'REDIS_CA_CERT must not be set unless REDIS_URL begins with rediss://: without TLS nothing is verified',
+    ]);
+  });
+
   it('enables the Swagger page outside production, unless SWAGGER_ENABLED=false', () => {
     expect(loadSettings({ ...COMPLETE, NODE_ENV: 'development' }).swaggerEnabled).toBe(true);
     expect(
@@ -115,6 +133,11 @@ describe('loadSettings', () => {
     ['APP_URL', 'ftp://api.example.com'],
     ['APP_URL', `https://${'long.'.repeat(40)}example.com`],
     ['DATABASE_URL', 'mysql://localhost/x'],
+    ['REDIS_URL', 'redis.example.com:6379'],
+    ['REDIS_URL', 'https://redis.example.com'],
+    ['REDIS_URL', 'redis://redis.example.com/cache'],
+    ['REDIS_URL', 'redis://redis.example.com/0?family=6'],
+    ['REDIS_TIMEOUT_MS', '0'],
     ['JWT_SECRET', 'too short'],
     ['JWT_ALGORITHM', 'none'],
     ['JWT_PUBLIC_KEY', 'no key'],

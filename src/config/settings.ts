@@ -54,6 +54,14 @@ const jwtPublicKey = z
   .refine(isPublicKey, 'must be one public key in PEM form (line breaks may be written as \\n)')
   .optional();
 
+const caCertificate = z
+  .string()
+  .transform(readPem)
+  .refine(
+    isCertificate,
+    'must be a CA certificate in PEM form (line breaks may be written as \\n), or a path to one',
+  );
+
 /**
  * Every environment variable that the service reads. Values are the raw strings of the environment; an empty string counts
  * as not set. A test compares `.env.example` with these keys in both directions.
@@ -110,17 +118,17 @@ export const environmentSchema = z.object({
     .refine(isPostgresUrl, 'must be a PostgreSQL URL, e.g. postgres://user:password@host:5432/database')
     .optional(),
   DATABASE_POOLER: z.enum(['none', 'transaction'], 'must be none or transaction').default('none'),
-  DATABASE_CA_CERT: z
-    .string()
-    .transform(readPem)
-    .refine(
-      isCertificate,
-      'must be a CA certificate in PEM form (line breaks may be written as \\n), or a path to one',
-    )
-    .optional(),
+  DATABASE_CA_CERT: caCertificate.optional(),
   DATABASE_POOL_SIZE: wholeNumber(3, 200, 10),
   DATABASE_CONNECT_TIMEOUT_MS: wholeNumber(1, 60_000, 3000),
   DATABASE_STATEMENT_TIMEOUT_MS: wholeNumber(1, 600_000, 5000),
+
+  REDIS_URL: z
+    .string()
+    .refine(isRedisUrl, 'must be a Redis URL, e.g. rediss://user:password@host:6379/0')
+    .optional(),
+  REDIS_CA_CERT: caCertificate.optional(),
+  REDIS_TIMEOUT_MS: wholeNumber(1, 10_000, 250),
 
   JWT_ALGORITHM: z.enum(['HS256', 'RS256', 'ES256'], 'must be HS256, RS256 or ES256').default('HS256'),
   JWT_SECRET: jwtSecret,
@@ -320,6 +328,15 @@ export type DatabaseSettings = {
   readonly statementTimeoutMs: number;
 };
 
+/** The Redis in which all instances count together. */
+export type RedisSettings = {
+  readonly url: string;
+  /** The certificate authority of Redis in PEM form, instead of the public authorities. */
+  readonly caCert: string | undefined;
+  /** How long a connection, or an answer, may take. */
+  readonly timeoutMs: number;
+};
+
 /** Phase of the requirements' migration path from public to private pictures. See `migration-phase.ts`. */
 export type MigrationPhase = Environment['MIGRATION_PHASE'];
 
@@ -343,6 +360,8 @@ export type Settings = {
   /** Express' `trust proxy`: the number or the addresses of proxies whose `X-Forwarded-For` is trusted. */
   readonly trustProxy: number | string;
   readonly database: DatabaseSettings;
+  /** If missing, each process counts by itself. */
+  readonly redis: RedisSettings | undefined;
   readonly jwt: JwtSettings;
   /** The column of the main application's table `users` that says whether a user may log in. */
   readonly usersActiveColumn: string | undefined;
@@ -427,6 +446,10 @@ export function loadSettings(environment: NodeJS.ProcessEnv): Settings {
       message: 'must be another port than PORT: the metrics are not public',
       when: () => true,
     })
+    .refine((values) => values.REDIS_CA_CERT === undefined || /^rediss:/i.test(values.REDIS_URL ?? ''), {
+      path: ['REDIS_CA_CERT'],
+      message: 'must not be set unless REDIS_URL begins with rediss://: without TLS nothing is verified',
+    })
     .refine((values) => values.NODE_ENV !== 'production' || !isUnencrypted(values.JWT_JWKS_URL), {
       path: ['JWT_JWKS_URL'],
       message: 'must be an https URL in production: an attacker on the network could replace the keys',
@@ -458,6 +481,7 @@ export function loadSettings(environment: NodeJS.ProcessEnv): Settings {
     corsOrigins: env.CORS_ORIGINS,
     trustProxy: env.TRUST_PROXY,
     database: databaseSettings(env),
+    redis: redisSettings(env),
     jwt: jwtSettings(env),
     usersActiveColumn: env.USERS_ACTIVE_COLUMN,
     textSessions: env.TEXT_SESSIONS,
@@ -703,6 +727,15 @@ function databaseSettings(env: DatabaseEnvironment): DatabaseSettings {
   };
 }
 
+function redisSettings({
+  REDIS_URL,
+  REDIS_CA_CERT,
+  REDIS_TIMEOUT_MS,
+}: Environment): RedisSettings | undefined {
+  if (REDIS_URL === undefined) return undefined;
+  return { url: REDIS_URL, caCert: REDIS_CA_CERT, timeoutMs: REDIS_TIMEOUT_MS };
+}
+
 function storageSettings(env: Environment): S3Settings | LocalStorageSettings {
   if (env.STORAGE_DRIVER === 'local') {
     return {
@@ -781,6 +814,15 @@ function toRequiredClaim(text: string): RequiredClaim {
 
 function isPostgresUrl(value: string): boolean {
   return URL.canParse(value) && /^postgres(ql)?:$/.test(new URL(value).protocol);
+}
+
+/** Whether the value is an address of Redis. Its path may be the number of a database. */
+function isRedisUrl(value: string): boolean {
+  if (!URL.canParse(value)) return false;
+  const { protocol, hostname, pathname, search, hash } = new URL(value);
+  return (
+    /^rediss?:$/.test(protocol) && hostname !== '' && /^(\/\d*)?$/.test(pathname) && search + hash === ''
+  );
 }
 
 /** The value itself if it is PEM text, with real line breaks; else the content of the file with this path. */

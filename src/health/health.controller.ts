@@ -1,11 +1,12 @@
 import { Controller, Get, Inject } from '@nestjs/common';
-import { ApiOkResponse, ApiOperation, ApiProperty, ApiTags } from '@nestjs/swagger';
+import { ApiOkResponse, ApiOperation, ApiProperty, ApiPropertyOptional, ApiTags } from '@nestjs/swagger';
 import { HttpAdapterHost } from '@nestjs/core';
 import { Public } from '../auth/public.decorator.js';
 import { toTimestamp } from '../timestamp.js';
 import { ApiErrors } from '../errors/api-errors.decorator.js';
 import { AppError } from '../errors/app-error.js';
 import type { LeanExpressAdapter } from '../http/lean-express.adapter.js';
+import { type RedisState, SharedRedis } from '../rate-limits/shared-redis.js';
 import { Readiness } from './readiness.js';
 
 export class HealthDto {
@@ -23,11 +24,26 @@ export class HealthDto {
   }
 }
 
+export class ReadinessDto extends HealthDto {
+  @ApiPropertyOptional({
+    enum: ['up', 'away'],
+    description:
+      'Only with REDIS_URL. While Redis is away, each process counts rate limits by itself, and is ready all the same.',
+  })
+  readonly redis: 'up' | 'away' | undefined;
+
+  constructor(message: string, redis: RedisState) {
+    super(message);
+    this.redis = redis === 'off' ? undefined : redis;
+  }
+}
+
 @ApiTags('Health')
 @Controller('api/health')
 export class HealthController {
   constructor(
     private readonly readiness: Readiness,
+    private readonly redis: SharedRedis,
     @Inject(HttpAdapterHost) private readonly host: HttpAdapterHost<LeanExpressAdapter>,
   ) {}
 
@@ -45,11 +61,11 @@ export class HealthController {
     operationId: 'getReadiness',
     summary: 'Readiness: the database and the storage answer in time, and the process is not about to end',
   })
-  @ApiOkResponse({ type: HealthDto })
+  @ApiOkResponse({ type: ReadinessDto })
   @ApiErrors('DATABASE_UNAVAILABLE', 'STORAGE_UNAVAILABLE', 'OVERLOADED')
-  async ready(): Promise<HealthDto> {
+  async ready(): Promise<ReadinessDto> {
     if (this.host.httpAdapter.isStopping) throw new AppError('OVERLOADED');
     await this.readiness.check();
-    return new HealthDto('The image store, its database and its storage are ready.');
+    return new ReadinessDto('The image store, its database and its storage are ready.', this.redis.state);
   }
 }

@@ -1,18 +1,29 @@
 /*
  * npm run bench:installations: what the installation costs a signed URL. Compares the service on a direct database, with
- * the main application's table of revoked tokens, and behind PgBouncer in transaction mode, interleaved, on a database
- * that waits for the disk. BENCH_OTHER_MAIN names the dist/main.js of another version, to be measured beside them.
+ * the main application's table of revoked tokens, behind PgBouncer in transaction mode, and with rate limits in Redis,
+ * interleaved, on a database that waits for the disk. BENCH_OTHER_MAIN names the dist/main.js of another version, to be
+ * measured beside them. BENCH_ONLY=redis measures only one installation beside the direct database: sessions, pooler or
+ * redis.
  */
 import type { DataSource } from 'typeorm';
 import { hasPgBouncer, PgBouncer } from '../support/pgbouncer.js';
+import { hasRedis, RedisServer } from '../support/redis-server.js';
 import { seed } from './seed.js';
 import { Bench, OFFLINE_BUCKET, withDatabase } from './service-under-test.js';
 import { LoadGenerator, signedUrlRequests } from './signed-url-load.js';
 import { type Figures, interleaved, type Run, warmUp } from './signed-url-measure.js';
 
 const SIZES = { images: 100_000, appointments: 10_000, accesses: 1_000_000 };
-const CONNECTIONS = [1, 16, 64];
-const BARS: Readonly<Record<string, number>> = { 'revoked tokens': 0.95, pooled: 0.6 };
+const CONNECTIONS = (process.env.BENCH_CONNECTIONS ?? '1,16,64').split(',').map(Number);
+const BARS: Readonly<Record<string, number>> = {
+  'revoked tokens': 0.95,
+  pooled: 0.6,
+  'limits in Redis': 0.85,
+};
+
+/** Whether an installation is measured. */
+const isWanted = (name: 'sessions' | 'pooler' | 'redis'): boolean =>
+  (process.env.BENCH_ONLY ?? name) === name;
 
 /** Adds the sessions of a large main application, without the tokens of the benchmark. */
 async function addSessions(database: DataSource): Promise<void> {
@@ -46,17 +57,26 @@ async function serviceOn(
 
 try {
   const runs: Run[] = [await serviceOn('direct', {})];
-  const sessions = await bench.addDatabase('sessions', async (database) => {
-    await seed(database, SIZES);
-    await addSessions(database);
-  });
-  runs.push(await serviceOn('revoked tokens', { DATABASE_URL: sessions }));
-  if (hasPgBouncer()) {
+  if (isWanted('sessions')) {
+    const sessions = await bench.addDatabase('sessions', async (database) => {
+      await seed(database, SIZES);
+      await addSessions(database);
+    });
+    runs.push(await serviceOn('revoked tokens', { DATABASE_URL: sessions }));
+  }
+  if (isWanted('pooler') && hasPgBouncer()) {
     const pooler = await PgBouncer.start(bench.environment.DATABASE_URL);
     stops.push(() => pooler.stop());
     runs.push(await serviceOn('pooled', { DATABASE_URL: pooler.url, DATABASE_POOLER: 'transaction' }));
-  } else {
+  } else if (isWanted('pooler')) {
     console.log('PgBouncer is not installed: the pooled address is left out.');
+  }
+  if (isWanted('redis') && hasRedis()) {
+    const redis = await RedisServer.start();
+    stops.push(() => redis.stop());
+    runs.push(await serviceOn('limits in Redis', { REDIS_URL: redis.url }));
+  } else if (isWanted('redis')) {
+    console.log('Redis is not installed: the limits in Redis are left out.');
   }
   const { BENCH_OTHER_MAIN: other } = process.env;
   if (other) runs.push(await serviceOn('other version', {}, other));
