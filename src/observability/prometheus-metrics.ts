@@ -198,6 +198,12 @@ export class PrometheusMetrics {
     this.read('decode_waiting', 'Pictures that wait for their turn to be decoded.', () => queue.waitingCount);
   }
 
+  watchRedis(isAway: () => boolean): void {
+    this.read('redis_away', 'Whether REDIS_URL is set and this process counts rate limits by itself.', () =>
+      Number(isAway()),
+    );
+  }
+
   watchUploadMemory(
     limitBytes: number,
     budget: { readonly inUse: number; readonly waitingCount: number },

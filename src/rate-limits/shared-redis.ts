@@ -6,6 +6,7 @@ import { type RedisSettings, SETTINGS, type Settings } from '../config/settings.
 import { StatementBatcher } from '../database/statement-batcher.js';
 import { systemCode } from '../errors/system-code.js';
 import { LOGGER } from '../observability/logger.js';
+import { METRICS, type Metrics } from '../observability/metrics.js';
 
 /** The start of every key of this service. All keys expire. */
 export const KEY_PREFIX = 'chat-image-store:rate-limit';
@@ -59,7 +60,9 @@ export class SharedRedis implements OnModuleInit, OnApplicationShutdown {
   constructor(
     @Inject(SETTINGS) private readonly settings: Settings,
     @Inject(LOGGER) private readonly logger: Logger,
+    @Inject(METRICS) metrics?: Metrics,
   ) {
+    metrics?.watchRedis(() => this.state === 'away');
     this.client = settings.redis && new Redis(redisOptions(settings.redis));
     this.batcher = new StatementBatcher(
       (counts) => this.count(counts),
