@@ -679,6 +679,7 @@ export interface components {
             readonly timestamp: Record<string, never>;
             /**
              * @description Only with REDIS_URL. While Redis is away, each process counts rate limits by itself, and is ready all the same.
+             * @example up
              * @enum {string}
              */
             readonly redis?: "up" | "away";

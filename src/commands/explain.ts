@@ -113,7 +113,9 @@ function problemOf({ refusal, image }: Explanation): string | undefined {
     : undefined;
 }
 
-const isDamaged = ({ verdict }: ComparedObject): boolean => verdict !== 'intact' && verdict !== 'right size';
+function isDamaged({ verdict }: ComparedObject): boolean {
+  return verdict !== 'intact' && verdict !== 'right size';
+}
 
 /** Without control characters: anyone who writes to the table could send terminal commands in a path. */
 function printable(text: string): string {

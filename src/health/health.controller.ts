@@ -27,6 +27,7 @@ export class HealthDto {
 export class ReadinessDto extends HealthDto {
   @ApiPropertyOptional({
     enum: ['up', 'away'],
+    example: 'up',
     description:
       'Only with REDIS_URL. While Redis is away, each process counts rate limits by itself, and is ready all the same.',
   })
