@@ -1,6 +1,5 @@
 import { NestFactory } from '@nestjs/core';
 import { parseArgs } from 'node:util';
-import { AppModule } from '../app.module.js';
 import { loadSettings, readEnvironment } from '../config/settings.js';
 import { parseId } from '../database/parse-id.js';
 import { createLogger, NestLogger } from '../observability/logger.js';
@@ -10,6 +9,7 @@ import {
   type Explanation,
   ImageExplainer,
 } from '../upkeep/image-explainer.js';
+import { UpkeepCommandsModule } from '../upkeep/upkeep-commands.module.js';
 import { IncompleteError, runCommand, UsageError } from './run-command.js';
 
 const USAGE = `Usage: npm run explain -- --image <number> --user <number> [--last 20]
@@ -24,7 +24,7 @@ await runCommand(async () => {
   const { image, user, last } = readArguments();
   const settings = loadSettings(readEnvironment());
   const logger = createLogger('warn');
-  const app = await NestFactory.createApplicationContext(AppModule.with(settings, logger), {
+  const app = await NestFactory.createApplicationContext(UpkeepCommandsModule.with(settings, logger), {
     logger: new NestLogger(logger),
     abortOnError: false,
   });

@@ -8,7 +8,7 @@ import { UPKEEP_CONNECTIONS } from '../database/request-database.js';
 import { ProcessModule } from '../observability/process.module.js';
 import { UpkeepModule } from './upkeep.module.js';
 
-/** Upkeep without the server: for the commands `reconcile` and `verify`. */
+/** Upkeep without the server: for the commands `reconcile`, `verify` and `explain`. */
 @Module({})
 export class UpkeepCommandsModule {
   static with(settings: Settings, logger: Logger): DynamicModule {

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { deflateSync } from 'node:zlib';
 import sharp, { type JpegOptions, type Sharp } from 'sharp';
 import { colourProfile, jpegSegment, pngChunk, pngProfile } from '../support/hostile-pictures.js';
@@ -8,7 +9,8 @@ const WIDTH = 24;
 const HEIGHT = 16;
 
 /** A photograph made small, so that thousands of mutants are decoded in seconds. */
-const photo = (): Sharp => sharp('test/images/phone-photo.jpg').resize(WIDTH, HEIGHT, { fit: 'fill' });
+const photo = (): Sharp =>
+  sharp(readFileSync('test/images/phone-photo.jpg')).resize(WIDTH, HEIGHT, { fit: 'fill' });
 
 const frames = (count = 3): Sharp =>
   sharp(Buffer.concat(Array.from({ length: count }, (_, index) => noisyPixels(index))), {

@@ -69,11 +69,19 @@ export class FuzzedService {
     await eventually(() => inUse(this.test) === 0, 'the memory of uploads whose connections are closed');
     const health = await this.test.fetch('/api/health');
     expect(health.status).toBe(200);
-    const rows = await this.test.database.query<{ file_path: string; state: string }[]>(
-      'SELECT file_path, state FROM chat_images ORDER BY file_path',
+    const rows = await this.test.database.query<
+      { file_path: string; state: string; thumbnail: string | null }[]
+    >(
+      `SELECT file_path, state,
+         CASE WHEN thumbnail_size IS NOT NULL THEN chat_image_thumbnail_key(file_path, mime_type) END AS thumbnail
+       FROM chat_images ORDER BY file_path`,
     );
     expect(rows.filter(({ state }) => state !== 'stored')).toEqual([]);
-    expect((await this.storedObjects()).sort()).toEqual(rows.map(({ file_path }) => file_path).sort());
+    const keys = rows.flatMap(({ file_path, thumbnail }) => [
+      file_path,
+      ...(thumbnail === null ? [] : [thumbnail]),
+    ]);
+    expect((await this.storedObjects()).sort()).toEqual(keys.sort());
     expect(this.test.logLines.filter((line) => /"level":"(error|fatal)"|"status":5/.test(line))).toEqual([]);
   }
 

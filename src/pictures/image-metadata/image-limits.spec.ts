@@ -428,7 +428,7 @@ describe('the image limits', () => {
 });
 
 describe('the image limits accept every real picture', () => {
-  const photograph = (): Sharp => sharp('test/images/phone-photo.jpg').resize(640);
+  const photograph = (): Sharp => sharp(readFileSync('test/images/phone-photo.jpg')).resize(640);
   const large = (): Sharp => noise(1600, 1200, 20);
   const moving = (count: number): Sharp =>
     sharp(Buffer.alloc(HD.width * HD.height * count * 3, 'red and green'), {
