@@ -9,7 +9,7 @@ import { setTimeout } from 'node:timers/promises';
 import sharp from 'sharp';
 import { loadSettings } from '../config/settings.js';
 import { ImageProcesses } from './image-processes.js';
-import { decodingProcesses } from '../../test/support/decoding-processes.js';
+import { decodingProcesses as allDecodingProcesses } from '../../test/support/decoding-processes.js';
 
 const SECRET = 'a secret that no decoding process may know, 0123';
 const settings = loadSettings({
@@ -35,6 +35,11 @@ const TASK = {
   keepBytes: false,
   withThumbnail: false,
 } as const;
+
+/** Decoding processes that another suite has left in this process of Jest. */
+const others = allDecodingProcesses();
+
+const decodingProcesses = (): number[] => allDecodingProcesses().filter((pid) => !others.includes(pid));
 
 async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await setTimeout(5);
@@ -186,6 +191,13 @@ onLinux('the decoding processes', () => {
     expect(await processes.run([photo], TASK)).toHaveProperty('image.width', 1278);
     expect(decodingProcesses()).toEqual(before);
     expect(await lastWords(true)).toBe('');
+  });
+
+  it('start no more when the service stops', async () => {
+    await start();
+    await processes.onApplicationShutdown();
+    await expect(processes.run([photo], TASK)).rejects.toMatchObject({ failure: 'overloaded' });
+    expect(decodingProcesses()).toEqual([]);
   });
 
   it('end when the service is killed during their start', async () => {

@@ -63,6 +63,8 @@ export class ImageProcesses implements OnApplicationShutdown {
   private readonly idle: DecodingProcess[] = [];
   /** All running processes, each with a promise of its end. */
   private readonly all = new Map<DecodingProcess, Promise<unknown>>();
+  /** No process starts any more: nothing would end it. */
+  private isStopping = false;
   /** @internal shortened by tests */
   deadlineMs = DEADLINE_MS;
 
@@ -115,6 +117,7 @@ export class ImageProcesses implements OnApplicationShutdown {
   }
 
   async onApplicationShutdown(): Promise<void> {
+    this.isStopping = true;
     for (const { child } of this.all.keys()) child.kill('SIGKILL');
     await Promise.all(this.all.values());
   }
@@ -141,6 +144,10 @@ export class ImageProcesses implements OnApplicationShutdown {
 
   private async spawn(): Promise<DecodingProcess> {
     const picture = await openUnlinkedFile();
+    if (this.isStopping) {
+      await picture.close();
+      throw new ProcessNotReadyError('The service stops.');
+    }
     const child = fork(PROGRAM, [], {
       env: ENVIRONMENT,
       execArgv: [],
