@@ -119,7 +119,7 @@ function Chat({
   );
 }
 
-/** What is above the pictures: always one line, so that nothing moves when the last page has come. */
+/** The line above the pictures. It always stays, so that no picture moves when the last page is loaded. */
 function beginning({ images, uploads, isLoaded, hasOlder }: Phone): string {
   if (!isLoaded) return 'Loads the chat …';
   if (hasOlder) return 'Loads older pictures …';

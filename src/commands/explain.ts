@@ -1,15 +1,12 @@
-import { NestFactory } from '@nestjs/core';
 import { parseArgs } from 'node:util';
-import { loadSettings, readEnvironment } from '../config/settings.js';
 import { parseId } from '../database/parse-id.js';
-import { createLogger, NestLogger } from '../observability/logger.js';
 import {
   type ComparedObject,
   type ExplainedImage,
   type Explanation,
   ImageExplainer,
 } from '../upkeep/image-explainer.js';
-import { UpkeepCommandsModule } from '../upkeep/upkeep-commands.module.js';
+import { withUpkeep } from '../upkeep/with-upkeep.js';
 import { IncompleteError, runCommand, UsageError } from './run-command.js';
 
 const USAGE = `Usage: npm run explain -- --image <number> --user <number> [--last 20]
@@ -22,13 +19,7 @@ const LABEL_WIDTH = 14;
 
 await runCommand(async () => {
   const { image, user, last } = readArguments();
-  const settings = loadSettings(readEnvironment());
-  const logger = createLogger('warn');
-  const app = await NestFactory.createApplicationContext(UpkeepCommandsModule.with(settings, logger), {
-    logger: new NestLogger(logger),
-    abortOnError: false,
-  });
-  try {
+  await withUpkeep(async (app, settings) => {
     const explanation = await app.get(ImageExplainer).explain(user, image, last);
     const { refusal, why, opensWithoutToken } = explanation;
     say('decision', refusal === undefined ? `ALLOWED. ${why}` : `REFUSED with ${refusal}. ${why}`);
@@ -39,9 +30,7 @@ await runCommand(async () => {
     if (explanation.image) show(explanation.image, last);
     const problem = problemOf(explanation);
     if (problem !== undefined) throw new IncompleteError(problem);
-  } finally {
-    await app.close();
-  }
+  });
 });
 
 function show(image: ExplainedImage, last: number): void {

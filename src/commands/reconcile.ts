@@ -1,9 +1,7 @@
-import { NestFactory } from '@nestjs/core';
 import { parseArgs } from 'node:util';
 import { StorageReconciler, type UnknownKind, type UnknownObject } from '../upkeep/storage-reconciler.js';
-import { UpkeepCommandsModule } from '../upkeep/upkeep-commands.module.js';
-import { loadSettings, readEnvironment, type Settings } from '../config/settings.js';
-import { createLogger, NestLogger } from '../observability/logger.js';
+import { withUpkeep } from '../upkeep/with-upkeep.js';
+import type { Settings } from '../config/settings.js';
 import { confirm, parseAge } from './ask.js';
 import { endProgress, showProgress } from './progress.js';
 import { runCommand, UsageError } from './run-command.js';
@@ -23,19 +21,11 @@ type Arguments = {
 
 await runCommand(async () => {
   const options = readArguments();
-  const settings = loadSettings(readEnvironment());
-  const logger = createLogger('warn');
-  const app = await NestFactory.createApplicationContext(UpkeepCommandsModule.with(settings, logger), {
-    logger: new NestLogger(logger),
-    abortOnError: false,
-  });
-  try {
+  await withUpkeep(async (app, settings) => {
     const reconciler = app.get(StorageReconciler);
     if (options.removeUnknown) await removeUnknown(reconciler, settings, options);
     else await report(reconciler, options);
-  } finally {
-    await app.close();
-  }
+  });
 });
 
 async function report(reconciler: StorageReconciler, { afterRestore }: Arguments): Promise<void> {

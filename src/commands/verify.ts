@@ -1,9 +1,6 @@
-import { NestFactory } from '@nestjs/core';
 import { parseArgs } from 'node:util';
 import { StoredImageVerifier } from '../upkeep/stored-image-verifier.js';
-import { UpkeepCommandsModule } from '../upkeep/upkeep-commands.module.js';
-import { loadSettings, readEnvironment } from '../config/settings.js';
-import { createLogger, NestLogger } from '../observability/logger.js';
+import { withUpkeep } from '../upkeep/with-upkeep.js';
 import { endProgress, showProgress } from './progress.js';
 import { runCommand, UsageError } from './run-command.js';
 
@@ -11,13 +8,7 @@ const USAGE = 'Usage: npm run verify [-- --since <date, e.g. 2026-01-31 or 2026-
 
 await runCommand(async () => {
   const since = readArguments();
-  const settings = loadSettings(readEnvironment());
-  const logger = createLogger('warn');
-  const app = await NestFactory.createApplicationContext(UpkeepCommandsModule.with(settings, logger), {
-    logger: new NestLogger(logger),
-    abortOnError: false,
-  });
-  try {
+  await withUpkeep(async (app) => {
     const { counts, thumbnails, damaged } = await app.get(StoredImageVerifier).verify(since, showProgress);
     endProgress();
     console.table(counts);
@@ -32,9 +23,7 @@ await runCommand(async () => {
         `${damaged.length} objects of images are not what was stored: restore them from a backup.`,
       );
     }
-  } finally {
-    await app.close();
-  }
+  });
 });
 
 function readArguments(): Date | undefined {

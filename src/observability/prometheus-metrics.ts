@@ -1,6 +1,6 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
 
-/** What an upload goes through. `waited` is for memory and for its turn to be decoded. */
+/** The stages of an upload. `waited` is the wait for memory and for its turn to be decoded. */
 export type UploadStage = 'received' | 'waited' | 'cleaned' | 'decoded' | 'put' | 'committed';
 
 /** The connections of a pool: as of pg. */

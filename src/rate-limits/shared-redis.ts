@@ -36,7 +36,7 @@ end
 return counts
 `;
 
-/** What the library counts: a key, and the arguments of the script. */
+/** A key to count, with its arguments of the script. */
 type Count = readonly [key: string, ...arguments: string[]];
 
 /** Points, and milliseconds. */

@@ -41,7 +41,7 @@ export type WaitingTombstone = {
   readonly createdAt: Date;
 };
 
-/** A row of the trail. */
+/** An audit row: a user got a URL of the picture. */
 export type TrailEntry = {
   readonly accessedAt: Date;
   readonly accessedBy: number;
@@ -56,7 +56,7 @@ export type OpensOfApp = {
   readonly last: Date;
 };
 
-/** What is known of a picture that has a row. */
+/** The facts of a picture that has a row. */
 export type ExplainedImage = {
   readonly row: ChatImage;
   readonly conversation: Conversation;
@@ -66,11 +66,11 @@ export type ExplainedImage = {
   /** `undefined` for a picture without a thumbnail. */
   readonly thumbnail: ComparedObject | undefined;
   readonly tombstones: readonly WaitingTombstone[];
-  /** What the import did with the old picture; `undefined` for an upload. */
+  /** The state of the import; `undefined` for an upload. */
   readonly imported:
     { readonly source: string; readonly state: string; readonly reason: string | null } | undefined;
   readonly opensWithoutToken: readonly OpensOfApp[];
-  /** Newest first; `undefined` where the role may not read the trail. */
+  /** Audit rows, newest first; `undefined` where the role may not read them. */
   readonly trail: readonly TrailEntry[] | undefined;
 };
 
@@ -95,7 +95,7 @@ export class ImageExplainer {
   ) {}
 
   /**
-   * @param last maximum number of entries of the trail
+   * @param last maximum number of audit rows
    * @throws DatabaseUnavailableError
    */
   async explain(userId: number, imageId: number, last: number): Promise<Explanation> {
@@ -224,7 +224,7 @@ export class ImageExplainer {
     return row;
   }
 
-  /** The role that serves may only write the trail. The role of DATABASE_DIRECT_URL owns the table. */
+  /** The role of DATABASE_URL may only insert audit rows. The role of DATABASE_DIRECT_URL owns their table. */
   private async trailOf(imageId: number, last: number): Promise<readonly TrailEntry[] | undefined> {
     const read = (dataSource: DataSource): Promise<TrailEntry[]> =>
       dataSource.query<TrailEntry[]>(

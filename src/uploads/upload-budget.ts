@@ -6,7 +6,7 @@ import { AppError, uploadGivenUp } from '../errors/app-error.js';
  */
 const BYTES_PER_RECEIVED_BYTE = 5;
 
-/** What a form adds to its file. */
+/** Memory for the parts of a form beside its file. */
 const FORM_BYTES = 2 * 1024 * 1024;
 
 /** The reserve for the one upload that may continue when the rest is spent: a file of the largest size. */

@@ -10,7 +10,7 @@ import { LIMIT_MS, Pages, phone, send, shown } from './pages.js';
 /** The life of a URL, in seconds: the shortest with which a picture surely loads. */
 const URL_SECONDS = '3';
 
-/** What an expired URL is answered. */
+/** The status of the response to an expired URL. */
 const REFUSED = /\b403\b/;
 
 const onChromium = hasChromium() ? describe : describe.skip;

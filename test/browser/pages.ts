@@ -84,7 +84,7 @@ export function shown(on: Locator, name: string, sender: string): Locator {
   return on.getByRole('button', { name: `Open picture ${name} from ${sender}` }).locator('img');
 }
 
-/** What axe finds, in a few words each. */
+/** The violations that axe finds, in a few words each. */
 export async function violations(page: Page): Promise<string[]> {
   await page.evaluate(AXE);
   const results = await page.evaluate<AxeResults>('axe.run()');

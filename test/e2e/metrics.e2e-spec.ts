@@ -235,7 +235,7 @@ describe('the metrics', () => {
     await locker.startTransaction();
     await locker.query('LOCK TABLE chat_image_tombstones IN ACCESS EXCLUSIVE MODE');
     await expectValue('chat_images_database_up', {}, 0);
-    // What is not known is left out.
+    // Series without a value are left out.
     expect(valueOf(await scrape(), rows)).toBeUndefined();
     await locker.rollbackTransaction();
     await locker.release();

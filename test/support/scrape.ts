@@ -23,7 +23,7 @@ export function samplesOf(text: string): Sample[] {
     });
 }
 
-/** What a PromQL expression asks of one metric: its name, and the labels that it selects or groups by. */
+/** A metric in a PromQL expression: its name, and the labels that the expression selects or groups by. */
 export type Selection = {
   readonly metric: string;
   readonly labels: readonly string[];
