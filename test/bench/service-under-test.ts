@@ -18,7 +18,15 @@ import { isPortOpen } from '../support/port-open.js';
 
 export const JWT_SECRET = 'only for this benchmark, 0123456789abcdef';
 
-export type Server = { readonly name: string; readonly port: number; readonly process: ChildProcess };
+/** What answers on a port: an instance, or several behind a balancer. */
+export type Installation = {
+  readonly name: string;
+  readonly port: number;
+  readonly processes: readonly ChildProcess[];
+};
+
+/** One instance. */
+export type Server = Installation & { readonly process: ChildProcess };
 
 /** A bucket that gets no requests, as URLs are signed offline. */
 export const OFFLINE_BUCKET = {
@@ -143,7 +151,7 @@ export class Bench {
       // The log is written to nowhere, as its reader would use the measured cores.
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
     });
-    const server = { name, port, process: child };
+    const server = { name, port, process: child, processes: [child] };
     this.servers.push(server);
     while (!(await isPortOpen(port))) {
       if (!isRunning(child)) throw new Error(`${name} did not start.`);

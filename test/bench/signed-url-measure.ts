@@ -1,5 +1,5 @@
 import { readdir, readFile } from 'node:fs/promises';
-import { type Bench, median, type Server } from './service-under-test.js';
+import { type Bench, type Installation, median } from './service-under-test.js';
 import type { LoadGenerator, LoadRequest } from './signed-url-load.js';
 
 export const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 3);
@@ -11,7 +11,7 @@ export type Figure = {
   readonly perSecond: number;
   readonly p50Ms: number;
   readonly p99Ms: number;
-  /** Microseconds of CPU per request: of the server's process, and of all PostgreSQL processes. */
+  /** Microseconds of CPU per request: of the service's processes, and of all PostgreSQL processes. */
   readonly serverCpu: number;
   readonly postgresCpu: number;
 };
@@ -20,17 +20,20 @@ export type Figure = {
 export type Figures = Figure & { readonly slowest: number; readonly fastest: number };
 
 /** A server and its requests. */
-export type Run = readonly [server: Server, requests: readonly LoadRequest[]];
+export type Run = readonly [server: Installation, requests: readonly LoadRequest[]];
+
+/** What sends requests to a server. */
+export type Load = Pick<LoadGenerator, 'run'>;
 
 /** Runs each server once, so that all are compiled to machine code before the measurement. */
-export async function warmUp(load: LoadGenerator, runs: readonly Run[], connections: number): Promise<void> {
+export async function warmUp(load: Load, runs: readonly Run[], connections: number): Promise<void> {
   for (const [server, requests] of runs) await load.run(server, requests, connections, WARM_UP_MS);
 }
 
 /** Measures all runs in each round, so that changes on the machine hit all of them. */
 export async function interleaved(
   bench: Bench,
-  load: LoadGenerator,
+  load: Load,
   runs: readonly Run[],
   connections: number,
 ): Promise<readonly Figures[]> {
@@ -45,21 +48,26 @@ export async function interleaved(
 }
 
 async function measure(
-  load: LoadGenerator,
+  load: Load,
   [server, requests]: Run,
   connections: number,
   postgresPid: number,
 ): Promise<Figure> {
   await load.run(server, requests, connections, WARM_UP_MS);
-  const pids = [server.process.pid ?? NaN, postgresPid];
-  const before = await Promise.all(pids.map(cpuMicroseconds));
+  const servers = server.processes.map(({ pid }) => pid ?? NaN);
+  const cpu = (): Promise<readonly number[]> =>
+    Promise.all(
+      [servers, [postgresPid]].map(async (pids) => sum(await Promise.all(pids.map(cpuMicroseconds)))),
+    );
+  const before = await cpu();
   const result = await load.run(server, requests, connections, MEASURE_MS);
-  const after = await Promise.all(pids.map(cpuMicroseconds));
-  const [serverCpu = NaN, postgresCpu = NaN] = after.map(
+  const [serverCpu = NaN, postgresCpu = NaN] = (await cpu()).map(
     (microseconds, index) => (microseconds - (before[index] ?? NaN)) / result.requests,
   );
   return { ...result, serverCpu, postgresCpu };
 }
+
+const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
 
 function medians(rounds: readonly Figure[]): Figures {
   const of = (name: keyof Figure): readonly number[] => rounds.map((round) => round[name]);
