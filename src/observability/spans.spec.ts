@@ -58,7 +58,7 @@ it.each([
 
 it('a tracestate is passed on, as far as it is well-formed', () => {
   const stateOf = (tracestate: string): string | undefined =>
-    passedOn({ traceparent: VALID, tracestate })['tracestate'];
+    passedOn({ traceparent: VALID, tracestate }).tracestate;
   expect(stateOf('one=1,two@vendor=2')).toBe('one=1,two@vendor=2');
   expect(stateOf('one=1, BAD=2 ,=3,four,five=5')).toBe('one=1,five=5');
   expect(stateOf(`one=1,${'x'.repeat(600)}`)).toBeUndefined();
