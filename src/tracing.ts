@@ -7,7 +7,7 @@ import type { Logger } from 'pino';
 import { readEnvironment } from './config/settings.js';
 import { systemCode } from './errors/system-code.js';
 import { createLogger } from './observability/logger.js';
-import { sendSpansBy } from './observability/spans.js';
+import { outsideTraces, sendSpansBy } from './observability/spans.js';
 
 const PROTOCOL = 'http/json';
 
@@ -65,13 +65,13 @@ function reportsOf(logger: Logger): (result: { readonly error?: Error }) => void
   let failing = false;
   return ({ error }) => {
     const failed = error !== undefined;
-    if (failed && !failing)
-      logger.warn(
-        { reason: systemCode(error) ?? error.message },
-        'spans are lost: the collector does not take them',
-      );
-    if (!failed && failing) logger.info('the collector takes spans again');
+    if (failed === failing) return;
     failing = failed;
+    const reason = systemCode(error) ?? error?.message;
+    outsideTraces(() => {
+      if (failed) logger.warn({ reason }, 'spans are lost: the collector does not take them');
+      else logger.info('the collector takes spans again');
+    });
   };
 }
 
