@@ -20,6 +20,7 @@ import { RequestDatabase } from './database/request-database.js';
 import { LeanExpressAdapter } from './http/lean-express.adapter.js';
 import { NestLogger } from './observability/logger.js';
 import type { Metrics } from './observability/metrics.js';
+import { flushSpans, goOn } from './observability/spans.js';
 import { RequestLog } from './http/request-log.js';
 import { serveSwaggerPage } from './http/swagger/swagger-page.js';
 import { answerExpectations, readAwayUnreadBody } from './http/unread-bodies.js';
@@ -94,10 +95,10 @@ export async function createApp(settings: Settings, logger: Logger): Promise<Nes
   app.disable('etag');
   const log = app.get(RequestLog);
   app.use((request: Request, response: Response, next: NextFunction) => {
-    log.follow(request, response);
+    const requestTrace = log.follow(request, response);
     readAwayUnreadBody(request, response);
     readBrokenEscapesAsText(request);
-    next(lacksHost(request) ? new AppError('MALFORMED_REQUEST') : undefined);
+    goOn(requestTrace, next, lacksHost(request) ? new AppError('MALFORMED_REQUEST') : undefined);
   });
   if (settings.corsOrigins.length > 0) {
     app.enableCors({
@@ -124,7 +125,7 @@ export async function createApp(settings: Settings, logger: Logger): Promise<Nes
  * 1. Readiness is false, and each response closes its connection.
  * 2. After SHUTDOWN_DELAY_MS the port is closed.
  * 3. Running requests finish within SHUTDOWN_TIMEOUT_MS.
- * 4. The connection pool and the port of the metrics are closed.
+ * 4. The connection pool and the port of the metrics are closed, and the spans that wait are sent.
  * After the timeout the process exits with 1.
  *
  * @returns when the server listens; `stopped` resolves when the server has stopped
@@ -207,13 +208,11 @@ async function stop(
   await setImmediate();
   // For connections whose response began before the shutdown, without `Connection: close`.
   server.keepAliveTimeout = 1;
-  const cutOff = setTimeout(
-    () => server.closeAllConnections(),
-    shutdownTimeoutMs - Math.min(CLOSING_MS, shutdownTimeoutMs / 5),
-  );
+  const closingMs = Math.min(CLOSING_MS, shutdownTimeoutMs / 5);
+  const cutOff = setTimeout(() => server.closeAllConnections(), shutdownTimeoutMs - closingMs);
   await new Promise<void>((resolve) => server.close(() => resolve()));
   clearTimeout(cutOff);
-  await app.close();
+  await Promise.all([app.close(), Promise.race([flushSpans(), wait(closingMs / 2)])]);
 }
 
 /** Maximum wait at start for the storage: its connect timeout. */

@@ -12,6 +12,7 @@ import { bearerToken } from '../auth/jwt.strategy.js';
 import { isPublic } from '../auth/public.decorator.js';
 import { type AuthenticatedUser, TokenVerifier } from '../auth/token-verifier.js';
 import { AppError } from '../errors/app-error.js';
+import { inSpan, isTraced } from '../observability/spans.js';
 
 /** The access check of a route: finds the subject in the request, asks ImageAccess, and rejects with the refusal's AppError. */
 export interface RouteAccess<Granted> {
@@ -72,7 +73,12 @@ export class AccessGuard implements CanActivate {
       throw new AppError('FORBIDDEN');
     }
     const request = context.switchToHttp().getRequest<GrantedRequest>();
-    return this.grant(this.routeOf(access), request).then(
+    const route = this.routeOf(access);
+    // A request without a trace needs no closure.
+    const decided = isTraced()
+      ? inSpan('decide', () => this.grant(route, request))
+      : this.grant(route, request);
+    return decided.then(
       (granted) => {
         request.granted = granted;
         return true;

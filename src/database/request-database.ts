@@ -2,6 +2,7 @@ import { Inject, Injectable, Logger, type OnApplicationShutdown, type OnModuleIn
 import pg from 'pg';
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { METRICS, type Metrics } from '../observability/metrics.js';
+import { outsideTraces } from '../observability/spans.js';
 import { connectionOptions, connectionTarget } from './connection.js';
 import {
   concernsEveryStatement,
@@ -104,7 +105,9 @@ export class RequestDatabase implements OnModuleInit, OnApplicationShutdown {
     // Without an `error` listener the process would end. A connection lost while in use fails its statement anyway.
     this.pool.on('connect', (client) => client.on('error', () => undefined));
     // The pool replaces a lost idle connection.
-    this.pool.on('error', ({ name }) => logger.warn(`an idle connection to the database is lost: ${name}`));
+    this.pool.on('error', ({ name }) =>
+      outsideTraces(() => logger.warn(`an idle connection to the database is lost: ${name}`)),
+    );
   }
 
   /** @throws PooledAddressError when the server did not receive the start-up parameters: a pooler dropped them */

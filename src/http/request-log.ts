@@ -6,6 +6,7 @@ import { clientNetwork } from '../rate-limits/client-network.js';
 import { FloodSummary } from '../observability/flood-summary.js';
 import { LOGGER } from '../observability/logger.js';
 import { METRICS, type Metrics } from '../observability/metrics.js';
+import { beginRequest, endRequest, type RequestTrace, traceIdOf } from '../observability/spans.js';
 
 /** The status in the log when the client left before its response: the number that nginx uses. */
 const CLIENT_GONE = 499;
@@ -15,6 +16,7 @@ const REQUEST_ID = /^[\w-]{8,64}$/;
 
 type RequestLine = {
   readonly requestId: string;
+  readonly traceId?: string | undefined;
   readonly userId?: number | undefined;
   readonly network: string;
   readonly method?: string;
@@ -45,29 +47,37 @@ export class RequestLog implements OnApplicationShutdown {
    * Gives a request its id, and logs one line when the response has left or the client has gone: id, user, the client's
    * network, method, route, image, status and milliseconds. The route is the pattern, never the URL: paths name images, and
    * queries hold signatures.
+   *
+   * @returns the request's trace, where it has one
    */
-  follow(request: Request, response: Response): void {
+  follow(request: Request, response: Response): RequestTrace | undefined {
     const started = performance.now();
     const given = request.headers['x-request-id'];
     const requestId = typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
     response.requestId = requestId;
+    const requestTrace = beginRequest(request.method, request.headers);
     // Read now: a closed connection has no address.
     const { ip } = request;
     response.on('close', () => {
-      const ended: RequestLine = {
+      const route = (request.route as { path?: string } | undefined)?.path;
+      const ended = {
         requestId,
+        traceId: requestTrace && traceIdOf(requestTrace),
         userId: request.user?.id,
         network: clientNetwork({ ip }),
         method: request.method,
-        route: (request.route as { path?: string } | undefined)?.path ?? 'none',
+        route: route ?? 'none',
         imageId: request.imageId,
         imageIds: request.imageIds,
         // A proxy closes its connection when it has the whole response, also during an upload that was refused.
         status: response.writableEnded || response.answered ? response.statusCode : CLIENT_GONE,
         ms: Math.round((performance.now() - started) * 10) / 10,
-      };
-      this.write(ended, response.errorCode);
+      } satisfies RequestLine;
+      const { errorCode } = response;
+      this.write(ended, errorCode);
+      if (requestTrace) endRequest(requestTrace, { ...ended, route, errorCode });
     });
+    return requestTrace;
   }
 
   /** @param errorCode the code of the error catalogue in the response, if any */

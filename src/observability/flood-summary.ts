@@ -1,4 +1,5 @@
 import type { Logger } from 'pino';
+import { outsideTraces } from './spans.js';
 
 /** How many lines of one kind are written per period. */
 export const LINES_PER_PERIOD = 20;
@@ -44,7 +45,7 @@ export class FloodSummary {
   }
 
   private kindOf(fields: Readonly<Record<string, string | number | undefined>>): Kind {
-    this.timer ??= setTimeout(() => this.flush(), PERIOD_MS).unref();
+    this.timer ??= setTimeout(() => outsideTraces(() => this.flush()), PERIOD_MS).unref();
     const key = Object.values(fields).join(' ');
     const known = this.kinds.get(key);
     if (known) return known;

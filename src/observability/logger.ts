@@ -1,6 +1,7 @@
 import type { LoggerService } from '@nestjs/common';
 import { type DestinationStream, type Logger as PinoLogger, type LoggerOptions, pino } from 'pino';
 import type { Settings } from '../config/settings.js';
+import { traceIdOf } from './spans.js';
 
 /** DI token of the process's pino logger. */
 export const LOGGER = Symbol('Logger');
@@ -14,11 +15,22 @@ export function createLogger(
   level: Settings['logLevel'],
   { pretty = false, destination }: { pretty?: boolean; destination?: DestinationStream } = {},
 ): PinoLogger {
+  // Every line of a request names its trace.
+  const mixin = (): object => {
+    const traceId = traceIdOf();
+    return traceId === undefined ? {} : { traceId };
+  };
   if (pretty)
-    return pino({ level, base: null, transport: { target: 'pino-pretty', options: { singleLine: true } } });
+    return pino({
+      level,
+      base: null,
+      mixin,
+      transport: { target: 'pino-pretty', options: { singleLine: true } },
+    });
   const options: LoggerOptions = {
     level,
     base: null,
+    mixin,
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label) => ({ level: label }) },
   };

@@ -6,7 +6,8 @@ import { DecodeQueue } from './decode-queue.js';
 import { detectFormat } from './image-format.js';
 import type { InspectedImage } from './image-inspector.js';
 import { METRICS, type Metrics } from '../observability/metrics.js';
-import type { CheckedPicture, ImageEdit, PictureTimes } from './image-process.js';
+import { addSpan, BYTES, FORMAT, inSpan } from '../observability/spans.js';
+import type { CheckedPicture, ImageEdit, PictureResult, PictureTask, PictureTimes } from './image-process.js';
 import { ImageProcesses } from './image-processes.js';
 import { MAX_ADDED_BYTES } from './image-metadata/kept-bytes.js';
 import { invalidPicture } from './picture-error.js';
@@ -84,7 +85,7 @@ export class ImagePreparer {
     const result = await this.queue.run(userId, memoryBytes, left, (waited) => {
       waitedMs = waited;
       this.metrics?.decodeWaited(waited);
-      return this.processes.run(pieces, { format, memoryBytes, keepBytes, withThumbnail });
+      return this.decode(pieces, { format, memoryBytes, keepBytes, withThumbnail });
     });
     if ('failure' in result) throw new Error(result.failure);
     if ('refusal' in result) throw invalidPicture(result.refusal, new Error(result.detail));
@@ -93,6 +94,17 @@ export class ImagePreparer {
     const thumbnail = withThumbnail ? this.thumbnailOf(result) : undefined;
     const times = { ...boundedTimes(result.times), waitedMs };
     return { ...image, pieces: applyEdit(pieces, edit), size, sha256, sha256Sent, thumbnail, times };
+  }
+
+  /** The span is the time in the decoding process. Cleaning is the first step there. */
+  private decode(pieces: BytePieces, task: Omit<PictureTask, 'length'>): Promise<PictureResult> {
+    const work = async (): Promise<PictureResult> => {
+      const startedAt = Date.now();
+      const result = await this.processes.run(pieces, task);
+      if ('times' in result) addSpan('clean', startedAt, boundedTimes(result.times).cleanMs);
+      return result;
+    };
+    return inSpan('decode', work, { [FORMAT]: task.format, [BYTES]: lengthOf(pieces) });
   }
 
   private thumbnailOf({ thumbnail }: CheckedPicture): Thumbnail | undefined {

@@ -5,6 +5,7 @@ import type { Agent as HttpsAgent } from 'node:https';
 import type { S3Settings } from '../config/settings.js';
 import { systemCode } from '../errors/system-code.js';
 import type { Metrics } from '../observability/metrics.js';
+import { traceHeaders } from '../observability/spans.js';
 import { storageFailureOf } from './storage-failure.js';
 
 /** The most connections to the storage. Further requests wait for one of them. */
@@ -29,6 +30,8 @@ const OPERATIONS: Readonly<Record<string, string>> = {
   DELETE: 'delete',
 };
 
+type Handled = Parameters<NodeHttpHandler['handle']>;
+
 /** A client of an S3 server, and the connections that it uses. */
 export function createS3Client(
   settings: ConnectionSettings,
@@ -41,7 +44,7 @@ export function createS3Client(
     typeof HttpAgent
   >[0] &
     ConstructorParameters<typeof HttpsAgent>[0];
-  const requestHandler = new (metrics ? countedHandler(metrics) : NodeHttpHandler)({
+  const requestHandler = new (metrics ? countedHandler(metrics) : TracedHandler)({
     connectionTimeout: settings.connectTimeoutMs,
     requestTimeout: settings.requestTimeoutMs,
     socketTimeout: settings.requestTimeoutMs,
@@ -63,12 +66,18 @@ export function createS3Client(
   return { client, requestHandler };
 }
 
+/** A handler that names the trace in each request. The request is signed before: a proxy may add its own part to the trace. */
+class TracedHandler extends NodeHttpHandler {
+  override handle(...[request, options]: Handled): ReturnType<NodeHttpHandler['handle']> {
+    Object.assign(request.headers, traceHeaders());
+    return super.handle(request, options);
+  }
+}
+
 /** A handler that counts each try of a request. */
-function countedHandler(metrics: NonNullable<Metrics>): typeof NodeHttpHandler {
-  return class extends NodeHttpHandler {
-    override async handle(
-      ...given: Parameters<NodeHttpHandler['handle']>
-    ): ReturnType<NodeHttpHandler['handle']> {
+function countedHandler(metrics: NonNullable<Metrics>): typeof TracedHandler {
+  return class extends TracedHandler {
+    override async handle(...given: Handled): ReturnType<NodeHttpHandler['handle']> {
       const [{ method, query }] = given;
       const operation = 'list-type' in query ? 'list' : (OPERATIONS[method] ?? 'other');
       const started = performance.now();

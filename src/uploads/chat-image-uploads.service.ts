@@ -7,6 +7,7 @@ import type { ChatImage, ThumbnailColumns } from '../chat-images/entities/chat-i
 import { SETTINGS, type Settings } from '../config/settings.js';
 import { AppError, uploadGivenUp } from '../errors/app-error.js';
 import { METRICS, type Metrics } from '../observability/metrics.js';
+import { BYTES, inSpan } from '../observability/spans.js';
 import { ImagePreparer, type PreparedImage } from '../pictures/image-preparer.js';
 import { PictureError } from '../pictures/picture-error.js';
 import { lengthOf } from '../storage/byte-pieces.js';
@@ -62,7 +63,7 @@ export class ChatImageUploadsService {
     this.countPrepared(form, prepared);
     const deadline = performance.now() + DUPLICATE_WAIT_MS;
     for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(2 * pause, LONGEST_PAUSE_MS)) {
-      const claim = await this.claims.claim(user, form, prepared);
+      const claim = await inSpan('claim', () => this.claims.claim(user, form, prepared));
       if (claim?.isNew) {
         const image = Object.assign(claim.image, thumbnailColumns(prepared));
         await this.leases.renewDuring(image.id, () => this.store(user, image, prepared));
@@ -84,10 +85,10 @@ export class ChatImageUploadsService {
   private async store(user: AuthenticatedUser, image: ChatImage, prepared: PreparedImage): Promise<void> {
     try {
       const putAt = performance.now();
-      await this.put(image, prepared);
+      await inSpan('put', () => this.put(image, prepared), { [BYTES]: bytesOf(prepared) });
       const committedAt = performance.now();
       this.metrics?.uploadPassed('put', committedAt - putAt, bytesOf(prepared));
-      if (await this.claims.commitStored(user, image)) {
+      if (await inSpan('commit', () => this.claims.commitStored(user, image))) {
         this.metrics?.uploadPassed('committed', performance.now() - committedAt, bytesOf(prepared));
         return;
       }

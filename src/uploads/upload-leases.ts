@@ -1,6 +1,7 @@
 import { Injectable, Logger } from '@nestjs/common';
 import { preparedStatement } from '../database/prepared-statement.js';
 import { RequestDatabase } from '../database/request-database.js';
+import { outsideTraces } from '../observability/spans.js';
 
 /** The length of a lease, by the database's clock. A retry takes an upload over as soon as its lease has ended. */
 const LEASE_SECONDS = 8;
@@ -40,7 +41,7 @@ export class UploadLeases {
       imageId,
       upload.catch(() => undefined),
     );
-    this.timer ??= setInterval(() => void this.renew(), RENEWAL_PAUSE_MS).unref();
+    this.timer ??= setInterval(() => outsideTraces(() => void this.renew()), RENEWAL_PAUSE_MS).unref();
     try {
       await upload;
     } finally {

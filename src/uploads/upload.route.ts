@@ -4,8 +4,10 @@ import type { RouteAccess } from '../access/access.guard.js';
 import { grantedConversation, ImageAccess } from '../access/image-access.js';
 import type { AuthenticatedUser } from '../auth/token-verifier.js';
 import { SETTINGS, type Settings } from '../config/settings.js';
+import type { NamedConversation } from '../conversations/conversation.js';
 import { AppError } from '../errors/app-error.js';
 import { METRICS, type Metrics } from '../observability/metrics.js';
+import { BYTES, inSpan, keepTrace } from '../observability/spans.js';
 import { lengthOf } from '../storage/byte-pieces.js';
 import { UploadBudget } from './upload-budget.js';
 import { readUploadForm, type UploadForm } from './upload-form.js';
@@ -33,14 +35,19 @@ export class UploadRoute implements RouteAccess<UploadForm> {
       left.abort();
     });
     const started = performance.now();
-    const form = await readUploadForm(request, {
-      memory,
-      left: left.signal,
-      slowSeconds: this.settings.uploads.slowSeconds,
-      textSessions: this.settings.textSessions,
-      maxFileBytes: this.settings.uploads.maxFileBytes,
-      authorize: async (named) =>
-        grantedConversation(await this.access.decideConversation(user, named), named, 'send images to'),
+    const form = await inSpan('receive', async (span) => {
+      const received = await readUploadForm(request, {
+        memory,
+        left: left.signal,
+        slowSeconds: this.settings.uploads.slowSeconds,
+        textSessions: this.settings.textSessions,
+        maxFileBytes: this.settings.uploads.maxFileBytes,
+        authorize: keepTrace(async (named: NamedConversation) =>
+          grantedConversation(await this.access.decideConversation(user, named), named, 'send images to'),
+        ),
+      });
+      span?.setAttribute(BYTES, lengthOf(received.pieces));
+      return received;
     });
     this.metrics?.uploadPassed(
       'received',
