@@ -1,7 +1,8 @@
 # The service's image. `docker build -t chat-image-store .`, then run it with the variables of .env.example.
 
-# Node 24 has long-term support until April 2028. "slim" is Debian, with the C library that sharp's binaries want.
-FROM node:24.20.0-bookworm-slim AS base
+# Node 24 has long-term support until April 2028. "slim" is Debian, with the C library that sharp's binaries want. The digest
+# is that of the index of all platforms; docs/operations.md says how to change both.
+FROM node:24.20.0-bookworm-slim@sha256:ba849c60be29959425b8734d57b8b4b7d56f98edd9504c9af091d5281095a71e AS base
 WORKDIR /app
 
 # The compiler and the tests' tools stay in this stage.
