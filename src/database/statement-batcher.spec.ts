@@ -1,5 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import { setImmediate } from 'node:timers/promises';
+import { eventually } from '../../test/support/eventually.js';
 import { StatementBatcher } from './statement-batcher.js';
 
 /** A statement that ends when the test says so. */
@@ -36,20 +37,34 @@ describe('the statement batcher', () => {
     expect(await results).toEqual(['A', 'B']);
   });
 
-  it('collects items for one turn of the event loop while a statement runs', async () => {
+  it('collects items while a statement runs, and starts them at its end', async () => {
     const statements = new Statements();
     const batcher = make(statements);
     const results = [batcher.submit('a')];
-    await Promise.resolve();
+    await setImmediate();
     results.push(batcher.submit('b'));
-    await Promise.resolve();
+    await setImmediate();
     results.push(batcher.submit('c'));
     expect(statements.batches).toEqual([['a']]);
-    await setImmediate();
-    expect(statements.batches).toEqual([['a'], ['b', 'c']]);
     await statements.end(0);
+    expect(statements.batches).toEqual([['a'], ['b', 'c']]);
     await statements.end(1);
     expect(await Promise.all(results)).toEqual(['A', 'B', 'C']);
+  });
+
+  it('starts them beside a statement that takes long, and no more than maxInFlight', async () => {
+    const statements = new Statements();
+    const batcher = make(statements);
+    const results = [batcher.submit('a')];
+    await setImmediate();
+    results.push(batcher.submit('b'), batcher.submit('c'));
+    await eventually(() => statements.batches.length === 2);
+    results.push(batcher.submit('d'));
+    await statements.end(1);
+    expect(statements.batches).toEqual([['a'], ['b', 'c'], ['d']]);
+    await statements.end(0);
+    await statements.end(2);
+    expect(await Promise.all(results)).toEqual(['A', 'B', 'C', 'D']);
   });
 
   it('keeps to maxInFlight statements and maxItems items', async () => {

@@ -1,5 +1,11 @@
 import pLimit from 'p-limit';
 
+/** The shortest and the longest time that items wait for the end of a running statement before they start one beside it. */
+const PATIENCE_MS = { least: 5, most: 50 };
+
+/** What the newest statement counts in the average time of a statement. */
+const NEWEST_SHARE = 0.2;
+
 /** How many items of a failed batch are retried at the same time. */
 const PARALLEL_RETRIES = 4;
 
@@ -14,17 +20,19 @@ type Waiting<Item, Result> = {
 export type BatchLimits = {
   /** Maximum number of items in one statement. */
   readonly maxItems: number;
-  /** Maximum number of statements running at the same time. */
+  /** Maximum number of statements running at the same time. A second one is the exception. */
   readonly maxInFlight: number;
   /** When a statement fails with an error that concerns all items, waiting items older than this fail with that error. */
   readonly maxWaitMs: number;
 };
 
 /**
- * Runs the items of several requests in one statement. There is no timer; a busier database gets larger batches:
+ * Runs the items of several requests in one statement. A busier database gets larger batches:
  * - No statement running: a new item starts a statement at once.
- * - Less than `maxInFlight` statements running: the statement also takes the items of the same event loop turn.
- * - `maxInFlight` statements running: new items wait, and the next statement takes all of them.
+ * - A statement running: new items wait for its end, and the next statement takes all of them. Statements beside each other
+ *   would be smaller, and cost the database more for each item, above all when several instances share it.
+ * - As many items wait as a statement takes, or the statement takes twice as long as usual, as one that waits for a lock: the
+ *   next one starts beside it, up to `maxInFlight`.
  *
  * Each item gets its own result or error. When one item may have caused the failure of a batch, each item is retried alone,
  * a few at a time. When the failure concerns all items, such as a server that does not respond, long-waiting items fail too.
@@ -34,6 +42,10 @@ export class StatementBatcher<Item, Result> {
   private readonly waiting: Waiting<Item, Result>[] = [];
   private inFlight = 0;
   private scheduled = false;
+  /** The average time of a statement. */
+  private usualMs = 0;
+  /** Runs while items wait for the end of a statement. */
+  private patience: NodeJS.Timeout | undefined;
 
   /**
    * @param run runs one statement for all items. Resolves to one result per item, in the same order. Rejects when nothing
@@ -54,28 +66,44 @@ export class StatementBatcher<Item, Result> {
   submit(item: Item): Promise<Result> {
     return new Promise((resolve, reject) => {
       this.waiting.push({ item, since: performance.now(), resolve, reject });
-      if (this.scheduled || this.inFlight >= this.limits.maxInFlight) return;
-      this.scheduled = true;
-      // A microtask still collects the items that the same synchronous code submits. setImmediate collects all items of
-      // this event loop turn.
-      const schedule = this.inFlight === 0 ? queueMicrotask : setImmediate;
-      schedule(() => {
-        this.scheduled = false;
-        this.start();
-      });
+      this.plan();
     });
   }
 
-  private start(): void {
-    while (this.waiting.length > 0 && this.inFlight < this.limits.maxInFlight) {
-      const batch = this.waiting.splice(0, this.limits.maxItems);
-      this.inFlight += 1;
-      if (this.onBatch && batch[0]) this.onBatch(batch.length, performance.now() - batch[0].since);
-      void this.settle(batch).finally(() => {
-        this.inFlight -= 1;
+  /** Says when the next statement begins, where that is not the end of a running one. */
+  private plan(): void {
+    if (this.waiting.length === 0 || this.inFlight >= this.limits.maxInFlight) return;
+    if (this.inFlight === 0) {
+      if (this.scheduled) return;
+      this.scheduled = true;
+      // Collects the items that the same synchronous code, and what runs before this microtask, submit.
+      queueMicrotask(() => {
+        this.scheduled = false;
         this.start();
       });
+    } else if (this.waiting.length >= this.limits.maxItems) this.start();
+    else {
+      const { least, most } = PATIENCE_MS;
+      const ms = Math.min(most, Math.max(least, 2 * this.usualMs));
+      this.patience ??= setTimeout(() => this.start(), ms);
     }
+  }
+
+  private start(): void {
+    clearTimeout(this.patience);
+    this.patience = undefined;
+    const batch = this.waiting.splice(0, this.limits.maxItems);
+    const [first] = batch;
+    if (!first) return;
+    const started = performance.now();
+    this.onBatch?.(batch.length, started - first.since);
+    this.inFlight += 1;
+    void this.settle(batch).finally(() => {
+      this.inFlight -= 1;
+      this.usualMs += NEWEST_SHARE * (performance.now() - started - this.usualMs);
+      this.start();
+    });
+    this.plan();
   }
 
   /** Never rejects. */
