@@ -101,6 +101,23 @@ describeWithHaproxy(
     const all: Image[] = [];
     const newLoad = (): Load => new Load(haproxy.url, () => test.token(PATIENT), all);
 
+    it('leave an answer of the same form to HAProxy when none of them is there', async () => {
+      const nobody = await Haproxy.start([await freePort()]);
+      try {
+        const answer = await fetch(`${nobody.url}/api/health`);
+        expect(answer.status).toBe(503);
+        expect(answer.headers.get('retry-after')).toBe('5');
+        expect(await answer.json()).toEqual({
+          success: false,
+          error_code: 'OVERLOADED',
+          message: expect.stringMatching(/[.]$/),
+          request_id: expect.stringMatching(/^[0-9a-f-]{36}$/),
+        });
+      } finally {
+        await nobody.stop();
+      }
+    });
+
     it(
       'are replaced one after the other, and no app sees it',
       async () => {
