@@ -11,8 +11,8 @@ import { RunningProcess } from '../../test/support/run-process.js';
 import { s3Environment } from '../../test/support/s3-environment.js';
 import { APPOINTMENT, PATIENT, TEST_ENVIRONMENT, TestApp } from '../../test/support/test-app.js';
 
-const READERS = 6;
-const SENDERS = 2;
+const READERS = 2;
+const SENDERS = 1;
 
 /** Longer than the two seconds that HAProxy needs to see that an instance stops. */
 const SHUTDOWN_DELAY_MS = 4000;
