@@ -43,7 +43,13 @@ const alone: Load = {
       const signal = port === server.port ? 'SIGCONT' : 'SIGSTOP';
       for (const process of processes) process.kill(signal);
     }
-    await eventually(() => fetch(`http://127.0.0.1:${server.port}/api/health/ready`).then(({ ok }) => ok));
+    const ready = `http://127.0.0.1:${server.port}/api/health/ready`;
+    await eventually(() =>
+      fetch(ready).then(
+        ({ ok }) => ok,
+        () => false,
+      ),
+    );
     return load.run(server, ...rest);
   },
 };
