@@ -161,9 +161,9 @@ const READ_TEXT_SESSIONS = preparedStatement(
 const FOREIGN_KEY_VIOLATION = '23503';
 
 /**
- * A batch has room for the hundred images of one client and for other requests. Two batches at the same time: one is
- * computed while the other waits for its commit. A batch takes milliseconds, so a request that has waited for a second
- * waits for a database that hangs.
+ * A batch has room for the hundred images of one client and for other requests. Two batches at the same time: one that waits
+ * for a lock does not keep the next. A batch takes milliseconds, so a request that has waited for a second waits for a database
+ * that hangs.
  */
 const BATCH_LIMITS = { maxItems: 200, maxInFlight: 2, maxWaitMs: 1000 };
 

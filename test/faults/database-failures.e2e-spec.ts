@@ -40,8 +40,11 @@ describe('the service with a database that fails requests', () => {
     while ((await test.fetch('/api/health/ready')).ok !== ready);
   };
 
+  /** Resolves when they have ended. */
   const endConnections = (): Promise<unknown> =>
-    test.database.query('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1', [ROLE]);
+    test.database.query('SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity WHERE usename = $1', [
+      ROLE,
+    ]);
 
   const superuser = async (...statements: string[]): Promise<void> => {
     for (const statement of statements) await test.database.query(statement);

@@ -72,6 +72,8 @@ const columnsOf = ({ id }: UploadedChatImageDto): Promise<unknown> =>
 
 describe('a missing thumbnail', () => {
   it('is made once when two instances are asked at the same moment', async () => {
+    // The faulty instance has its decoding process then, whose start takes longer than one waits for a thumbnail.
+    await instances.expectReadable(await instances.upload(await picture('png')));
     const image = await imageWithoutThumbnail();
     const writes = [writesOf(instances.healthy.app), writesOf(instances.faulty)];
     const urls = [instances.healthy.url, instances.url];
