@@ -3,6 +3,9 @@ import pLimit from 'p-limit';
 /** The shortest and the longest time that items wait for the end of a running statement before they start one beside it. */
 const PATIENCE_MS = { least: 5, most: 50 };
 
+/** From so many waiting items on, a statement of its own for them costs little for each, and two keep more processors busy. */
+const MANY_ITEMS = 64;
+
 /** What the newest statement counts in the average time of a statement. */
 const NEWEST_SHARE = 0.2;
 
@@ -31,8 +34,8 @@ export type BatchLimits = {
  * - No statement running: a new item starts a statement at once.
  * - A statement running: new items wait for its end, and the next statement takes all of them. Statements beside each other
  *   would be smaller, and cost the database more for each item, above all when several instances share it.
- * - As many items wait as a statement takes, or the statement takes twice as long as usual, as one that waits for a lock: the
- *   next one starts beside it, up to `maxInFlight`.
+ * - Very many items wait, or the statement takes twice as long as usual, as one that waits for a lock: the next one starts
+ *   beside it, up to `maxInFlight`.
  *
  * Each item gets its own result or error. When one item may have caused the failure of a batch, each item is retried alone,
  * a few at a time. When the failure concerns all items, such as a server that does not respond, long-waiting items fail too.
@@ -81,7 +84,7 @@ export class StatementBatcher<Item, Result> {
         this.scheduled = false;
         this.start();
       });
-    } else if (this.waiting.length >= this.limits.maxItems) this.start();
+    } else if (this.waiting.length >= Math.min(MANY_ITEMS, this.limits.maxItems)) this.start();
     else {
       const { least, most } = PATIENCE_MS;
       const ms = Math.min(most, Math.max(least, 2 * this.usualMs));
