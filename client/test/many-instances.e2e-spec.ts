@@ -78,7 +78,7 @@ describeWithHaproxy(
       await test.stop();
     });
 
-    /** What holds after every fault: each upload is one image, and each image has its object. */
+    /** The invariant after every fault: each upload is one image, and each image has its object. */
     async function expectTidy(load: Load): Promise<void> {
       await eventually(async () => (await pendingRows()) === 0, 'pending uploads to end');
       expect(await storedIds()).toEqual(
@@ -237,7 +237,7 @@ class Instance {
 
 /** Apps that read and send without a break. */
 class Load {
-  /** What apps wanted, and how often a try had to be repeated by the app itself. */
+  /** Requests of all apps, and the tries that an app repeated by itself. */
   requests = 0;
   repeats = 0;
   readonly failures: string[] = [];
@@ -314,7 +314,7 @@ class Load {
     }
   }
 
-  /** Lists the chat, or asks for the URL of a picture and opens it. */
+  /** Lists the chat, or asks for the URL of a picture. */
   private async read(app: ChatImages): Promise<void> {
     const image = this.uploaded[this.requests % this.uploaded.length];
     if (!image || this.requests % 2 === 0) await app.list(APPOINTMENT, { limit: 10 });

@@ -3,10 +3,10 @@ import pLimit from 'p-limit';
 /** The shortest and the longest time that items wait for the end of a running statement before they start one beside it. */
 const PATIENCE_MS = { least: 5, most: 50 };
 
-/** From so many waiting items on, a statement of its own for them costs little for each, and two keep more processors busy. */
+/** The number of waiting items from which a second statement pays: it costs little for each, and two keep more processors busy. */
 const MANY_ITEMS = 64;
 
-/** What the newest statement counts in the average time of a statement. */
+/** The share of the newest statement in the average time of a statement. */
 const NEWEST_SHARE = 0.2;
 
 /** How many items of a failed batch are retried at the same time. */

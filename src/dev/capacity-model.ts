@@ -1,4 +1,4 @@
-/** What one signed URL costs, measured. */
+/** The measured cost of one signed URL. */
 export type PerUrl = {
   /** Processor time of the service. */
   readonly serviceCpuMs: number;
@@ -14,7 +14,7 @@ export type PerUrl = {
   readonly redisCommands: number;
 };
 
-/** What one upload costs, measured. */
+/** The measured cost of one upload. */
 export type PerUpload = Omit<PerUrl, 'serviceCpuMs' | 'postgresCpuMs'> & {
   /** With two sizes of pictures: between them and beyond, the times grow with the bytes. */
   readonly timed: readonly {
@@ -43,7 +43,7 @@ export type Measured = {
   readonly connectionsOfInstance: number;
 };
 
-/** What is assumed of an installation. Each is an option of `npm run capacity`. */
+/** The assumptions about an installation. Each is an option of `npm run capacity`. */
 export type Assumptions = {
   readonly imagesPerMonth: number;
   readonly opensPerImage: number;
@@ -76,16 +76,21 @@ export const ASSUMPTIONS: Readonly<
   bucketRequestsPerSecond: { value: 240, meaning: 'requests that one bucket takes a second' },
 };
 
+/** The option that sets an assumption, without its dashes, such as `peak-factor`. */
+export function optionOf(assumption: string): string {
+  return assumption.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+}
+
 const SECONDS_OF_MONTH = (365.25 / 12) * 86_400;
 const GB = 1e9;
 const GIB = 1024 ** 3;
 
 const TRAIL = 'chat_image_access';
 
-/** An instance: one processor for the service, three instances at least, so that one may fail. */
+/** The least number of instances, so that one may fail. Each has one processor for the service. */
 const LEAST_INSTANCES = 3;
 
-/** What an installation needs. Rates are per second, `…AtPeak` in the busiest minutes; prices in US dollars a month. */
+/** The needs of an installation. Rates are per second, `…AtPeak` in the busiest minutes; prices in US dollars a month. */
 export type Capacity = {
   readonly uploads: number;
   readonly uploadsAtPeak: number;

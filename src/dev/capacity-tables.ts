@@ -4,6 +4,7 @@ import {
   type Capacity,
   capacityOf,
   type Measured,
+  optionOf,
   type PerUrl,
 } from './capacity-model.js';
 
@@ -12,7 +13,7 @@ type Assumed = Omit<Assumptions, 'imagesPerMonth'>;
 /** The sizes in docs/capacity.md. */
 const DOCUMENTED_SIZES = [1e4, 1e6, 1e8];
 
-/** What installations of these sizes need, a column for each. */
+/** The needs of installations, a column for each size. */
 export function capacityTable(sizes: readonly number[], assumed: Assumed, measured: Measured): string {
   const columns = sizes.map((imagesPerMonth) => capacityOf({ ...assumed, imagesPerMonth }, measured));
   const rows: readonly (readonly [label: string, of: (capacity: Capacity) => string])[] = [
@@ -51,14 +52,14 @@ export function assumptionsTable(assumed: Assumed): string {
   return table(
     ['option', 'value', 'is'],
     Object.entries(ASSUMPTIONS).map(([name, { meaning }]) => [
-      `\`--${name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}\``,
+      `\`--${optionOf(name)}\``,
       short(assumed[name as keyof Assumed]),
       meaning,
     ]),
   );
 }
 
-/** What was measured. */
+/** The measured costs. */
 export function measuredTable({ upload, signedUrl, signedUrlInBatch, ...other }: Measured): string {
   const [small, large] = upload.timed.map(
     ({ bytes, serviceCpuMs, postgresCpuMs }) =>

@@ -6,7 +6,7 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 import { runCommand, UsageError } from '../commands/run-command.js';
-import { ASSUMPTIONS, type Assumptions, type Measured } from './capacity-model.js';
+import { ASSUMPTIONS, type Assumptions, type Measured, optionOf } from './capacity-model.js';
 import { assumptionsTable, capacityTable, measuredTable, withTables } from './capacity-tables.js';
 
 const MEASURED = new URL('../../docs/bench/capacity.json', import.meta.url);
@@ -42,10 +42,6 @@ await runCommand(async () => {
     `${capacityTable(sizes, assumed, measured)}\n\n${assumptionsTable(assumed)}\n\n${measuredTable(measured)}\n`,
   );
 });
-
-function optionOf(name: string): string {
-  return name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
-}
 
 function numberOf(text: string): number {
   const value = Number(text);

@@ -15,7 +15,7 @@ const TRACE = '4bf92f3577b34da6a3ce929d0e0e4736';
 const SPAN = '00f067aa0ba902b7';
 const VALID = `00-${TRACE}-${SPAN}-01`;
 
-/** What a request with these headers passes on. */
+/** The headers that a request with these headers passes on. */
 function passedOn(headers: Record<string, string>): Readonly<Record<string, string>> {
   let passed: Readonly<Record<string, string>> = {};
   goOn(beginRequest('GET', headers), () => (passed = traceHeaders()), undefined);

@@ -204,7 +204,7 @@ async function measureUrls(
   while (!ended.signal.aborted) connections = Math.max(connections, await openConnections(database));
   const answered = (await running).requests * urlsOfRequest;
   const after = await look(database, server);
-  // The service also did the requests whose answers came after the end of the load. Each URL has a row in the trail.
+  // The service also did the requests whose answers came after the end of the load. Each URL has an audit row.
   const urls = (after.rows[TRAIL] ?? NaN) - (before.rows[TRAIL] ?? NaN);
   if (!(urls >= answered && urls < answered * 1.1))
     throw new Error(`${urls} rows for ${answered} signed URLs.`);

@@ -19,7 +19,7 @@ import { type Figures, interleaved, type Load, type Run, warmUp } from './signed
 const SIZES = { images: 100_000, appointments: 10_000, accesses: 1_000_000 };
 const CONNECTIONS = (process.env.BENCH_CONNECTIONS ?? '1,16,64,192').split(',').map(Number);
 const INSTANCES = [1, 3];
-/** What three instances must do of one, at 64 connections. */
+/** The least requests/s of three instances, of one, at 64 connections. */
 const BAR = 0.85;
 
 /** A bucket that is asked only whether it is there: HAProxy wants instances that are ready. */

@@ -18,7 +18,7 @@ import { isPortOpen } from '../support/port-open.js';
 
 export const JWT_SECRET = 'only for this benchmark, 0123456789abcdef';
 
-/** What answers on a port: an instance, or several behind a balancer. */
+/** A port and the instances that respond on it: one, or several behind a balancer. */
 export type Installation = {
   readonly name: string;
   readonly port: number;
